@@ -1,0 +1,30 @@
+"""Compute Jacobians of PyTorch functions under a memory budget."""
+
+from chunkjac._api import jacfd, jacfwd, jacobian, jacrev, plan
+from chunkjac._config import Config, config_context, get_config, set_config
+from chunkjac._errors import ArgumentError, ArgumentTypeError, BudgetError, ChunkjacError, ConfigError, FunctionError
+from chunkjac._plan import Plan, Report
+from chunkjac._progress import Progress
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "BudgetError",
+    "ChunkjacError",
+    "Config",
+    "ConfigError",
+    "FunctionError",
+    "Plan",
+    "Progress",
+    "Report",
+    "config_context",
+    "get_config",
+    "jacfd",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
+    "plan",
+    "set_config",
+]

@@ -1,0 +1,160 @@
+"""The directions of one chunk, in buffers that are reused; never all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from chunkjac._types import Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Hold the part of a chunk that lies in one leaf.
+
+    Attributes:
+        leaf: The number of the leaf.
+        rows: Where the part is in the chunk.
+        elements: Where the part is in the flattened leaf.
+    """
+
+    leaf: int
+    rows: slice
+    elements: slice
+
+
+def segments(chunk: slice, leaves: Sequence[Leaf]) -> Iterator[Segment]:
+    """Yield the parts of a chunk, leaf by leaf.
+
+    Directions are numbered through the leaves in order, each leaf in C order.
+    """
+    start = 0
+    for number, leaf in enumerate(leaves):
+        first, last = max(chunk.start, start), min(chunk.stop, start + leaf.numel)
+        if first < last:
+            rows = slice(first - chunk.start, last - chunk.start)
+            yield Segment(number, rows, slice(first - start, last - start))
+        start += leaf.numel
+
+
+class _Rows:
+    """Hold a buffer of rows for each leaf, made for the largest chunk so far."""
+
+    def __init__(self, leaves: Sequence[Leaf]) -> None:
+        self._leaves = leaves
+        self._buffers: list[torch.Tensor] = []
+        self._n_rows = 0
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._buffers, self._n_rows = [], 0
+
+    def _reserve(self, n_rows: int) -> None:
+        """Make room for a number of rows, all of them blank."""
+        if n_rows > self._n_rows:
+            self.release()  # first, so that old and new are never both alive
+            self._buffers = [self._blank(number, n_rows) for number in range(len(self._leaves))]
+            self._n_rows = n_rows
+
+    def _blank(self, number: int, n_rows: int) -> torch.Tensor:
+        """Make the rows of one leaf."""
+        raise NotImplementedError
+
+    def _diagonal(self, segment: Segment, first_row: int = 0) -> torch.Tensor:
+        """Return a view of the one element in each row that its direction is about."""
+        rows = slice(first_row + segment.rows.start, first_row + segment.rows.stop)
+        flat = self._buffers[segment.leaf].view(self._n_rows, self._leaves[segment.leaf].numel)
+        return flat[rows, segment.elements].diagonal()
+
+
+class OneHot(_Rows):
+    """Give the seeds of chunks: rows of the identity, one leaf beside the other.
+
+    Writing and erasing takes as many steps as the chunk has directions. A chunk's seeds hold
+    until the next chunk's are asked for.
+
+    Memory:
+        As many elements as the chunk has directions, times those of all leaves.
+    """
+
+    def __init__(self, leaves: Sequence[Leaf]) -> None:
+        super().__init__(leaves)
+        self._written: list[torch.Tensor] = []
+
+    def seeds(self, chunk: slice) -> tuple[torch.Tensor, ...]:
+        """Return the seeds of a chunk, ``(k, *leaf.shape)`` for each leaf."""
+        for ones in self._written:
+            ones.zero_()
+        self._written = []
+        n_rows = chunk.stop - chunk.start
+        self._reserve(n_rows)
+        for segment in segments(chunk, self._leaves):
+            ones = self._diagonal(segment)
+            ones.fill_(1)
+            self._written.append(ones)
+        return tuple(buffer[:n_rows] for buffer in self._buffers)
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._written = []
+        super().release()
+
+    def _blank(self, number: int, n_rows: int) -> torch.Tensor:
+        """Make rows of zeros."""
+        leaf = self._leaves[number]
+        return torch.zeros((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+
+
+class PerturbedCopies(_Rows):
+    """Give copies of the inputs in which each direction's element is moved.
+
+    A chunk of k directions is a batch of ``k * len(signs)`` copies, or one more with the base
+    point: all steps of the first sign, then those of the next, then the base point. Writing
+    and erasing takes as many steps as the batch has rows.
+
+    Args:
+        inputs: The base point, a contiguous tensor for each leaf.
+        signs: The way to go from the base point, ``+1`` and ``-1``.
+        with_base: Whether the last row of a batch is the base point.
+    """
+
+    def __init__(self, inputs: Sequence[torch.Tensor], signs: Sequence[int], with_base: bool) -> None:
+        super().__init__([Leaf.of(tensor) for tensor in inputs])
+        self._inputs = inputs
+        self._signs = signs
+        self._with_base = with_base
+        self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def batch(self, chunk: slice, steps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return the copies for a chunk, ``(rows, *leaf.shape)`` for each leaf.
+
+        Args:
+            chunk: The directions.
+            steps: How far to go, a vector for each segment of the chunk.
+        """
+        for elements, base in self._moved:
+            elements.copy_(base)
+        self._moved = []
+        k = chunk.stop - chunk.start
+        n_rows = k * len(self._signs) + self._with_base
+        self._reserve(n_rows)
+        for segment, step in zip(segments(chunk, self._leaves), steps, strict=True):
+            base = self._inputs[segment.leaf].view(-1)[segment.elements]
+            for i, sign in enumerate(self._signs):
+                elements = self._diagonal(segment, first_row=i * k)
+                elements.add_(step, alpha=sign)
+                self._moved.append((elements, base))
+        return tuple(buffer[:n_rows] for buffer in self._buffers)
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._moved = []
+        super().release()
+
+    def _blank(self, number: int, n_rows: int) -> torch.Tensor:
+        """Make rows that are all the base point."""
+        leaf = self._leaves[number]
+        rows = torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+        return rows.copy_(self._inputs[number].expand_as(rows))

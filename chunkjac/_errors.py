@@ -1,0 +1,59 @@
+"""The errors of chunkjac, one tree.
+
+::
+
+    ChunkjacError
+    ├── ArgumentError     (ValueError)    an argument has a value that cannot be used
+    ├── ArgumentTypeError (TypeError)    an argument has a type that cannot be used
+    ├── ConfigError       (ValueError)    a setting is unknown or cannot be read
+    ├── FunctionError     (RuntimeError)  the function does what no Jacobian can be made of
+    └── BudgetError       (MemoryError)   the work does not fit in the budget
+
+Every message says what was needed, what was found, and which argument changes it.
+An exception that the user's function raises is passed on as it is, with a note.
+"""
+
+from __future__ import annotations
+
+
+class ChunkjacError(Exception):
+    """Be the root of all errors that chunkjac itself raises."""
+
+
+class ArgumentError(ChunkjacError, ValueError):
+    """Say that an argument has a value that cannot be used."""
+
+
+class ArgumentTypeError(ChunkjacError, TypeError):
+    """Say that an argument has a type that cannot be used."""
+
+
+class ConfigError(ChunkjacError, ValueError):
+    """Say that a setting is unknown or cannot be read, and where it came from."""
+
+
+class FunctionError(ChunkjacError, RuntimeError):
+    """Say that the function does something that no Jacobian can be made of."""
+
+
+class BudgetError(ChunkjacError, MemoryError):
+    """Say that the work does not fit in the budget.
+
+    Attributes:
+        needed_bytes: The smallest budget, in bytes, that would do; ``None`` if unknown.
+        budget_bytes: The budget, in bytes, that was found.
+    """
+
+    def __init__(self, message: str, *, needed_bytes: int | None, budget_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.budget_bytes = budget_bytes
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception; Python 3.10 keeps it without printing it."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        notes: list[str] = getattr(error, "__notes__", [])
+        setattr(error, "__notes__", [*notes, note])  # noqa: B010 - the attribute is known from 3.11 on only

@@ -1,0 +1,109 @@
+"""What the CPU's memory has left: the machine, every enclosing cgroup, and the rlimits.
+
+psutil reads the machine only (psutil#2100), and the root cgroup alone misses the limit of a
+Slurm job, so each ancestor is read, in version 1 and in version 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+from chunkjac._memory._readings import Free, Reading
+
+# Linux over-commits: what does not fit ends in SIGKILL, which nothing catches, and other
+# processes take memory meanwhile.
+_FRACTION = 0.50
+
+# "No limit" is a number near 2^63 in version 1.
+_NO_LIMIT_BYTES = 2**60
+
+
+def free_cpu_memory(root: Path = Path("/")) -> Free:
+    """Return what the CPU's memory has left.
+
+    Args:
+        root: Where ``/proc`` and ``/sys`` are found; another folder in tests.
+    """
+    machine = Reading(psutil.virtual_memory().available, "psutil.virtual_memory().available")
+    return Free((machine, *_cgroup_readings(root), *_rlimit_readings(root)), _FRACTION)
+
+
+def _cgroup_readings(root: Path) -> Iterator[Reading]:
+    """Yield what each enclosing cgroup leaves."""
+    for line in _lines(root / "proc/self/cgroup"):
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and controllers == "":
+            files = ("memory.max", "memory.current", "inactive_file")
+            mount, mount_root = _mount(root, r" - cgroup2 ", "/sys/fs/cgroup")
+        elif "memory" in controllers.split(","):
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            mount, mount_root = _mount(root, r" - cgroup .*\bmemory\b", "/sys/fs/cgroup/memory")
+        else:
+            continue
+        top = root / mount.lstrip("/")
+        for folder in _with_ancestors(top, path, mount_root):
+            yield from _read_group(folder, *files, shown=f"/{folder.relative_to(root)}")
+
+
+def _mount(root: Path, pattern: str, default: str) -> tuple[str, str]:
+    """Return where a cgroup hierarchy is mounted, and which of its groups is mounted there."""
+    for line in _lines(root / "proc/self/mountinfo"):
+        if re.search(pattern, line):
+            fields = line.split()
+            return fields[4], fields[3]
+    return default, "/"
+
+
+def _with_ancestors(top: Path, path: str, mount_root: str) -> Iterator[Path]:
+    """Yield the folders of a group and of all that enclose it, up to the mount.
+
+    In a container the mount is the container's own group while the path is the host's; then
+    the part that they share is dropped, or only the mount itself is there to be read.
+    """
+    inside = PurePosixPath(path)
+    if mount_root != "/" and inside.is_relative_to(mount_root):
+        inside = PurePosixPath("/") / inside.relative_to(mount_root)
+    for group in (inside, *inside.parents):
+        if ".." not in group.parts:
+            yield top / str(group).lstrip("/")
+
+
+def _read_group(folder: Path, limit: str, usage: str, cache: str, *, shown: str) -> Iterator[Reading]:
+    """Yield what one group leaves, if it has a limit."""
+    limit_bytes, usage_bytes = _number(folder / limit), _number(folder / usage)
+    if limit_bytes is None or usage_bytes is None or limit_bytes >= _NO_LIMIT_BYTES:
+        return
+    cached = [int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.startswith(f"{cache} ")]
+    yield Reading(max(0, limit_bytes - usage_bytes + sum(cached)), f"{shown}/{limit}")
+
+
+def _rlimit_readings(root: Path) -> Iterator[Reading]:
+    """Yield what the process's own limits leave."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    status = dict(line.split(":", 1) for line in _lines(root / "proc/self/status") if ":" in line)
+    for name, used in (("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")):
+        soft_bytes = resource.getrlimit(getattr(resource, name))[0]
+        if soft_bytes != resource.RLIM_INFINITY and used in status:
+            used_bytes = 1024 * int(status[used].split()[0])
+            yield Reading(max(0, soft_bytes - used_bytes), f"{name} - {used}")
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; ``None`` if there is none ("max")."""
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file; none if it cannot be read."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

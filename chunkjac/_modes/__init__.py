@@ -1,0 +1,18 @@
+"""The modes: ways to make blocks, one a file."""
+
+from chunkjac._modes._finite_difference import FiniteDifference
+from chunkjac._modes._forward import Forward
+from chunkjac._modes._mode import Block, Mode, block_leaves, least_direction_bytes, n_directions, seed_leaves
+from chunkjac._modes._reverse import Reverse
+
+__all__ = [
+    "Block",
+    "FiniteDifference",
+    "Forward",
+    "Mode",
+    "Reverse",
+    "block_leaves",
+    "least_direction_bytes",
+    "n_directions",
+    "seed_leaves",
+]

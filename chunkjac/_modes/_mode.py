@@ -1,0 +1,65 @@
+"""What every mode is: a way to make the blocks of one problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+import torch
+
+from chunkjac._problem import Problem
+from chunkjac._types import Leaf, Outputs
+
+Block = tuple[torch.Tensor, ...]
+
+
+class Mode(Protocol):
+    """Make blocks.
+
+    A mode is made by running its prologue, so whatever it keeps is alive from then on. A
+    direction is an element of ``seed_leaves``; a block is ``(k, *leaf.shape)`` for each of
+    ``block_leaves``.
+
+    Attributes:
+        name: The mode's name.
+        rung: The way in which it runs.
+        reasons: Why it runs in no faster way.
+        problem: The function and its inputs.
+        outputs: What the function returns.
+        by_rows: Whether directions are rows of the Jacobian (outputs), or columns (inputs).
+    """
+
+    name: ClassVar[str]
+    by_rows: ClassVar[bool]
+    rung: str
+    reasons: tuple[str, ...]
+    problem: Problem
+    outputs: Outputs
+
+    def block(self, chunk: slice) -> Block:
+        """Compute a block. It holds until the next one is asked for."""
+        ...
+
+    def release(self) -> None:
+        """Give back the memory of buffers; the next block takes it again."""
+        ...
+
+
+def seed_leaves(mode: Mode) -> Sequence[Leaf]:
+    """Return the leaves whose elements are the mode's directions."""
+    return mode.outputs.leaves if mode.by_rows else mode.problem.leaves
+
+
+def block_leaves(mode: Mode) -> Sequence[Leaf]:
+    """Return the leaves that a block has values for."""
+    return mode.problem.leaves if mode.by_rows else mode.outputs.leaves
+
+
+def n_directions(mode: Mode) -> int:
+    """Return how many directions make the whole Jacobian."""
+    return sum(leaf.numel for leaf in seed_leaves(mode))
+
+
+def least_direction_bytes(mode: Mode) -> int:
+    """Return the least that a direction can hold: its seed and its block."""
+    return sum(leaf.n_bytes for leaf in (*mode.problem.leaves, *mode.outputs.leaves))

@@ -1,0 +1,146 @@
+"""How large the next chunk is, from what the chunks so far have held. No torch here.
+
+The first chunks of a job are its probes: they are part of the result, and what they hold
+gives the line from which the size of all others follows. A budget that is plainly ample
+starts with good chunks at once, because small chunks are slow; a tight one with 2, 2 and 8,
+where the measure of the first is thrown away (lazy first-call work).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from chunkjac._planner import Cost, choose_chunk, fit_chunks
+
+_TIGHT_PROBES = (2, 2, 8)
+_AMPLE_PROBES = (8, 32)
+
+# A first guess, before anything is measured: no function in the tests holds more per
+# direction than this many times the peak of its prologue.
+_PROLOGUES_PER_DIRECTION = 4
+
+# What a function keeps for later (a cache, say) is no reason to plan anew.
+_TOLERANCE = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Hold what a job has to keep to.
+
+    Attributes:
+        n_directions: How many directions the job has.
+        base: Its cost as far as known before the first chunk; ``direction_bytes`` is a floor.
+        budget_bytes: What the job may hold.
+        target_bytes: The working set beyond which chunks do not get faster; ``None`` if unknown.
+        exact_size: The chunk size that the user asked for.
+        margin: How many times its tensors' bytes a chunk may really take.
+        scratch_margin: The same where operations ran that work in memory no tensor shows.
+    """
+
+    n_directions: int
+    base: Cost
+    budget_bytes: int
+    target_bytes: int | None
+    exact_size: int | None = None
+    margin: float = 1.0
+    scratch_margin: float = 1.0
+
+    @property
+    def room_bytes(self) -> int:
+        """Return what a chunk may hold."""
+        return self.budget_bytes - self.base.level_bytes
+
+
+class Pacer:
+    """Choose chunk sizes, and learn from each chunk.
+
+    Args:
+        terms: What the job has to keep to.
+        cost: The job's cost when it is known from a plan: then nothing is probed.
+
+    Attributes:
+        cost: What the job costs, as far as is known.
+        chunk_size: The size of all chunks after the probes; ``None`` while probing.
+    """
+
+    def __init__(self, terms: Terms, cost: Cost | None = None) -> None:
+        self.cost = cost or terms.base
+        self.chunk_size = terms.exact_size
+        self._terms = terms
+        self._probes = [] if terms.exact_size or cost else _choose_probes(terms)
+        self._warms_up = self._probes == [*_TIGHT_PROBES]
+        self._samples: dict[int, int] = {}
+        self._most = terms.n_directions  # nothing larger is tried again after running out of memory
+        self._checked = False
+
+    @property
+    def measures(self) -> bool:
+        """Tell whether the next chunk must be measured: a probe, or the first of its size."""
+        return not self._checked
+
+    def next_chunk(self, done: int) -> slice:
+        """Return the directions that come next, after the first ``done``."""
+        left = self._terms.n_directions - done
+        if self._probes:
+            size = min(self._probes[0], self._surely_fits())
+        else:
+            if self.chunk_size is None:
+                self.chunk_size = self._choose(left)
+            size = self.chunk_size
+        return slice(done, done + max(1, min(size, left, self._most)))
+
+    def learn(self, chunk: slice, held_bytes: int, *, scratch: bool = False) -> None:
+        """Take in what a measured chunk held.
+
+        Args:
+            chunk: The directions that were computed.
+            held_bytes: The chunk's peak above the level between chunks.
+            scratch: Whether operations ran that work in memory no tensor shows.
+        """
+        margin = self._terms.scratch_margin if scratch else self._terms.margin
+        size, left = chunk.stop - chunk.start, self._terms.n_directions - chunk.stop
+        predicted_bytes = self.cost.fixed_bytes + self.cost.direction_bytes * size
+        if not self._warms_up or left == 0:
+            self._samples[size] = held_bytes
+        if self._probes:
+            del self._probes[0]
+            self._refit(margin)
+        elif held_bytes <= _TOLERANCE * predicted_bytes:
+            self._checked = True
+        else:
+            self._refit(margin)
+            if self._terms.exact_size is None and left:
+                self.chunk_size = self._choose(left)
+        self._warms_up = False
+
+    def shrink(self, failed_size: int) -> bool:
+        """Halve after running out of memory; return whether there is anything to halve."""
+        if failed_size == 1:
+            return False
+        self._most = -(-failed_size // 2)
+        self._checked = False
+        return True
+
+    def _surely_fits(self) -> int:
+        """Return a size that fits even if nothing of what the chunks held is fixed."""
+        size = max(self._samples, default=1)
+        held_bytes = self._samples.get(size, self._terms.base.direction_bytes)
+        return int(size * self._terms.room_bytes / self.cost.margin) // max(1, held_bytes)
+
+    def _refit(self, margin: float) -> None:
+        """Draw the line anew."""
+        self.cost = replace(self._terms.base, margin=margin)
+        if self._samples:
+            fixed_bytes, direction_bytes = fit_chunks(self._samples, self.cost.direction_bytes)
+            self.cost = replace(self.cost, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes)
+
+    def _choose(self, left: int) -> int:
+        """Return the size for the rest of the job."""
+        return choose_chunk(self.cost, left, self._terms.budget_bytes, self._terms.target_bytes)
+
+
+def _choose_probes(terms: Terms) -> list[int]:
+    """Return the sizes of the first chunks."""
+    guess_bytes = terms.base.direction_bytes + _PROLOGUES_PER_DIRECTION * terms.base.prologue_bytes
+    ample = 4 * guess_bytes * _AMPLE_PROBES[-1] <= terms.room_bytes
+    return [*(_AMPLE_PROBES if ample else _TIGHT_PROBES)]

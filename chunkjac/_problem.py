@@ -1,0 +1,216 @@
+"""A function and its inputs, flattened: what is differentiated with respect to what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
+from chunkjac._types import Leaf, Outputs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Hold a function of flat inputs.
+
+    Attributes:
+        func: The user's function.
+        args: All its arguments.
+        argnums: Which of them to differentiate with respect to, as the user gave it.
+        has_aux: Whether it returns ``(output, aux)``.
+        inputs: The tensors in those arguments, flattened and detached.
+        spec: The tree that they came from.
+    """
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    argnums: int | tuple[int, ...]
+    has_aux: bool
+    inputs: tuple[torch.Tensor, ...]
+    spec: TreeSpec
+
+    @classmethod
+    def of(
+        cls, func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...], has_aux: bool
+    ) -> Problem:
+        """Check and flatten a call.
+
+        Raises:
+            ArgumentTypeError: ``func`` is not callable, ``argnums`` is not whole numbers, or
+                an input is not a tensor of real floating-point numbers.
+            ArgumentError: ``argnums`` is out of range or repeated, or there is nothing to
+                differentiate with respect to.
+        """
+        if not callable(func):
+            raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+        argnums = _check_argnums(argnums, len(args))
+        chosen = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+        leaves, spec = tree_flatten(chosen)
+        _check_inputs(leaves, argnums)
+        return cls(func, args, argnums, has_aux, tuple(leaf.detach() for leaf in leaves), spec)
+
+    @cached_property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Return what is known of each input."""
+        return tuple(Leaf.of(tensor) for tensor in self.inputs)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the function runs: where its first input is."""
+        return self.inputs[0].device
+
+    def with_args(self, args: tuple[Any, ...]) -> Problem:
+        """Return the same problem at another point.
+
+        Raises:
+            ArgumentError: A tree, shape, dtype or device differs; each is listed as it was and as it is.
+        """
+        if len(args) != len(self.args):
+            raise ArgumentError(f"run must be given {len(self.args)} arguments as the plan was, found {len(args)}.")
+        other = Problem.of(self.func, args, self.argnums, self.has_aux)
+        differences = [
+            f"input {i}: planned {tuple(was.shape)} {was.dtype} on {was.device}, "
+            f"found {tuple(now.shape)} {now.dtype} on {now.device}"
+            for i, (was, now) in enumerate(zip(self.leaves, other.leaves))
+            if was != now
+        ]
+        if self.spec != other.spec:
+            differences.insert(0, f"structure: planned {self.spec}, found {other.spec}")
+        if differences:
+            raise ArgumentError("run needs inputs like those that were planned for. " + "; ".join(differences) + ".")
+        return other
+
+    def with_inputs(self, inputs: Sequence[torch.Tensor]) -> Problem:
+        """Return the same problem with other tensors as inputs (fakes, for instance)."""
+        return replace(self, inputs=tuple(inputs))
+
+    def call(self, *inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], TreeSpec, Any]:
+        """Call the function with flat inputs; return flat outputs, their tree, and aux."""
+        args = list(self.args)
+        chosen = tree_unflatten(list(inputs), self.spec)
+        if isinstance(self.argnums, int):
+            args[self.argnums] = chosen
+        else:
+            for i, value in zip(self.argnums, chosen):
+                args[i] = value
+        output, aux = self._split(self.func(*args))
+        leaves, spec = tree_flatten(output)
+        return tuple(leaves), spec, aux
+
+    def flat(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call the function with flat inputs; return flat outputs only."""
+        return self.call(*inputs)[0]
+
+    def evaluate(self) -> tuple[tuple[torch.Tensor, ...], Outputs]:
+        """Evaluate the function once, plainly, and check what it gives.
+
+        The inputs are copies, so that a function that writes to them does no harm here.
+
+        Returns:
+            The flat output tensors, and what they tell.
+
+        Raises:
+            FunctionError: The function changes its input in place, or its output cannot be
+                differentiated.
+        """
+        inputs = [tensor.clone() for tensor in self.inputs]
+        versions = [tensor._version for tensor in inputs]
+        try:
+            with torch.no_grad():
+                leaves, spec, aux = self.call(*inputs)
+        except Exception as error:
+            add_note(error, "chunkjac: func raised this when evaluated at the given inputs, before the first chunk.")
+            raise
+        check_unchanged(inputs, versions)
+        return leaves, outputs_of(leaves, spec, aux)
+
+    def _split(self, returned: Any) -> tuple[Any, Any]:
+        """Separate the output from the auxiliary result."""
+        if not self.has_aux:
+            return returned, None
+        if not (isinstance(returned, tuple) and len(returned) == 2):
+            raise FunctionError(
+                f"func must return (output, aux) with has_aux=True, found {type(returned).__name__}; "
+                "return a tuple of two, or leave has_aux at False."
+            )
+        return returned
+
+
+def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
+    """Check flat outputs and describe them.
+
+    Raises:
+        FunctionError: An output is not a real, dense, floating-point tensor, or there are none.
+    """
+    _check_outputs(leaves)
+    return Outputs(tuple(Leaf.of(leaf) for leaf in leaves), spec, aux)
+
+
+def check_unchanged(inputs: Sequence[torch.Tensor], versions: Sequence[int]) -> None:
+    """Refuse a function that wrote to the inputs it was given."""
+    for i, (tensor, version) in enumerate(zip(inputs, versions)):
+        if tensor._version != version:
+            raise FunctionError(
+                f"func changes input {i} in place, so its Jacobian is not defined at that input; "
+                "clone the input in func before writing to it."
+            )
+
+
+def _check_argnums(argnums: Any, n_args: int) -> int | tuple[int, ...]:
+    """Return argnums without negative numbers."""
+    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ArgumentTypeError(f"argnums must be an int or a tuple of ints, found {argnums!r}.")
+        if not -n_args <= number < n_args:
+            raise ArgumentError(f"argnums {argnums!r} is out of range: func is given {n_args} positional arguments.")
+    positive = tuple(number % n_args for number in numbers)
+    if not positive:
+        raise ArgumentError("argnums must name at least one argument, found ().")
+    if len(set(positive)) < len(positive):
+        raise ArgumentError(f"argnums {argnums!r} names an argument twice.")
+    return positive if isinstance(argnums, tuple) else positive[0]
+
+
+def _check_inputs(leaves: Sequence[Any], argnums: int | tuple[int, ...]) -> None:
+    """Refuse inputs that have no real derivative."""
+    where = f"the arguments that argnums={argnums!r} names"
+    if not leaves:
+        raise ArgumentError(f"{where} hold no tensor; choose others with argnums.")
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor):
+            raise ArgumentTypeError(
+                f"{where} must hold tensors only, found {type(leaf).__name__}; "
+                "convert it with torch.as_tensor, or choose others with argnums."
+            )
+        if torch._C._functorch.is_functorch_wrapped_tensor(leaf):
+            raise ArgumentTypeError(f"{where} are inside a torch.func transform, where blocks cannot be written.")
+        if not leaf.dtype.is_floating_point:
+            raise ArgumentTypeError(
+                f"{where} must be real floating-point tensors, found {leaf.dtype}; "
+                + ("give real and imaginary parts separately." if leaf.dtype.is_complex else "convert with x.float().")
+            )
+        if leaf.layout != torch.strided:
+            raise ArgumentTypeError(f"{where} must be dense tensors, found {leaf.layout}; convert with x.to_dense().")
+    if not sum(leaf.numel() for leaf in leaves):
+        raise ArgumentError(f"{where} have no elements (shape {tuple(leaves[0].shape)}): there are no columns.")
+
+
+def _check_outputs(leaves: Sequence[Any]) -> None:
+    """Refuse outputs that have no real derivative."""
+    if not leaves:
+        raise FunctionError("func must return at least one tensor, found an empty structure.")
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor):
+            raise FunctionError(f"the output of func must hold tensors only, found {type(leaf).__name__}.")
+        if not leaf.dtype.is_floating_point:
+            raise FunctionError(f"the output of func must be real floating-point tensors, found {leaf.dtype}.")
+        if leaf.layout != torch.strided:
+            raise FunctionError(f"the output of func must be dense tensors, found {leaf.layout}.")
+    if not sum(leaf.numel() for leaf in leaves):
+        raise FunctionError(f"the output of func is empty (shape {tuple(leaves[0].shape)}): there are no rows.")

@@ -1,0 +1,170 @@
+"""A job run to its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from chunkjac._errors import ArgumentTypeError, ChunkjacError
+from chunkjac._executor import Outcome, fill
+from chunkjac._job import Job
+from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._modes import Mode, least_direction_bytes, n_directions
+from chunkjac._pacer import Pacer
+from chunkjac._plan import Plan, Report
+from chunkjac._planner import Cost
+from chunkjac._progress import show_progress
+from chunkjac._refusal import over_budget
+from chunkjac._select import Doubt, doubt_about, select_mode
+from chunkjac._sinks import TensorSink, result_bytes
+from chunkjac._units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Hold what a job gives.
+
+    Attributes:
+        jacobian: The tree of tensors.
+        aux: The function's auxiliary result.
+        report: What happened.
+    """
+
+    jacobian: Any
+    aux: Any
+    report: Report
+
+    def deliver(self, *, has_aux: bool, return_report: bool) -> Any:
+        """Return what the user gets: the Jacobian, and what else was asked for."""
+        parts = (self.jacobian, *([self.aux] if has_aux else []), *([self.report] if return_report else []))
+        return parts if len(parts) > 1 else self.jacobian
+
+
+def run_job(job: Job, cost: Cost | None = None) -> Result:
+    """Compute the Jacobian.
+
+    Args:
+        job: What was asked for.
+        cost: The job's cost, if a plan knows it: then nothing is probed.
+
+    Raises:
+        BudgetError: One direction, or the chunk size that was asked for, does not fit.
+    """
+    excluded: dict[str, Doubt] = {}
+    while True:
+        attempt = None
+        try:
+            attempt = _Attempt(job, excluded)
+            return attempt.finish(cost)
+        except Exception as error:
+            again = attempt is not None and job.request.mode == "auto" and attempt.may_exclude(error)
+            if attempt is not None and again:
+                name = attempt.mode.name
+                excluded[name] = doubt_about(name, error)
+            elif not isinstance(error, OverBudget):
+                raise
+            failure = str(error)
+        attempt = None  # its tensors go before the next attempt, or the dry run, begins
+        if not again:
+            raise over_budget(job, failure)
+
+
+class _Attempt:
+    """Run a job in the mode that is selected, from its prologue on."""
+
+    def __init__(self, job: Job, excluded: Mapping[str, Doubt]) -> None:
+        self._started_s = time.perf_counter()
+        self._job = job
+        self._tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes)
+        self._sizes: list[int] = []
+        with self._tracker:
+            self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
+
+    def may_exclude(self, error: Exception) -> bool:
+        """Tell whether another mode may do what this one could not, with nothing lost."""
+        known = isinstance(error, ChunkjacError)
+        return not self._sizes and not known and self.mode.name != "finite-difference"
+
+    def finish(self, cost: Cost | None) -> Result:
+        """Allocate the result and fill it."""
+        job, mode, tracker = self._job, self.mode, self._tracker
+        base = Cost(
+            prologue_bytes=tracker.peak_bytes,
+            kept_bytes=tracker.live_bytes,
+            result_bytes=job.counted_bytes(mode),
+            fixed_bytes=0,
+            direction_bytes=least_direction_bytes(mode),
+        )
+        if base.smallest_bytes > job.budget.n_bytes:
+            raise OverBudget(f"the result takes {format_bytes(base.result_bytes)}")
+        with tracker:
+            sink = TensorSink(mode, job.out)
+        pacer = Pacer(job.terms(base, n_directions(mode)), cost)
+        with show_progress(job.progress, n_directions(mode)) as advance:
+            outcome = fill(
+                sink, mode, pacer, tracker, self._sizes, advance=advance, halves_over_budget=job.chunk_size is None
+            )
+        return Result(sink.result(), mode.outputs.aux, self._report(pacer, outcome))
+
+    def _report(self, pacer: Pacer, outcome: Outcome) -> Report:
+        """Return plan and measurement side by side."""
+        largest = max(self._sizes)  # a probe, where those were larger than what is left
+        plan = describe(
+            job=self._job,
+            mode=self.mode,
+            cost=pacer.cost,
+            chunk_size=min(pacer.chunk_size or largest, largest),
+            n_chunks=len(self._sizes),
+            peak_bytes=pacer.cost.peak_bytes(largest),
+            reasons=(*self._reasons, *self.mode.reasons),
+        )
+        return Report(
+            plan=plan,
+            peak_bytes=outcome.peak_bytes,
+            elapsed_s=time.perf_counter() - self._started_s,
+            chunk_sizes=tuple(self._sizes),
+            n_retries=outcome.n_retries,
+        )
+
+
+def describe(
+    *, job: Job, mode: Mode, cost: Cost, chunk_size: int, n_chunks: int, peak_bytes: int, reasons: tuple[str, ...]
+) -> Plan:
+    """Put a plan's numbers together."""
+    again = replace(job, request=replace(job.request, mode=mode.name))
+    return Plan(
+        mode=mode.name,
+        rung=mode.rung,
+        structure=None,
+        sink="a new tensor" if job.out is None else "out",
+        device=str(job.problem.device),
+        chunk_size=chunk_size,
+        n_chunks=n_chunks,
+        n_inputs=sum(leaf.numel for leaf in mode.problem.leaves),
+        n_outputs=sum(leaf.numel for leaf in mode.outputs.leaves),
+        n_directions=n_directions(mode),
+        result_bytes=result_bytes(mode),
+        prologue_bytes=cost.prologue_bytes,
+        fixed_bytes=cost.kept_bytes + cost.fixed_bytes,
+        direction_bytes=cost.direction_bytes,
+        predicted_peak_bytes=peak_bytes,
+        budget_bytes=job.budget.n_bytes,
+        budget_source=job.budget.source,
+        reasons=reasons,
+        _runner=partial(_run_planned, again, cost),
+    )
+
+
+def _run_planned(job: Job, cost: Cost, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Run a plan, at its own inputs or at others."""
+    known = {"out", "progress", "return_report"}
+    if not options.keys() <= known:
+        unknown = sorted(options.keys() - known)
+        raise ArgumentTypeError(f"run takes the options {sorted(known)}, found {unknown}; plan again to change others.")
+    problem = job.problem.with_args(args) if args else job.problem
+    job = replace(job, problem=problem, out=options.get("out", job.out), progress=options.get("progress", job.progress))
+    result = run_job(job, cost)
+    return result.deliver(has_aux=problem.has_aux, return_report=options.get("return_report", False))

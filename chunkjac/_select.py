@@ -1,0 +1,181 @@
+"""Which mode: the one with the least work among those that can run the function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from chunkjac._backoff import first_line, is_out_of_memory
+from chunkjac._errors import ChunkjacError, add_note
+from chunkjac._memory import OverBudget
+from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, n_directions
+from chunkjac._problem import Problem
+from chunkjac._types import Outputs
+
+# Directions differ in cost between the modes by up to 40 times, mostly by less than 4: within
+# that factor the counts alone do not decide.
+_CLOSE = 4
+
+# Two directions run the kernels that larger chunks run; one does not.
+_TRIAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Hold why a mode is not used.
+
+    Attributes:
+        why: The reason, for people.
+        fits: Whether the reason is something else than memory.
+    """
+
+    why: str
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Hold what the user asked of the mode.
+
+    Attributes:
+        mode: A mode's name, or ``"auto"``.
+        scheme: The difference formula.
+        step: The step of each input leaf, checked.
+        timed: Whether ``auto`` may time the modes; it cannot on fake tensors.
+    """
+
+    mode: str
+    scheme: str
+    step: Any
+    timed: bool = True
+
+
+Selection = tuple[Mode, tuple[str, ...]]
+_NOTHING: Mapping[str, Doubt] = MappingProxyType({})
+
+
+def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt] = _NOTHING) -> Selection:
+    """Return the mode to use, with its prologue run, and why.
+
+    Args:
+        problem: The function and its inputs.
+        request: What the user asked for.
+        excluded: What is known against modes; only ``auto`` heeds it.
+
+    Raises:
+        OverBudget: No mode that can differentiate the function fits.
+    """
+    if request.mode == "auto":
+        return _select_automatically(problem, request, excluded)
+    try:
+        return _make(problem, request, request.mode), (f"mode={request.mode!r} was given",)
+    except Exception as error:
+        failure = error
+    _blame(problem, failure)
+    add_note(failure, f"chunkjac: {request.mode} mode cannot differentiate func; mode='auto' takes one that can.")
+    raise failure
+
+
+def doubt_about(name: str, failure: BaseException) -> Doubt:
+    """Return why a mode is not used, without holding on to the failure."""
+    fits = not is_out_of_memory(failure)
+    what = "cannot differentiate func" if fits else "does not fit in the budget"
+    return Doubt(f"{name} {what}: {first_line(failure)}", fits)
+
+
+def _make(problem: Problem, request: Request, name: str) -> Mode:
+    """Run a mode's prologue."""
+    if name == "finite-difference":
+        return FiniteDifference(problem, scheme=request.scheme, step=request.step)
+    return Reverse(problem) if name == "reverse" else Forward(problem)
+
+
+def _blame(problem: Problem, failure: Exception) -> None:
+    """Raise what is the function's own fault, or memory's; return if it is the mode's."""
+    if is_out_of_memory(failure) or isinstance(failure, ChunkjacError):
+        raise failure
+    problem.evaluate()
+
+
+def _select_automatically(problem: Problem, request: Request, excluded: Mapping[str, Doubt]) -> Selection:
+    """Prefer fewer directions; where the counts are close, less measured time."""
+    doubts = dict(excluded)
+    reverse = None if "reverse" in doubts else _try_reverse(problem, doubts)
+    outputs = reverse.outputs if reverse else problem.evaluate()[1]
+    n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
+    counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
+    if reverse and n_rows * _CLOSE <= n_columns:
+        return reverse, (counts, *_reasons(doubts))
+    if reverse and n_columns * _CLOSE <= n_rows:
+        reverse = None  # its activations need not be alive while forward is tried
+    forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts)
+    reasons = _reasons(doubts)
+    if forward and reverse:
+        mode, why = _faster(reverse, forward) if request.timed else _fewer(reverse, forward)
+        return mode, (counts, why)
+    if forward:
+        return forward, (counts, *reasons)
+    if "reverse" not in doubts:
+        return reverse or Reverse(problem), (counts, *reasons)
+    if not all(doubt.fits for doubt in doubts.values()):
+        raise OverBudget("; ".join(reasons))
+    return _make(problem, request, "finite-difference"), reasons
+
+
+def _reasons(doubts: Mapping[str, Doubt]) -> tuple[str, ...]:
+    """Return what speaks against modes, for people."""
+    return tuple(doubt.why for doubt in doubts.values())
+
+
+def _try_reverse(problem: Problem, doubts: dict[str, Doubt]) -> Reverse | None:
+    """Run the prologue of reverse mode; note why it fails if it does."""
+    try:
+        return Reverse(problem)
+    except Exception as error:
+        failure = error
+    if not is_out_of_memory(failure):
+        _blame(problem, failure)
+    doubts["reverse"] = doubt_about("reverse", failure)
+    return None
+
+
+def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt]) -> Forward | None:
+    """Compute a small chunk in forward mode; note why it fails if it does."""
+    try:
+        forward = Forward(problem, outputs)
+        forward.block(_trial(forward))
+    except Exception as error:
+        doubts["forward"] = doubt_about("forward", error)
+        return None
+    return forward
+
+
+def _faster(reverse: Mode, forward: Mode) -> tuple[Mode, str]:
+    """Return the mode whose directions take less time in all."""
+    reverse_s, forward_s = _estimate_s(reverse), _estimate_s(forward)
+    mode = reverse if reverse_s <= forward_s else forward
+    mode_s, other_s = sorted((reverse_s, forward_s))
+    return mode, f"measured on two directions, {mode.name} takes {mode_s / other_s:.2f} of the other's time"
+
+
+def _fewer(reverse: Mode, forward: Mode) -> tuple[Mode, str]:
+    """Return the mode with fewer directions."""
+    mode = reverse if n_directions(reverse) <= n_directions(forward) else forward
+    return mode, f"{mode.name} has no more directions than the other; nothing was timed"
+
+
+def _estimate_s(mode: Mode) -> float:
+    """Return the seconds that all directions would take at the speed of a small chunk."""
+    trial = _trial(mode)
+    mode.block(trial)  # the first time does lazy work
+    started_s = time.perf_counter()
+    mode.block(trial)
+    return (time.perf_counter() - started_s) / trial.stop * n_directions(mode)
+
+
+def _trial(mode: Mode) -> slice:
+    """Return a small chunk."""
+    return slice(0, min(_TRIAL, n_directions(mode)))

@@ -1,0 +1,125 @@
+"""How far finite differences go from the base point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import TreeSpec, tree_flatten
+
+from chunkjac._chunker import Segment
+from chunkjac._errors import ArgumentError, ArgumentTypeError
+from chunkjac._types import Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """Hold a difference formula.
+
+    Attributes:
+        signs: The way to go from the base point, for each evaluation of a direction.
+        with_base: Whether the base point itself is the other end.
+        step_exponent: The power of the machine epsilon that balances truncation and rounding.
+    """
+
+    signs: tuple[int, ...]
+    with_base: bool
+    step_exponent: float
+
+
+SCHEMES = {
+    "forward": Scheme((1,), True, 1 / 2),  # error h + eps/h is least at h ~ eps^(1/2)
+    "backward": Scheme((-1,), True, 1 / 2),
+    "central": Scheme((1, -1), False, 1 / 3),  # error h^2 + eps/h is least at h ~ eps^(1/3)
+}
+
+
+Step = torch.Tensor | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Give the steps of one problem, a few elements at a time.
+
+    Attributes:
+        given: The user's step for each leaf: a float, a tensor like the leaf, or ``None``.
+        relative: The default step, as a part of ``max(abs(x), 1)``.
+    """
+
+    given: tuple[Step, ...]
+    relative: float
+
+    @classmethod
+    def of(cls, given: tuple[Step, ...], scheme: Scheme, leaves: Sequence[Leaf]) -> Steps:
+        """Find the default step from the lowest precision among inputs and outputs.
+
+        A float64 input of a float32 network has float32's noise.
+        """
+        eps = max(torch.finfo(leaf.dtype).eps for leaf in leaves)
+        return cls(given, float(eps**scheme.step_exponent))
+
+    def of_segment(self, segment: Segment, x: torch.Tensor) -> torch.Tensor:
+        """Return the steps of one segment of a chunk.
+
+        Args:
+            segment: Which elements of which leaf.
+            x: Those elements.
+        """
+        given = self.given[segment.leaf]
+        if given is None:
+            return self.relative * x.abs().clamp_(min=1)
+        if isinstance(given, torch.Tensor):
+            return given.reshape(-1)[segment.elements]
+        return torch.full_like(x, given)
+
+
+def read_step(step: Any, scheme: Scheme, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tuple[Step, ...]:
+    """Check the user's step; return it for each leaf.
+
+    Raises:
+        ArgumentTypeError: ``step`` is neither a float nor tensors like the inputs.
+        ArgumentError: ``step`` is not positive, or too small to move an element.
+    """
+    given = _leaf_steps(step, inputs, spec)
+    for x, h in zip(inputs, given):
+        if h is not None:
+            _check_moves(x, h, scheme)
+    return given
+
+
+def _leaf_steps(step: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tuple[Step, ...]:
+    """Return the user's step for each leaf."""
+    if step is None:
+        return (None,) * len(inputs)
+    if isinstance(step, (int, float)) and not isinstance(step, bool):
+        if not 0 < step < float("inf"):
+            raise ArgumentError(f"step must be positive and finite, found {step!r}.")
+        return (float(step),) * len(inputs)
+    leaves, step_spec = tree_flatten(step)
+    if step_spec != spec or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        raise ArgumentTypeError(
+            f"step must be None, a float, or tensors shaped like the inputs, found {type(step).__name__}."
+        )
+    for x, h in zip(inputs, leaves):
+        if h.shape != x.shape or h.dtype != x.dtype or h.device != x.device:
+            raise ArgumentError(
+                f"step must be like the input, {tuple(x.shape)} {x.dtype} on {x.device}, "
+                f"found {tuple(h.shape)} {h.dtype} on {h.device}."
+            )
+        if not bool(((h > 0) & h.isfinite()).all()):
+            raise ArgumentError("step must be positive and finite in every element.")
+    return tuple(leaves)
+
+
+def _check_moves(x: torch.Tensor, h: torch.Tensor | float, scheme: Scheme) -> None:
+    """Refuse a step that rounding swallows: the difference would be 0/0."""
+    for sign in scheme.signs:
+        stuck = x + sign * h == x
+        if bool(stuck.any()):
+            at = tuple(int(i) for i in stuck.nonzero()[0])
+            raise ArgumentError(
+                f"step is too small to move x at index {at} (x is {float(x[at]):.6g}, {x.dtype}); "
+                "give a larger step, or leave it at None."
+            )

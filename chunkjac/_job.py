@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from chunkjac._memory import Budget
-from chunkjac._modes import Mode
+from chunkjac._memory import Budget, LiveBytes
+from chunkjac._modes import Mode, least_direction_bytes, n_directions
 from chunkjac._pacer import Terms
 from chunkjac._planner import Cost
 from chunkjac._problem import Problem
@@ -43,12 +43,24 @@ class Job:
     out: Any = None
     progress: ProgressOption = None
 
-    def terms(self, base: Cost, total: int) -> Terms:
-        """Return what the chunk sizes have to keep to."""
+    def terms(self, mode: Mode, tracker: LiveBytes) -> Terms:
+        """Return what the chunk sizes have to keep to, when the mode's prologue has run.
+
+        Args:
+            mode: What makes the blocks.
+            tracker: What counted live bytes since the job began.
+        """
         on_cpu = self.problem.device.type == "cpu"
         exact = on_cpu and self.budget.explicit
+        base = Cost(
+            prologue_bytes=tracker.peak_bytes,
+            kept_bytes=tracker.live_bytes,
+            result_bytes=result_bytes(mode) if self.out is None else 0,
+            fixed_bytes=0,
+            direction_bytes=least_direction_bytes(mode),
+        )
         return Terms(
-            n_directions=total,
+            n_directions=n_directions(mode),
             base=base,
             budget_bytes=self.budget.n_bytes,
             target_bytes=_CPU_TARGET_BYTES if on_cpu else None,
@@ -56,7 +68,3 @@ class Job:
             margin=1.0 if exact else _DEFAULT_MARGIN,
             scratch_margin=_CPU_SCRATCH_MARGIN if exact else _DEFAULT_MARGIN,
         )
-
-    def counted_bytes(self, mode: Mode) -> int:
-        """Return the bytes of the result that count: none in tensors of the caller's."""
-        return result_bytes(mode) if self.out is None else 0

@@ -8,6 +8,7 @@ where the measure of the first is thrown away (lazy first-call work).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from chunkjac._planner import Cost, choose_chunk, fit_chunks
@@ -50,24 +51,42 @@ class Terms:
         """Return what a chunk may hold."""
         return self.budget_bytes - self.base.level_bytes
 
+    def fit(self, samples: Mapping[int, int], *, scratch: bool) -> Cost:
+        """Return the cost that follows from measured chunks.
+
+        Args:
+            samples: Chunk size to bytes held above the level between chunks; not empty.
+            scratch: Whether operations ran that work in memory no tensor shows.
+        """
+        fixed_bytes, direction_bytes = fit_chunks(samples, self.base.direction_bytes)
+        margin = self.scratch_margin if scratch else self.margin
+        return replace(self.base, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes, margin=margin)
+
+    def choose(self, cost: Cost, n_directions: int) -> int:
+        """Return the chunk size for so many directions."""
+        if self.exact_size is not None:
+            return min(self.exact_size, n_directions)
+        return choose_chunk(cost, n_directions, self.budget_bytes, self.target_bytes)
+
 
 class Pacer:
     """Choose chunk sizes, and learn from each chunk.
 
     Args:
         terms: What the job has to keep to.
-        cost: The job's cost when it is known from a plan: then nothing is probed.
+        cost: The job's cost, if a plan knows it: then nothing is probed.
+        chunk_size: The size of all chunks, if a plan knows it.
 
     Attributes:
         cost: What the job costs, as far as is known.
         chunk_size: The size of all chunks after the probes; ``None`` while probing.
     """
 
-    def __init__(self, terms: Terms, cost: Cost | None = None) -> None:
+    def __init__(self, terms: Terms, cost: Cost | None = None, chunk_size: int | None = None) -> None:
         self.cost = cost or terms.base
-        self.chunk_size = terms.exact_size
+        self.chunk_size = terms.exact_size or chunk_size
         self._terms = terms
-        self._probes = [] if terms.exact_size or cost else _choose_probes(terms)
+        self._probes = [] if self.chunk_size else _choose_probes(terms)
         self._warms_up = self._probes == [*_TIGHT_PROBES]
         self._samples: dict[int, int] = {}
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
@@ -85,7 +104,7 @@ class Pacer:
             size = min(self._probes[0], self._surely_fits())
         else:
             if self.chunk_size is None:
-                self.chunk_size = self._choose(left)
+                self.chunk_size = self._terms.choose(self.cost, left)
             size = self.chunk_size
         return slice(done, done + max(1, min(size, left, self._most)))
 
@@ -97,21 +116,21 @@ class Pacer:
             held_bytes: The chunk's peak above the level between chunks.
             scratch: Whether operations ran that work in memory no tensor shows.
         """
-        margin = self._terms.scratch_margin if scratch else self._terms.margin
         size, left = chunk.stop - chunk.start, self._terms.n_directions - chunk.stop
-        predicted_bytes = self.cost.fixed_bytes + self.cost.direction_bytes * size
-        if not self._warms_up or left == 0:
+        as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
+        if self._warms_up and left:
+            self._warms_up = False
+        else:
             self._samples[size] = held_bytes
         if self._probes:
             del self._probes[0]
-            self._refit(margin)
-        elif held_bytes <= _TOLERANCE * predicted_bytes:
+        elif as_predicted:
             self._checked = True
-        else:
-            self._refit(margin)
-            if self._terms.exact_size is None and left:
-                self.chunk_size = self._choose(left)
-        self._warms_up = False
+            return
+        if self._samples:
+            self.cost = self._terms.fit(self._samples, scratch=scratch)
+        if not self._probes and left:
+            self.chunk_size = self._terms.choose(self.cost, left)
 
     def shrink(self, failed_size: int) -> bool:
         """Halve after running out of memory; return whether there is anything to halve."""
@@ -126,17 +145,6 @@ class Pacer:
         size = max(self._samples, default=1)
         held_bytes = self._samples.get(size, self._terms.base.direction_bytes)
         return int(size * self._terms.room_bytes / self.cost.margin) // max(1, held_bytes)
-
-    def _refit(self, margin: float) -> None:
-        """Draw the line anew."""
-        self.cost = replace(self._terms.base, margin=margin)
-        if self._samples:
-            fixed_bytes, direction_bytes = fit_chunks(self._samples, self.cost.direction_bytes)
-            self.cost = replace(self.cost, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes)
-
-    def _choose(self, left: int) -> int:
-        """Return the size for the rest of the job."""
-        return choose_chunk(self.cost, left, self._terms.budget_bytes, self._terms.target_bytes)
 
 
 def _choose_probes(terms: Terms) -> list[int]:

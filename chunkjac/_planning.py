@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from chunkjac._errors import ChunkjacError
 from chunkjac._job import Job
 from chunkjac._memory import OverBudget
 from chunkjac._modes import n_directions
 from chunkjac._plan import Plan
-from chunkjac._planner import choose_chunk
 from chunkjac._probe import Probe, dry_probe, real_probe
 from chunkjac._refusal import over_budget
 from chunkjac._run import describe
@@ -31,9 +29,17 @@ def plan_job(job: Job) -> Plan:
         except OverBudget as error:
             failure = str(error)
             break
-        if probe.cost.peak_bytes(job.chunk_size or 1) <= job.budget.n_bytes:
-            return _plan_from(job, probe)
-        failure = f"{probe.mode.name} holds {format_bytes(probe.cost.peak_bytes(job.chunk_size or 1))}"
+        if probe.peak_bytes <= job.budget.n_bytes:
+            return describe(
+                job=job,
+                mode=probe.mode,
+                cost=probe.cost,
+                chunk_size=probe.chunk_size,
+                n_chunks=-(-n_directions(probe.mode) // probe.chunk_size),
+                peak_bytes=probe.peak_bytes,
+                reasons=probe.reasons,
+            )
+        failure = f"{format_bytes(probe.peak_bytes)} are needed"
         if job.request.mode != "auto":
             break
         excluded[probe.mode.name] = doubt_about(probe.mode.name, OverBudget(failure))
@@ -43,28 +49,9 @@ def plan_job(job: Job) -> Plan:
 def _probe(job: Job, excluded: Mapping[str, Doubt]) -> Probe:
     """Probe on fake tensors; for real where those cannot run the function."""
     try:
-        probe = dry_probe(job.problem, job.request, excluded)
+        return dry_probe(job, excluded)
     except ChunkjacError:
         raise
-    except Exception:  # values are needed; what is really wrong with func shows in the real run
-        probe = real_probe(job.problem, job.request, excluded, job.budget.n_bytes)
-    return replace(probe, cost=replace(probe.cost, result_bytes=job.counted_bytes(probe.mode)))
-
-
-def _plan_from(job: Job, probe: Probe) -> Plan:
-    """Return the plan that follows from a probe."""
-    terms = job.terms(probe.cost, n_directions(probe.mode))
-    cost = replace(probe.cost, margin=terms.scratch_margin if probe.scratch else terms.margin)
-    size = min(
-        job.chunk_size or choose_chunk(cost, terms.n_directions, terms.budget_bytes, terms.target_bytes),
-        terms.n_directions,
-    )
-    return describe(
-        job=job,
-        mode=probe.mode,
-        cost=cost,
-        chunk_size=size,
-        n_chunks=-(-terms.n_directions // size),
-        peak_bytes=cost.peak_bytes(size),
-        reasons=probe.reasons,
-    )
+    except Exception:
+        pass  # values are needed, or func is wrong: the real run tells
+    return real_probe(job, excluded)

@@ -1,25 +1,28 @@
 """What a job will hold, found by a dry run on fake tensors: nothing is computed.
 
-Fake tensors agree with real runs to the byte wherever they can run the function (measured
-on 28 of 32 pairs of function and mode). They cannot where the function reads values
-(``.item()``, branches on values, ``.numpy()``); there the same probes run for real.
+Fake tensors agree with real runs to the byte wherever they can run the function. They cannot
+where it reads values (``.item()``, branches on values, ``.numpy()``); there small chunks run
+for real and are thrown away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Mode, least_direction_bytes, n_directions
-from chunkjac._planner import Cost, fit_chunks
-from chunkjac._problem import Problem
-from chunkjac._select import Doubt, Request, select_mode
-from chunkjac._sinks import result_bytes
+from chunkjac._modes import Mode, n_directions
+from chunkjac._planner import Cost
+from chunkjac._select import Doubt, select_mode
 
+# The measure of the first is overwritten by that of the second: lazy first-call work.
 _SIZES = (2, 2, 8)
+
+_NOTHING: Mapping[str, Doubt] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,69 +32,66 @@ class Probe:
     Attributes:
         mode: The mode that was selected; its tensors may be fake.
         reasons: Why that one.
-        cost: What it costs, the result included.
-        scratch: Whether operations ran that work in memory no tensor shows.
+        cost: What the job costs.
+        chunk_size: The size that its chunks should have.
+        peak_bytes: What it holds with chunks of this size.
     """
 
     mode: Mode
     reasons: tuple[str, ...]
     cost: Cost
-    scratch: bool
+    chunk_size: int
+    peak_bytes: int
 
 
-def dry_probe(problem: Problem, request: Request, excluded: Mapping[str, Doubt]) -> Probe:
-    """Probe on fake tensors."""
+def dry_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
+    """Probe on fake tensors, at last with a chunk of the very size that is chosen."""
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
         tracker = LiveBytes(problem.device, fake=fake)
-        fakes = problem.with_inputs([fake.from_tensor(x) for x in problem.inputs])
         with tracker:
-            return _probe(fakes, replace(request, timed=False), tracker, excluded)
+            mode, reasons = select_mode(problem, replace(job.request, timed=False), excluded)
+            terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
+            while True:
+                cost = terms.fit(samples, scratch=tracker.hidden_scratch)
+                size = terms.choose(cost, terms.n_directions)
+                if size in samples:
+                    break
+                samples[size] = _held_bytes(mode, tracker, size)
+    peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples[size])
+    return Probe(mode, (*reasons, *mode.reasons), cost, size, peak_bytes)
 
 
-def real_probe(problem: Problem, request: Request, excluded: Mapping[str, Doubt], limit_bytes: int) -> Probe:
-    """Probe with real chunks, which are thrown away.
+def real_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
+    """Probe with small real chunks.
 
     Raises:
-        OverBudget: Even a chunk of the probes would exceed the limit.
+        OverBudget: Not even one direction fits.
     """
-    tracker = LiveBytes(problem.device, limit_bytes=limit_bytes)
+    tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes)
     with tracker:
-        return _probe(problem, request, tracker, excluded)
-
-
-def _probe(problem: Problem, request: Request, tracker: LiveBytes, excluded: Mapping[str, Doubt]) -> Probe:
-    """Run the prologue and small chunks; fit the line."""
-    before_bytes = tracker.live_bytes
-    mode, reasons = select_mode(problem, request, excluded)
-    prologue_bytes, level_bytes = tracker.peak_bytes - before_bytes, tracker.live_bytes
-    samples = _measure(mode, tracker)
-    mode.release()
-    fixed_bytes, direction_bytes = fit_chunks(samples, least_direction_bytes(mode))
-    cost = Cost(
-        prologue_bytes=prologue_bytes,
-        kept_bytes=level_bytes - before_bytes,
-        result_bytes=result_bytes(mode),
-        fixed_bytes=fixed_bytes,
-        direction_bytes=direction_bytes,
-    )
-    return Probe(mode, (*reasons, *mode.reasons), cost, tracker.hidden_scratch)
+        mode, reasons = select_mode(job.problem, job.request, excluded)
+        terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
+    cost = terms.fit(samples, scratch=tracker.hidden_scratch)
+    size = terms.choose(cost, terms.n_directions)
+    return Probe(mode, (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size))
 
 
 def _measure(mode: Mode, tracker: LiveBytes) -> dict[int, int]:
-    """Return what chunks of a few sizes hold; larger ones are left out where they do not fit."""
-    level_bytes, samples = tracker.live_bytes, dict[int, int]()
+    """Return what chunks of a few sizes hold; where the larger do not fit, of the smaller."""
+    samples: dict[int, int] = {}
     for size in (min(size, n_directions(mode)) for size in _SIZES):
-        tracker.restart_peak()
         try:
-            mode.block(slice(0, size))
+            samples[size] = _held_bytes(mode, tracker, size)
         except OverBudget:
-            if samples:
-                return samples
-        else:
-            samples[size] = tracker.peak_bytes - level_bytes
-            continue
-        mode.release()
-        tracker.restart_peak()
-        mode.block(slice(0, 1))
-        return {1: tracker.peak_bytes - level_bytes}
-    return samples
+            break
+    return samples or {1: _held_bytes(mode, tracker, 1)}
+
+
+def _held_bytes(mode: Mode, tracker: LiveBytes, size: int) -> int:
+    """Return what a chunk holds above the level between chunks, its buffers included."""
+    mode.release()
+    level_bytes = tracker.live_bytes
+    tracker.restart_peak()
+    mode.block(slice(0, size))
+    return tracker.peak_bytes - level_bytes

@@ -6,42 +6,47 @@ from dataclasses import replace
 
 from chunkjac._errors import BudgetError
 from chunkjac._job import Job
-from chunkjac._planner import Cost
-from chunkjac._probe import dry_probe
+from chunkjac._probe import Probe, dry_probe
 from chunkjac._units import format_bytes
 
 
 def over_budget(job: Job, failure: str) -> BudgetError:
-    """Return the error that says what would be needed, by mode, and what to change."""
-    budget_bytes = job.budget.n_bytes
+    """Return the error that says what would be needed, by mode, and what to change.
+
+    Args:
+        job: What does not fit.
+        failure: What is known where no dry run can tell.
+    """
     names = ("reverse", "forward") if job.request.mode == "auto" else (job.request.mode,)
-    needs = {name: _need(job, name) for name in names}
-    known = {name: cost for name, cost in needs.items() if cost is not None}
-    size = job.chunk_size or 1
-    lines = [
-        f"{name} needs at least {format_bytes(cost.peak_bytes(size))} "
-        f"(result {format_bytes(cost.result_bytes)}, prologue {format_bytes(cost.prologue_bytes)}, "
-        f"kept {format_bytes(cost.kept_bytes)}, fixed {format_bytes(cost.fixed_bytes)}, "
-        f"per direction {format_bytes(cost.direction_bytes)}, with chunks of {size})"
-        for name, cost in known.items()
+    probes = [probe for probe in (_least(job, name) for name in names) if probe is not None]
+    needed_bytes = min((probe.peak_bytes for probe in probes), default=None)
+    advice = [
+        "max_memory" if needed_bytes is None else f"max_memory of {needed_bytes} bytes or more",
+        *(["a smaller chunk_size"] if job.chunk_size is not None else []),
+        "another mode",
+        *(["a tensor of your own as out= (then the result does not count)"] if job.out is None else []),
     ]
-    needed_bytes = min((cost.peak_bytes(size) for cost in known.values()), default=None)
-    detail = "; ".join(lines) or failure
-    enough = "" if needed_bytes is None else f" of {needed_bytes} bytes or more"
-    smaller = ", a smaller chunk_size" if job.chunk_size else ""
-    out = "" if job.out is not None else ", or pass your own tensor as out= so that the result does not count"
     return BudgetError(
-        f"the Jacobian does not fit in {format_bytes(budget_bytes)} ({job.budget.source}): {detail}. "
-        f"Give max_memory{enough}{smaller}, another mode{out}.",
+        f"the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source}): "
+        f"{'; '.join(map(_say, probes)) or failure}. Give {', '.join(advice[:-1])} or {advice[-1]}.",
         needed_bytes=needed_bytes,
-        budget_bytes=budget_bytes,
+        budget_bytes=job.budget.n_bytes,
     )
 
 
-def _need(job: Job, name: str) -> Cost | None:
-    """Return what a mode would cost, from a dry run; ``None`` if it cannot tell."""
+def _least(job: Job, name: str) -> Probe | None:
+    """Return what a mode needs one direction at a time; ``None`` if a dry run cannot tell."""
     try:
-        probe = dry_probe(job.problem, replace(job.request, mode=name), {})
+        return dry_probe(replace(job, request=replace(job.request, mode=name), chunk_size=job.chunk_size or 1))
     except Exception:
         return None
-    return replace(probe.cost, result_bytes=job.counted_bytes(probe.mode))
+
+
+def _say(probe: Probe) -> str:
+    """Say what a mode needs, and for what."""
+    cost = probe.cost
+    return (
+        f"{probe.mode.name} in chunks of {probe.chunk_size} needs {format_bytes(probe.peak_bytes)} "
+        f"(result {format_bytes(cost.result_bytes)}, prologue {format_bytes(cost.prologue_bytes)}, "
+        f"kept {format_bytes(cost.kept_bytes)}, per direction {format_bytes(cost.direction_bytes)})"
+    )

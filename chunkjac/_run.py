@@ -12,7 +12,7 @@ from chunkjac._errors import ArgumentTypeError, ChunkjacError
 from chunkjac._executor import Outcome, fill
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Mode, least_direction_bytes, n_directions
+from chunkjac._modes import Mode, n_directions
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._planner import Cost
@@ -21,6 +21,11 @@ from chunkjac._refusal import over_budget
 from chunkjac._select import Doubt, doubt_about, select_mode
 from chunkjac._sinks import TensorSink, result_bytes
 from chunkjac._units import format_bytes
+
+# What a plan tells a run: the cost and the chunk size.
+Known = tuple[Cost, int]
+
+_RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,12 @@ class Result:
         return parts if len(parts) > 1 else self.jacobian
 
 
-def run_job(job: Job, cost: Cost | None = None) -> Result:
+def run_job(job: Job, known: Known | None = None) -> Result:
     """Compute the Jacobian.
 
     Args:
         job: What was asked for.
-        cost: The job's cost, if a plan knows it: then nothing is probed.
+        known: Its cost and chunk size, if a plan knows them: then nothing is probed.
 
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
@@ -58,7 +63,7 @@ def run_job(job: Job, cost: Cost | None = None) -> Result:
         attempt = None
         try:
             attempt = _Attempt(job, excluded)
-            return attempt.finish(cost)
+            return attempt.finish(known)
         except Exception as error:
             again = attempt is not None and job.request.mode == "auto" and attempt.may_exclude(error)
             if attempt is not None and again:
@@ -88,22 +93,16 @@ class _Attempt:
         known = isinstance(error, ChunkjacError)
         return not self._sizes and not known and self.mode.name != "finite-difference"
 
-    def finish(self, cost: Cost | None) -> Result:
+    def finish(self, known: Known | None) -> Result:
         """Allocate the result and fill it."""
         job, mode, tracker = self._job, self.mode, self._tracker
-        base = Cost(
-            prologue_bytes=tracker.peak_bytes,
-            kept_bytes=tracker.live_bytes,
-            result_bytes=job.counted_bytes(mode),
-            fixed_bytes=0,
-            direction_bytes=least_direction_bytes(mode),
-        )
-        if base.smallest_bytes > job.budget.n_bytes:
-            raise OverBudget(f"the result takes {format_bytes(base.result_bytes)}")
+        terms = job.terms(mode, tracker)
+        if terms.base.smallest_bytes > job.budget.n_bytes:
+            raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with tracker:
             sink = TensorSink(mode, job.out)
-        pacer = Pacer(job.terms(base, n_directions(mode)), cost)
-        with show_progress(job.progress, n_directions(mode)) as advance:
+        pacer = Pacer(terms, *(known or ()))
+        with show_progress(job.progress, terms.n_directions) as advance:
             outcome = fill(
                 sink, mode, pacer, tracker, self._sizes, advance=advance, halves_over_budget=job.chunk_size is None
             )
@@ -154,17 +153,18 @@ def describe(
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=reasons,
-        _runner=partial(_run_planned, again, cost),
+        _runner=partial(_run_planned, again, (cost, chunk_size)),
     )
 
 
-def _run_planned(job: Job, cost: Cost, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _run_planned(job: Job, known: Known, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Run a plan, at its own inputs or at others."""
-    known = {"out", "progress", "return_report"}
-    if not options.keys() <= known:
-        unknown = sorted(options.keys() - known)
-        raise ArgumentTypeError(f"run takes the options {sorted(known)}, found {unknown}; plan again to change others.")
+    if not options.keys() <= _RUN_OPTIONS:
+        unknown = ", ".join(sorted(options.keys() - _RUN_OPTIONS))
+        raise ArgumentTypeError(
+            f"run takes out, progress and return_report, found {unknown}; plan again to change that."
+        )
     problem = job.problem.with_args(args) if args else job.problem
     job = replace(job, problem=problem, out=options.get("out", job.out), progress=options.get("progress", job.progress))
-    result = run_job(job, cost)
+    result = run_job(job, known)
     return result.deliver(has_aux=problem.has_aux, return_report=options.get("return_report", False))

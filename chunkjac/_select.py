@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from chunkjac._backoff import first_line, is_out_of_memory
+from chunkjac._backoff import first_line, is_out_of_memory, reclaim
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import OverBudget
 from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, n_directions
@@ -73,10 +73,11 @@ def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt
     try:
         return _make(problem, request, request.mode), (f"mode={request.mode!r} was given",)
     except Exception as error:
-        failure = error
-    _blame(problem, failure)
-    add_note(failure, f"chunkjac: {request.mode} mode cannot differentiate func; mode='auto' takes one that can.")
-    raise failure
+        fault = _own_fault(problem, error)
+        if fault is None:
+            add_note(error, f"chunkjac: {request.mode} mode cannot differentiate func; mode='auto' takes one that can.")
+            raise
+    raise fault
 
 
 def doubt_about(name: str, failure: BaseException) -> Doubt:
@@ -93,11 +94,15 @@ def _make(problem: Problem, request: Request, name: str) -> Mode:
     return Reverse(problem) if name == "reverse" else Forward(problem)
 
 
-def _blame(problem: Problem, failure: Exception) -> None:
-    """Raise what is the function's own fault, or memory's; return if it is the mode's."""
+def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
+    """Return what is the function's own fault, or memory's; ``None`` if the mode is to blame."""
     if is_out_of_memory(failure) or isinstance(failure, ChunkjacError):
-        raise failure
-    problem.evaluate()
+        return failure
+    try:
+        problem.evaluate()
+    except Exception as error:
+        return error
+    return None
 
 
 def _select_automatically(problem: Problem, request: Request, excluded: Mapping[str, Doubt]) -> Selection:
@@ -135,10 +140,11 @@ def _try_reverse(problem: Problem, doubts: dict[str, Doubt]) -> Reverse | None:
     try:
         return Reverse(problem)
     except Exception as error:
-        failure = error
-    if not is_out_of_memory(failure):
-        _blame(problem, failure)
-    doubts["reverse"] = doubt_about("reverse", failure)
+        fault = None if is_out_of_memory(error) else _own_fault(problem, error)
+        doubts["reverse"] = doubt_about("reverse", error)
+    if fault is not None:
+        raise fault
+    reclaim(problem.device)
     return None
 
 
@@ -149,8 +155,10 @@ def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt]) -
         forward.block(_trial(forward))
     except Exception as error:
         doubts["forward"] = doubt_about("forward", error)
-        return None
-    return forward
+    else:
+        return forward
+    reclaim(problem.device)
+    return None
 
 
 def _faster(reverse: Mode, forward: Mode) -> tuple[Mode, str]:

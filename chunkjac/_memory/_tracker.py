@@ -13,6 +13,9 @@ from torch.utils._pytree import tree_map
 
 from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made
 
+_TO_COPY = torch.ops.aten._to_copy.default
+_META = torch.device("meta")
+
 # On the CPU these work in scratch memory that no tensor shows (oneDNN; measured 1.20-1.32 times
 # the tensors' bytes for convolutions).
 _HIDDEN_SCRATCH = ("convolution", "mkldnn_rnn", "_thnn_fused", "lstm", "gru")
@@ -65,6 +68,7 @@ class LiveBytes(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._fake is not None:
             args, kwargs = tree_map(self._faked, (args, kwargs))
+            kwargs = _where_it_is(func, args, kwargs)
         elif self._limit_bytes is not None:
             self._stay_below(self._limit_bytes, func, args, kwargs)
         made = func(*args, **kwargs)
@@ -135,6 +139,18 @@ class LiveBytes(TorchDispatchMode):
                 mode.live_bytes -= mode._storages.pop(key)[1]
 
         return forget
+
+
+def _where_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keep a copy on its tensor's device where forward AD asks for meta.
+
+    Adding a zero tensor to a fake one copies the fake "to the result's device", which torch
+    works out as meta; the next operation then meets two devices and raises (LayerNorm and
+    BatchNorm under jvp, torch 2.13). A real run copies to where the tensor is.
+    """
+    if func is _TO_COPY and kwargs.get("device") == _META and args[0].device != _META:
+        return {**kwargs, "device": args[0].device}
+    return kwargs
 
 
 def _key(tensor: torch.Tensor) -> int:

@@ -48,6 +48,7 @@ class FiniteDifference:
 
     def __init__(self, problem: Problem, *, scheme: str = "central", step: tuple[Step, ...] | None = None) -> None:
         self.rung = _BATCHED
+        self._batches = False  # whether func is known to batch: later errors are its own
         self.reasons: tuple[str, ...] = ()
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
         self.outputs = _evaluate_twice(self.problem)
@@ -78,8 +79,9 @@ class FiniteDifference:
         if self.rung == _BATCHED:
             try:
                 values: Block = torch.func.vmap(self.problem.flat)(*batch)
+                self._batches = True
             except Exception as error:
-                if is_out_of_memory(error):
+                if self._batches or is_out_of_memory(error):
                     raise
                 self.rung = _LOOPED
                 self.reasons = (f"one point at a time, since vmap cannot batch func: {first_line(error)}",)

@@ -1,0 +1,25 @@
+"""What all tests share: settings that do not leak in, and a device from the environment."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from chunkjac._config import _process
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Return the device to test on."""
+    return torch.device(os.environ.get("TEST_DEVICE", "cpu"))
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the settings of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("CHUNKJAC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("chunkjac._config._FILE", "no-such-chunkjac.toml")
+    _process.clear()

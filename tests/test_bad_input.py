@@ -1,0 +1,201 @@
+"""Bad input: each a clear error that names the argument, before anything is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import chunkjac as cj
+
+X = torch.tensor([1.0, 2.0, 3.0])
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+BAD = {
+    "not callable": (lambda: cj.jacobian(5, X), TypeError, "func must be callable"),
+    "not callable, torch's spelling": (lambda: cj.jacrev(5), TypeError, "func must be callable"),
+    "no arguments": (lambda: cj.jacobian(double), ValueError, "argnums"),
+    "no tensor": (lambda: cj.jacobian(double, 3.0), TypeError, "argnums=0 names must hold tensors only, found float"),
+    "an empty tree": (lambda: cj.jacobian(double, []), ValueError, "hold no tensor"),
+    "integers": (lambda: cj.jacobian(double, X.long()), TypeError, r"torch.int64.*x.float\(\)"),
+    "complex numbers": (lambda: cj.jacobian(double, X.cfloat()), TypeError, "complex.*real and imaginary"),
+    "sparse tensor": (lambda: cj.jacobian(double, X.to_sparse()), TypeError, "to_dense"),
+    "no elements": (lambda: cj.jacobian(double, torch.zeros(0, 3)), ValueError, "no elements"),
+    "output is a float": (lambda: cj.jacobian(lambda x: 1.0, X), RuntimeError, "output of func.*found float"),
+    "output is None": (lambda: cj.jacobian(lambda x: None, X), RuntimeError, "output of func.*NoneType"),
+    "output is integers": (lambda: cj.jacobian(lambda x: x.long(), X), RuntimeError, "output of func.*int64"),
+    "output is complex": (lambda: cj.jacobian(lambda x: x.cfloat(), X), RuntimeError, "output of func.*complex64"),
+    "output has no elements": (lambda: cj.jacobian(lambda x: x[:0], X), RuntimeError, "output of func is empty"),
+    "output is an empty tree": (lambda: cj.jacobian(lambda x: (), X), RuntimeError, "at least one tensor"),
+    "aux is missing": (lambda: cj.jacobian(double, X, has_aux=True), RuntimeError, "has_aux"),
+    "argnums out of range": (lambda: cj.jacobian(double, X, argnums=1), ValueError, "argnums 1 is out of range"),
+    "argnums repeated": (lambda: cj.jacobian(torch.add, X, X, argnums=(0, -2)), ValueError, "argnums .* twice"),
+    "argnums empty": (lambda: cj.jacobian(double, X, argnums=()), ValueError, "argnums must name"),
+    "argnums float": (lambda: cj.jacobian(double, X, argnums=0.0), TypeError, "argnums must be an int"),
+    "argnums bool": (lambda: cj.jacobian(double, X, argnums=False), TypeError, "argnums must be an int"),
+    "unknown mode": (lambda: cj.jacobian(double, X, mode="revers"), ValueError, "mode .*did you mean 'reverse'"),
+    "mode None": (lambda: cj.jacobian(double, X, mode=None), ValueError, "mode must be one of"),
+    "unknown scheme": (lambda: cj.jacobian(double, X, scheme="centre"), ValueError, "scheme.*did you mean 'central'"),
+    "chunk_size 0": (lambda: cj.jacobian(double, X, chunk_size=0), ValueError, "chunk_size must be at least 1"),
+    "chunk_size -1": (lambda: cj.jacobian(double, X, chunk_size=-1), ValueError, "chunk_size must be at least 1"),
+    "chunk_size 1.5": (lambda: cj.jacobian(double, X, chunk_size=1.5), TypeError, "chunk_size must be None or an int"),
+    "chunk_size True": (
+        lambda: cj.jacobian(double, X, chunk_size=True),
+        TypeError,
+        "chunk_size must be None or an int",
+    ),
+    "max_memory 0": (lambda: cj.jacobian(double, X, max_memory=0), ValueError, "max_memory must be at least 1"),
+    "max_memory -1": (lambda: cj.jacobian(double, X, max_memory=-1), ValueError, "max_memory must be at least 1"),
+    "max_memory float": (lambda: cj.jacobian(double, X, max_memory=1e9), TypeError, "max_memory must be an int or a"),
+    "max_memory words": (lambda: cj.jacobian(double, X, max_memory="12 potatoes"), ValueError, "max_memory.*potatoes"),
+    "max_memory bits": (lambda: cj.jacobian(double, X, max_memory="4 Gb"), ValueError, "max_memory.*ambiguous.*GiB"),
+    "max_memory 150 %": (lambda: cj.jacobian(double, X, max_memory="150 %"), ValueError, "max_memory.*100%"),
+    "max_memory too small": (lambda: cj.jacobian(double, X, max_memory=40), MemoryError, "max_memory of [0-9]+ bytes"),
+    "step 0": (lambda: cj.jacfd(double, step=0.0)(X), ValueError, "step must be positive"),
+    "step too small": (lambda: cj.jacfd(double, step=1e-30)(X), ValueError, r"step is too small.*index \(0,\)"),
+    "step of wrong shape": (lambda: cj.jacfd(double, step=torch.ones(2))(X), ValueError, "step must be like"),
+    "step of words": (lambda: cj.jacfd(double, step="small")(X), TypeError, "step must be None, a float"),
+    "out of wrong shape": (lambda: cj.jacobian(double, X, out=torch.empty(3, 4)), ValueError, r"out must be \(3, 3\)"),
+    "out of wrong dtype": (lambda: cj.jacobian(double, X, out=torch.empty(3, 3).half()), ValueError, "out.*float16"),
+    "out elsewhere": (lambda: cj.jacobian(double, X, out=torch.empty(3, 3, device="meta")), ValueError, "out.*on meta"),
+    "out in a tree": (lambda: cj.jacobian(double, X, out=[torch.empty(3, 3)]), ValueError, "out must have the struc"),
+    "out is a number": (lambda: cj.jacobian(double, X, out=3), TypeError, "out must be a tensor"),
+    "out requires grad": (lambda: cj.jacobian(double, X, out=torch.empty(3, 3).requires_grad_()), ValueError, "detach"),
+    "out is expanded": (lambda: cj.jacobian(double, X, out=torch.empty(3, 1).expand(3, 3)), ValueError, "expanded"),
+    "out is the input": (lambda: cj.jacobian(torch.sum, X, out=X), ValueError, "share memory with an input"),
+    "progress": (lambda: cj.jacobian(double, X, progress=3), TypeError, "progress must be a bool"),
+    "unknown setting": (lambda: cj.set_config(max_memroy=1), ValueError, "max_memroy"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_a_clear_error(name: str) -> None:
+    call, kind, message = BAD[name]
+    with pytest.raises(cj.ChunkjacError, match=message) as caught:
+        call()
+    assert isinstance(caught.value, kind)
+
+
+@pytest.mark.parametrize("name", ["chunk_size 0", "unknown mode", "argnums out of range", "step 0"])
+def test_bad_arguments_are_found_before_the_function_is_called(name: str) -> None:
+    def never(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("called")
+
+    options = {
+        "chunk_size 0": {"chunk_size": 0},
+        "unknown mode": {"mode": "x"},
+        "argnums out of range": {"argnums": 3},
+        "step 0": {"step": 0},
+    }
+    with pytest.raises(cj.ChunkjacError):
+        cj.jacobian(never, X, **options[name])
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference", "auto"])
+def test_a_function_that_changes_its_input_is_refused_and_the_input_survives(mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        x.add_(1)
+        return x * 2
+
+    x = X.clone()
+    with pytest.raises(cj.FunctionError, match=r"in place.*clone"):
+        cj.jacobian(func, x, mode=mode)
+    assert torch.equal(x, X)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference", "auto"])
+def test_a_function_that_changes_a_copy_of_its_input_works(mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y[0] *= 3
+        return y
+
+    found = cj.jacobian(func, X.double(), mode=mode)
+    assert torch.allclose(found, torch.diag(torch.tensor([3.0, 1, 1])).double(), atol=1e-8)
+
+
+class BrokenError(Exception):
+    """Be an exception of the user's own."""
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference", "auto"])
+def test_the_functions_own_exception_comes_through_with_a_note(mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        raise BrokenError("mine")
+
+    with pytest.raises(BrokenError, match="mine") as caught:
+        cj.jacobian(func, X, mode=mode)
+    assert any("before the first chunk" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("mode", ["forward", "finite-difference"])
+def test_an_exception_in_a_chunk_says_in_which(mode: str) -> None:
+    calls = []
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        if len(calls) == 5:
+            raise BrokenError("mine")
+        return x * 2
+
+    x = torch.zeros(12)
+    n_before = {"forward": 1, "finite-difference": 2}[mode]  # evaluations in the prologue
+    failing = 5 - n_before
+    with pytest.raises(BrokenError) as caught:
+        cj.jacobian(func, x, mode=mode, chunk_size=2)
+    note = caught.value.__notes__[-1]
+    assert f"chunk {failing}, directions {2 * failing - 2}:{2 * failing}" in note
+    assert f"directions 0:{2 * failing - 2} of 12 are finished" in note
+
+
+def test_an_exception_in_the_backward_pass_says_in_which_chunk() -> None:
+    class Fragile(torch.autograd.Function):
+        generate_vmap_rule = True
+        n_calls = 0
+
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            Fragile.n_calls += 1
+            if Fragile.n_calls == 3:
+                raise BrokenError("mine")
+            return grad * 2
+
+    with pytest.raises(BrokenError) as caught:
+        cj.jacobian(Fragile.apply, torch.zeros(12), mode="reverse", chunk_size=2)
+    assert "chunk 3, directions 4:6" in caught.value.__notes__[-1]
+
+
+def test_a_random_function_has_no_finite_differences() -> None:
+    with pytest.raises(cj.FunctionError, match="different answers"):
+        cj.jacfd(lambda x: x + torch.randn(3))(X)
+
+
+def test_a_transform_around_a_jacobian_is_refused_clearly() -> None:
+    with pytest.raises(cj.ArgumentTypeError, match=r"inside a torch\.func transform"):
+        torch.func.vmap(cj.jacrev(torch.sin))(torch.zeros(2, 3))
+
+
+def test_all_errors_are_of_one_tree() -> None:
+    builtins = {
+        cj.ArgumentError: ValueError,
+        cj.ArgumentTypeError: TypeError,
+        cj.ConfigError: ValueError,
+        cj.FunctionError: RuntimeError,
+        cj.BudgetError: MemoryError,
+    }
+    for error, builtin in builtins.items():
+        assert issubclass(error, (cj.ChunkjacError,))
+        assert issubclass(error, builtin)

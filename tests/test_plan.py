@@ -1,0 +1,157 @@
+"""Plans and reports: nothing is computed before, everything is told after."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import chunkjac as cj
+from tests.zoo import NAMES, example
+
+MODES = ("reverse", "forward", "finite-difference", "auto")
+
+
+class NoArithmetic(TorchDispatchMode):
+    """Refuse every operation on real numbers; counting shapes is fine."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not isinstance(made, FakeTensor) and made.device.type != "meta":
+            is_view = any(result.alias_info is not None for result in func._schema.returns)
+            assert is_view, f"{func} computed {tuple(made.shape)}"
+        return made
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES)
+def test_planning_computes_nothing(name: str, mode: str) -> None:
+    case = example(name)
+    with NoArithmetic():
+        planned = cj.plan(case.func, *case.args, argnums=case.argnums, mode=mode)
+    assert planned.mode == mode or mode == "auto"
+
+
+def test_the_guard_against_computing_sees_what_is_computed() -> None:
+    case = example("mlp")
+    with NoArithmetic(), pytest.raises(AssertionError, match="computed"):
+        cj.jacobian(case.func, *case.args)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference"])
+def test_planning_hands_only_fake_tensors_to_the_function(mode: str) -> None:
+    seen = []
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        y = x.sin()
+        seen.append(x)
+        return y
+
+    cj.plan(func, torch.zeros(20), mode=mode)
+    innermost = [torch.func.debug_unwrap(x) if hasattr(torch.func, "debug_unwrap") else x for x in seen]
+    assert innermost
+    assert all("FakeTensor" in repr(type(x)) or "FakeTensor" in repr(x) for x in innermost)
+
+
+def test_a_function_that_reads_values_is_planned_by_real_probes() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() if x.detach().sum() > 0 else x.cos()
+
+    x = torch.linspace(0, 1, 40, dtype=torch.float64)
+    planned = cj.plan(func, x, mode="reverse")
+    found, report = planned.run(return_report=True)
+    assert torch.equal(found.diagonal(), x.cos())
+    assert planned.predicted_peak_bytes == pytest.approx(report.peak_bytes, rel=0.10)
+
+
+def test_the_numbers_of_a_plan_by_hand() -> None:
+    """A matrix of 20 x 50 in float64, 5 rows at a time: seeds 5 x 20, products 5 x 50, result 20 x 50."""
+    A = torch.ones(20, 50, dtype=torch.float64)
+    planned = cj.plan(lambda x: A @ x, torch.zeros(50, dtype=torch.float64), mode="reverse", chunk_size=5)
+    assert (planned.n_outputs, planned.n_inputs, planned.n_directions) == (20, 50, 20)
+    assert (planned.chunk_size, planned.n_chunks) == (5, 4)
+    assert planned.result_bytes == 20 * 50 * 8
+    assert planned.direction_bytes == (20 + 50) * 8
+    assert planned.predicted_peak_bytes >= planned.result_bytes + 5 * planned.direction_bytes
+
+
+def test_a_plan_has_even_chunks_that_fit() -> None:
+    func = torch.nn.Sequential(torch.nn.Linear(64, 512), torch.nn.Tanh(), torch.nn.Linear(512, 300))
+    planned = cj.plan(func, torch.zeros(64), mode="reverse", max_memory="500KiB")
+    assert planned.predicted_peak_bytes <= planned.budget_bytes == 500 * 1024
+    assert planned.n_chunks * planned.chunk_size - planned.n_directions < planned.n_chunks
+    _, report = planned.run(return_report=True)
+    assert report.chunk_sizes == (planned.chunk_size,) * (planned.n_chunks - 1) + (
+        planned.n_directions - planned.chunk_size * (planned.n_chunks - 1),
+    )
+
+
+def test_plan_and_report_print_and_turn_into_json() -> None:
+    case = example("cnn")
+    planned = cj.plan(case.func, *case.args, mode="reverse", max_memory="1MiB")
+    _, report = planned.run(return_report=True)
+    for text in ("reverse", "vmap(vjp)", "27 x 98", "1 MiB, max_memory='1MiB'", "mode='reverse' was given"):
+        assert text in str(planned)
+    assert "measured peak" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["plan"]["mode"] == "reverse"
+    assert "_runner" not in planned.to_dict()
+
+
+def test_reasons_name_the_counts_and_what_cannot_be_differentiated() -> None:
+    class NoForward(torch.autograd.Function):
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def vjp(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad * 2
+
+        backward = vjp
+        generate_vmap_rule = True
+
+    _, report = cj.jacobian(lambda x: NoForward.apply(x).repeat(10), torch.ones(5), return_report=True)
+    assert report.plan.mode == "reverse"
+    assert any("50 rows" in reason and "5 columns" in reason for reason in report.plan.reasons)
+    assert any(reason.startswith("forward cannot differentiate func") for reason in report.plan.reasons)
+
+
+def test_finite_differences_are_taken_only_where_autograd_cannot() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(x.numpy() ** 2)
+
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    found, report = cj.jacobian(func, x, return_report=True)
+    assert report.plan.mode == "finite-difference"
+    assert report.plan.rung == "loop"
+    assert (found - torch.diag(2 * x)).abs().max() < 1e-8
+    assert any("reverse" in reason for reason in report.plan.reasons)
+    assert any("forward" in reason for reason in report.plan.reasons)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((torch.zeros(4),), r"input 0: planned \(3,\)"),
+        ((torch.zeros(3, dtype=torch.float64),), "torch.float64"),
+        ((torch.zeros(3), torch.zeros(3)), "1 arguments"),
+        (([torch.zeros(3)],), "structure"),
+    ],
+)
+def test_a_plan_refuses_other_shapes_and_lists_the_differences(args: Any, message: str) -> None:
+    planned = cj.plan(torch.sin, torch.zeros(3))
+    with pytest.raises(cj.ArgumentError, match=message):
+        planned.run(*args)
+
+
+def test_a_plan_refuses_options_that_it_was_made_for() -> None:
+    with pytest.raises(cj.ArgumentTypeError, match="chunk_size"):
+        cj.plan(torch.sin, torch.zeros(3)).run(chunk_size=2)

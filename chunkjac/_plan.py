@@ -87,7 +87,7 @@ class Plan:
         return [
             ("Jacobian", f"{self.n_outputs} x {self.n_inputs}, {format_bytes(self.result_bytes)} in {self.sink}"),
             ("mode", f"{self.mode} by {self.rung}"),
-            ("chunks", f"{self.n_chunks} of {self.chunk_size} {axis}, {self.n_directions} in all"),
+            ("chunks", f"{self.n_directions} {axis} in {self.n_chunks} chunks, {self.chunk_size} at a time"),
             ("fixed", format_bytes(self.fixed_bytes)),
             ("per direction", format_bytes(self.direction_bytes)),
             ("predicted peak", f"{format_bytes(self.predicted_peak_bytes)}, {share:.0%} of the budget"),

@@ -1,0 +1,109 @@
+"""What the command line reads and writes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from chunkjac._errors import ArgumentError
+
+
+def import_function(name: str) -> Callable[..., Any]:
+    """Return the function that ``pkg.mod:func`` names; the working directory is searched first.
+
+    Raises:
+        ArgumentError: There is no such module, or nothing callable of that name in it.
+    """
+    module_name, colon, path = name.partition(":")
+    if not (module_name and colon and path):
+        raise ArgumentError(f"function must be given as pkg.mod:func, found {name!r}.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        raise ArgumentError(f"function names the module {module_name!r}, which cannot be found.") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ArgumentError(f"function names {path!r}, which the module {module_name!r} does not have.")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ArgumentError(f"function must name something callable, found {name} of type {type(found).__name__}.")
+    return found
+
+
+def load_input(path: Path, device: torch.device | None) -> Any:
+    """Return what a ``.npy`` or ``.pt`` file holds, on a device.
+
+    Pickled objects are not loaded: ``.pt`` files are read with ``weights_only=True``.
+
+    Raises:
+        ArgumentError: The file is missing, of another kind, or cannot be read.
+    """
+    readers = {".npy": _load_npy, ".pt": _load_pt}
+    if path.suffix not in readers:
+        raise ArgumentError(f"input must be a .npy or .pt file, found {str(path)!r}.")
+    try:
+        value = readers[path.suffix](path)
+    except FileNotFoundError:
+        raise ArgumentError(f"input {str(path)!r} does not exist.") from None
+    except Exception as error:
+        raise ArgumentError(f"input {str(path)!r} cannot be read: {error}") from error
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, value)
+
+
+def _load_npy(path: Path) -> torch.Tensor:
+    """Read an array; NumPy is needed for this only."""
+    import numpy as np
+
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def _load_pt(path: Path) -> Any:
+    """Read tensors, and containers of them."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Refuse a file that could not be written, before any work.
+
+    Raises:
+        ArgumentError: It has another kind, exists already, or its folder cannot be written to.
+    """
+    if path.suffix not in (".npy", ".pt"):
+        raise ArgumentError(f"out must be a .npy or .pt file, found {str(path)!r}.")
+    if path.exists() and not force:
+        raise ArgumentError(f"out {str(path)!r} exists; give another name, or --force to overwrite it.")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise ArgumentError(f"out must be in a folder that can be written to, found {str(path.parent)!r}.")
+
+
+def save_result(path: Path, result: Any) -> Path:
+    """Write a result, whole or not at all; return where it is.
+
+    A tree, and a dtype that NumPy has not, go to a ``.pt`` file of the same name.
+    """
+    plain = isinstance(result, torch.Tensor) and result.dtype != torch.bfloat16
+    path = path if plain else path.with_suffix(".pt")
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        if path.suffix == ".npy":
+            import numpy as np
+
+            with partial.open("wb") as file:
+                np.save(file, result.numpy(force=True))
+        else:
+            torch.save(result, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

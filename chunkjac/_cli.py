@@ -49,7 +49,7 @@ def _fail(options: argparse.Namespace, error: BaseException, message: str, code:
     if options.debug:
         traceback.print_exception(error)
     notes = getattr(error, "__notes__", [])
-    paragraph = " ".join(["chunkjac:", message, *(note.removeprefix("chunkjac: ") for note in notes)])
+    paragraph = " ".join(["chunkjac:", message, *(f"({note.removeprefix('chunkjac: ')})" for note in notes)])
     print(textwrap.fill(" ".join(paragraph.split()), 100, break_long_words=False), file=sys.stderr)
     return code
 

@@ -48,9 +48,7 @@ def run_demo(max_memory: int | str | None, picture: Path, train_s: float) -> Non
     print("With all directions at once, the same would hold:")
     for mode, rival in (("reverse", "torch.func.jacrev"), ("forward", "torch.func.jacfwd")):
         whole = cj.plan(network, x, mode=mode, chunk_size=10**9, max_memory=2**60)
-        print(
-            f"  {format_bytes(whole.predicted_peak_bytes):>10}  {mode} mode, {whole.chunk_size} directions (the way of {rival})"
-        )
+        print(f"  {format_bytes(whole.predicted_peak_bytes):>10}  in {mode} mode, the way of {rival}")
 
 
 class ResidualBlock(nn.Module):
@@ -156,6 +154,6 @@ def _draw(path: Path, classifier: nn.Module, images: torch.Tensor, labels: torch
 
 def _picture(axis: Any, values: torch.Tensor, **options: Any) -> None:
     """Show an array without ticks."""
-    axis.imshow(values, **options)
+    axis.imshow(values.numpy(), **options)
     axis.set_xticks([])
     axis.set_yticks([])

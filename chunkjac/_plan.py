@@ -87,7 +87,7 @@ class Plan:
         return [
             ("Jacobian", f"{self.n_outputs} x {self.n_inputs}, {format_bytes(self.result_bytes)} in {self.sink}"),
             ("mode", f"{self.mode} by {self.rung}"),
-            ("chunks", f"{self.n_directions} {axis} in {self.n_chunks} chunks, {self.chunk_size} at a time"),
+            ("chunks", f"{self.n_directions} {axis}, {self.chunk_size} at a time, in {_count(self.n_chunks, 'chunk')}"),
             ("fixed", format_bytes(self.fixed_bytes)),
             ("per direction", format_bytes(self.direction_bytes)),
             ("predicted peak", f"{format_bytes(self.predicted_peak_bytes)}, {share:.0%} of the budget"),
@@ -125,8 +125,8 @@ class Report:
         ratio = self.peak_bytes / max(1, self.plan.predicted_peak_bytes)
         rows = [
             ("measured peak", f"{format_bytes(self.peak_bytes)}, {ratio:.1%} of predicted"),
-            ("time", f"{self.elapsed_s:.3g} s in {len(self.chunk_sizes)} chunks"),
-            ("retries", f"{self.n_retries} after running out of memory"),
+            ("time", f"{self.elapsed_s:.3g} s for {_count(len(self.chunk_sizes), 'chunk')}"),
+            ("retries", f"{self.n_retries}, after running out of memory" if self.n_retries else "none"),
         ]
         return "\n".join([str(self.plan), "Report", *_table(rows)])
 
@@ -135,6 +135,11 @@ def _public_fields(record: Plan | Report) -> dict[str, Any]:
     """Return the fields that are not private."""
     names = [item.name for item in fields(record) if not item.name.startswith("_")]
     return {name: getattr(record, name) for name in names}
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

@@ -22,10 +22,22 @@ from chunkjac._select import Doubt, doubt_about, select_mode
 from chunkjac._sinks import TensorSink, result_bytes
 from chunkjac._units import format_bytes
 
-# What a plan tells a run: the cost and the chunk size.
-Known = tuple[Cost, int]
-
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Hold what a plan tells a run, so that nothing is probed again.
+
+    Attributes:
+        cost: What the job costs.
+        chunk_size: The size of its chunks.
+        reasons: Why they are planned so.
+    """
+
+    cost: Cost
+    chunk_size: int
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ def run_job(job: Job, known: Known | None = None) -> Result:
 
     Args:
         job: What was asked for.
-        known: Its cost and chunk size, if a plan knows them: then nothing is probed.
+        known: What a plan knows of it.
 
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
@@ -101,14 +113,16 @@ class _Attempt:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with tracker:
             sink = TensorSink(mode, job.out)
-        pacer = Pacer(terms, *(known or ()))
+        pacer = Pacer(terms, known.cost, known.chunk_size) if known else Pacer(terms)
         with show_progress(job.progress, terms.n_directions) as advance:
             outcome = fill(
                 sink, mode, pacer, tracker, self._sizes, advance=advance, halves_over_budget=job.chunk_size is None
             )
-        return Result(sink.result(), mode.outputs.aux, self._report(pacer, outcome))
+        return Result(
+            sink.result(), mode.outputs.aux, self._report(pacer, outcome, known.reasons if known else self._reasons)
+        )
 
-    def _report(self, pacer: Pacer, outcome: Outcome) -> Report:
+    def _report(self, pacer: Pacer, outcome: Outcome, reasons: tuple[str, ...]) -> Report:
         """Return plan and measurement side by side."""
         largest = max(self._sizes)  # a probe, where those were larger than what is left
         plan = describe(
@@ -118,7 +132,7 @@ class _Attempt:
             chunk_size=min(pacer.chunk_size or largest, largest),
             n_chunks=len(self._sizes),
             peak_bytes=pacer.cost.peak_bytes(largest),
-            reasons=(*self._reasons, *self.mode.reasons),
+            reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
         )
         return Report(
             plan=plan,
@@ -153,7 +167,7 @@ def describe(
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=reasons,
-        _runner=partial(_run_planned, again, (cost, chunk_size)),
+        _runner=partial(_run_planned, again, Known(cost, chunk_size, reasons)),
     )
 
 

@@ -1,0 +1,62 @@
+"""The documentation names what there is, and nothing else. (Its examples run as doctests.)"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import chunkjac as cj
+
+ROOT = Path(__file__).parent.parent
+API = (ROOT / "docs" / "api.md").read_text()
+
+
+def rows(section: str) -> dict[str, str]:
+    """Return the table of a section of the reference: first cell to the rest."""
+    text = API.split(f"## {section}\n")[1].split("\n## ")[0]
+    found = re.findall(r"^\| `(\w+)[^|`]*` \| (.*) \|$", text, re.MULTILINE)
+    return dict(found)
+
+
+def test_the_reference_names_exactly_what_is_public() -> None:
+    documented = [*rows("Values"), *rows("Settings"), *rows("Errors")]
+    functions = [name for name in rows("Compute") if name.startswith(("jac", "plan"))]
+    assert sorted(documented + functions) == sorted(cj.__all__)
+
+
+def test_everything_public_exists_and_has_a_docstring() -> None:
+    for name in cj.__all__:
+        assert inspect.getdoc(getattr(cj, name)), name
+
+
+def test_the_reference_lists_the_options_that_there_are() -> None:
+    options = [name for name in rows("Compute") if not name.startswith(("jac", "plan"))]
+    of_jacobian = inspect.signature(cj.jacobian).parameters
+    assert options == [name for name in of_jacobian if name not in ("func", "args")]
+    assert [name for name in inspect.signature(cj.plan).parameters] == [
+        name for name in of_jacobian if name != "return_report"
+    ]
+
+
+@pytest.mark.parametrize("name", ["Plan", "Report", "Progress"])
+def test_the_reference_lists_the_fields_that_there_are(name: str) -> None:
+    named = set(re.findall(r"`(\w+)[(`]", rows("Values")[name]))
+    public = {field for field in dir(getattr(cj, name)) if not field.startswith("_")}
+    assert named == public
+
+
+def test_docstrings_name_all_arguments() -> None:
+    for name in ("jacobian", "plan", "jacrev", "jacfwd", "jacfd"):
+        function = getattr(cj, name)
+        text = inspect.getdoc(function) or ""
+        for parameter in inspect.signature(function).parameters:
+            assert re.search(rf"^ +\*?{parameter}: ", text, re.MULTILINE), f"{name}: {parameter}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -85,9 +85,7 @@ class OneHot(_Rows):
 
     def seeds(self, chunk: slice) -> tuple[torch.Tensor, ...]:
         """Return the seeds of a chunk, ``(k, *leaf.shape)`` for each leaf."""
-        for ones in self._written:
-            ones.zero_()
-        self._written = []
+        self._erase()
         n_rows = chunk.stop - chunk.start
         self._reserve(n_rows)
         for segment in segments(chunk, self._leaves):
@@ -100,6 +98,12 @@ class OneHot(_Rows):
         """Give the memory back."""
         self._written = []
         super().release()
+
+    def _erase(self) -> None:
+        """Let all rows be zeros again, and let go of the buffers."""
+        for ones in self._written:
+            ones.zero_()
+        self._written = []
 
     def _blank(self, number: int, n_rows: int) -> torch.Tensor:
         """Make rows of zeros."""
@@ -134,9 +138,7 @@ class PerturbedCopies(_Rows):
             chunk: The directions.
             steps: How far to go, a vector for each segment of the chunk.
         """
-        for elements, base in self._moved:
-            elements.copy_(base)
-        self._moved = []
+        self._restore()
         k = chunk.stop - chunk.start
         n_rows = k * len(self._signs) + self._with_base
         self._reserve(n_rows)
@@ -152,6 +154,12 @@ class PerturbedCopies(_Rows):
         """Give the memory back."""
         self._moved = []
         super().release()
+
+    def _restore(self) -> None:
+        """Let all rows be the base point again, and let go of the buffers."""
+        for elements, base in self._moved:
+            elements.copy_(base)
+        self._moved = []
 
     def _blank(self, number: int, n_rows: int) -> torch.Tensor:
         """Make rows that are all the base point."""

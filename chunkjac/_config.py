@@ -47,8 +47,8 @@ _KEYS = tuple(field.name for field in fields(Config))
 
 # `set_config` holds for every thread: a limit that only the thread that set it obeyed would be
 # exceeded silently by the others. `config_context` holds for its own thread or task.
-_process: dict[str, Any] = {}
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_process: Mapping[str, Any] = _NOTHING
 _context: ContextVar[Mapping[str, Any]] = ContextVar("chunkjac_config", default=_NOTHING)
 
 
@@ -86,10 +86,10 @@ def set_config(**settings: Any) -> None:
         '6GiB'
         >>> cj.set_config(max_memory=None)
     """
-    checked = _checked(settings, "set_config")
-    merged = {**_process, **checked}
-    _process.clear()
-    _process.update({key: value for key, value in merged.items() if value is not None})
+    global _process
+    merged = {**_process, **_checked(settings, "set_config")}
+    # Bound at once: a thread that reads meanwhile sees the old settings or the new ones.
+    _process = {key: value for key, value in merged.items() if value is not None}
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def _from_file() -> dict[str, Any]:
         if named:
             raise ConfigError(f"CHUNKJAC_CONFIG names {named!r}, which does not exist.") from None
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigError(f"the file {path} cannot be read: {error}.") from error
     return _checked(settings, f"the file {path}")
 

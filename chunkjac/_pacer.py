@@ -3,7 +3,7 @@
 The first chunks of a job are its probes: they are part of the result, and what they hold
 gives the line from which the size of all others follows. A budget that is plainly ample
 starts with good chunks at once, because small chunks are slow; a tight one with 2, 2 and 8,
-where the measure of the first is thrown away (lazy first-call work).
+where the second 2 overwrites the measure of the first (lazy first-call work).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from chunkjac._planner import Cost, choose_chunk, fit_chunks
+from chunkjac._planner import Cost, choose_chunk, even_chunk, fit_chunks
 
 _TIGHT_PROBES = (2, 2, 8)
 _AMPLE_PROBES = (8, 32)
@@ -87,7 +87,6 @@ class Pacer:
         self.chunk_size = terms.exact_size or chunk_size
         self._terms = terms
         self._probes = [] if self.chunk_size else _choose_probes(terms)
-        self._warms_up = self._probes == [*_TIGHT_PROBES]
         self._samples: dict[int, int] = {}
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
         self._checked = False
@@ -101,12 +100,10 @@ class Pacer:
         """Return the directions that come next, after the first ``done``."""
         left = self._terms.n_directions - done
         if self._probes:
-            size = min(self._probes[0], self._surely_fits())
+            size = min(self._probes[0], self._may_fit(), self._most)
         else:
-            if self.chunk_size is None:
-                self.chunk_size = self._terms.choose(self.cost, left)
-            size = self.chunk_size
-        return slice(done, done + max(1, min(size, left, self._most)))
+            size = self.chunk_size = self.chunk_size or self._choose(left)
+        return slice(done, done + max(1, min(size, left)))
 
     def learn(self, chunk: slice, held_bytes: int, *, scratch: bool = False) -> None:
         """Take in what a measured chunk held.
@@ -118,33 +115,43 @@ class Pacer:
         """
         size, left = chunk.stop - chunk.start, self._terms.n_directions - chunk.stop
         as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
-        if self._warms_up and left:
-            self._warms_up = False
-        else:
-            self._samples[size] = held_bytes
+        self._samples[size] = held_bytes
         if self._probes:
             del self._probes[0]
         elif as_predicted:
             self._checked = True
             return
-        if self._samples:
-            self.cost = self._terms.fit(self._samples, scratch=scratch)
+        self.cost = self._terms.fit(self._samples, scratch=scratch)
         if not self._probes and left:
-            self.chunk_size = self._terms.choose(self.cost, left)
+            self.chunk_size = self._choose(left)
 
     def shrink(self, failed_size: int) -> bool:
         """Halve after running out of memory; return whether there is anything to halve."""
         if failed_size == 1:
             return False
         self._most = -(-failed_size // 2)
+        self.chunk_size = None
         self._checked = False
         return True
 
-    def _surely_fits(self) -> int:
-        """Return a size that fits even if nothing of what the chunks held is fixed."""
-        size = max(self._samples, default=1)
-        held_bytes = self._samples.get(size, self._terms.base.direction_bytes)
-        return int(size * self._terms.room_bytes / self.cost.margin) // max(1, held_bytes)
+    def _choose(self, left: int) -> int:
+        """Return the size for the rest of the job."""
+        size = self._terms.choose(self.cost, left)
+        return size if size <= self._most else even_chunk(left, self._most)
+
+    def _may_fit(self) -> int:
+        """Return a size to probe with.
+
+        It fits even if nothing of what the chunks held is fixed. Where that is no larger than
+        what was measured, and so would tell nothing new, twice that is tried: if it does not
+        fit, it is refused before it is computed.
+        """
+        room_bytes = int(self._terms.room_bytes / self.cost.margin)
+        if not self._samples:
+            return room_bytes // max(1, self._terms.base.direction_bytes)
+        size = max(self._samples)
+        surely = size * room_bytes // max(1, self._samples[size])
+        return surely if surely > size else 2 * size
 
 
 def _choose_probes(terms: Terms) -> list[int]:

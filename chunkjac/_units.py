@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from decimal import Decimal
 from typing import SupportsIndex
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError
@@ -54,7 +55,7 @@ def _from_text(text: str, of_bytes: int | None, name: str) -> int:
     match = _AMOUNT.fullmatch(text)
     if match is None:
         raise ArgumentError(f"{name} cannot be read: {text!r}; {_EXAMPLES}.")
-    number, unit = float(match[1]), match[2]
+    number, unit = Decimal(match[1]), match[2]
     if unit == "%":
         if not 0 < number <= 100:
             raise ArgumentError(f"{name} must be above 0% and at most 100%, found {text!r}.")

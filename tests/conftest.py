@@ -7,8 +7,6 @@ import os
 import pytest
 import torch
 
-from chunkjac._config import _process
-
 
 @pytest.fixture
 def device() -> torch.device:
@@ -22,4 +20,4 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("CHUNKJAC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("chunkjac._config._FILE", "no-such-chunkjac.toml")
-    _process.clear()
+    monkeypatch.setattr("chunkjac._config._process", {})

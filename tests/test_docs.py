@@ -36,9 +36,7 @@ def test_the_reference_lists_the_options_that_there_are() -> None:
     options = [name for name in rows("Compute") if not name.startswith(("jac", "plan"))]
     of_jacobian = inspect.signature(cj.jacobian).parameters
     assert options == [name for name in of_jacobian if name not in ("func", "args")]
-    assert [name for name in inspect.signature(cj.plan).parameters] == [
-        name for name in of_jacobian if name != "return_report"
-    ]
+    assert list(inspect.signature(cj.plan).parameters) == [name for name in of_jacobian if name != "return_report"]
 
 
 @pytest.mark.parametrize("name", ["Plan", "Report", "Progress"])

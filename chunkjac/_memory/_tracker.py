@@ -54,7 +54,8 @@ class LiveBytes(TorchDispatchMode):
         self._device = device
         self._limit_bytes = limit_bytes
         self._fake = fake
-        self._storages: dict[int, tuple[weakref.ref[Any], int]] = {}
+        # By identity: what notices the end of a storage, and its bytes; None for one that was held before.
+        self._storages: dict[int, tuple[weakref.ref[Any], int | None]] = {}
         self._outside: list[torch.Tensor] = []
 
     def restart_peak(self) -> None:
@@ -74,6 +75,8 @@ class LiveBytes(TorchDispatchMode):
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
             self._count(made, args, kwargs)
+            if self._limit_bytes is not None and self.live_bytes > self._limit_bytes:
+                raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
         if not self.hidden_scratch:
             self.hidden_scratch = any(word in func._schema.name for word in _HIDDEN_SCRATCH)
         return made
@@ -81,7 +84,7 @@ class LiveBytes(TorchDispatchMode):
     def _stay_below(self, limit_bytes: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse an operation whose result would not fit."""
         room_bytes = limit_bytes - self.live_bytes
-        made_bytes = bytes_to_be_made(func, args, kwargs, room_bytes)
+        made_bytes = bytes_to_be_made(func, args, kwargs, self._device, room_bytes)
         if made_bytes > room_bytes:
             raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
 
@@ -93,7 +96,7 @@ class LiveBytes(TorchDispatchMode):
         fake = self._fake.from_tensor(value)
         if _key(fake) not in self._storages:
             self._outside.append(fake)  # one fake for each tensor, for as long as this mode lives
-            self._register(fake, 0)
+            self._register(fake, None)
         return fake
 
     def _count(self, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -101,23 +104,22 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tensors_in(made):
             if not self._counts(tensor):
                 continue
-            key = _key(tensor)
-            n_bytes = tensor.untyped_storage().nbytes()
-            known = self._storages.get(key)
-            if known is None:
-                if any(_key(given) == key for given in tensors_in((args, kwargs))):
-                    n_bytes = 0  # a view of memory that was held before
-                self._register(tensor, n_bytes)
-            elif known[1] and known[1] != n_bytes:  # resized in place
-                self._storages[key] = (known[0], n_bytes)
-                self.live_bytes += n_bytes - known[1]
+            key, n_bytes = _key(tensor), tensor.untyped_storage().nbytes()
+            if key not in self._storages:
+                is_view = any(_key(given) == key for given in tensors_in((args, kwargs)))
+                self._register(tensor, None if is_view else n_bytes)
+                continue
+            reference, known_bytes = self._storages[key]
+            if known_bytes is not None and known_bytes != n_bytes:  # resized in place
+                self._storages[key] = (reference, n_bytes)
+                self.live_bytes += n_bytes - known_bytes
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
-    def _register(self, tensor: torch.Tensor, n_bytes: int) -> None:
-        """Count a storage until its last reference dies."""
+    def _register(self, tensor: torch.Tensor, n_bytes: int | None) -> None:
+        """Count a storage until its last reference dies; not one that was held before (``None``)."""
         key = _key(tensor)
         self._storages[key] = (weakref.ref(tensor.untyped_storage(), self._forgetter(key)), n_bytes)
-        self.live_bytes += n_bytes
+        self.live_bytes += n_bytes or 0
 
     def _counts(self, tensor: torch.Tensor) -> bool:
         """Tell whether the tensor takes memory on the device that counts.
@@ -136,7 +138,7 @@ class LiveBytes(TorchDispatchMode):
         def forget(_: object) -> None:
             mode = this()
             if mode is not None:
-                mode.live_bytes -= mode._storages.pop(key)[1]
+                mode.live_bytes -= mode._storages.pop(key)[1] or 0
 
         return forget
 

@@ -1,0 +1,232 @@
+"""Chunk sizes against a job whose chunks hold ``fixed + slope * k`` bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chunkjac._pacer import Pacer, Terms
+from chunkjac._planner import Cost, choose_chunk
+
+MARGINS = st.sampled_from([1.0, 1.1, 1.35])
+
+
+def terms_of(n: int, budget: int, *, floor: int = 1, level: int = 0, target: int | None = None, **more: int) -> Terms:
+    """Return the terms of a job with no prologue."""
+    base = Cost(prologue_bytes=0, kept_bytes=level, result_bytes=0, fixed_bytes=0, direction_bytes=floor)
+    return Terms(n_directions=n, base=base, budget_bytes=budget, target_bytes=target, **more)
+
+
+def line(fixed: int, slope: int) -> Callable[[int], int]:
+    """Return what chunks hold."""
+    return lambda size: fixed + slope * size
+
+
+def run(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> tuple[list[slice], list[int]]:
+    """Go through the loop as the executor does; return the chunks done, and how many were when one did not fit."""
+    chunks: list[slice] = []
+    failures: list[int] = []
+    done = 0
+    while done < terms.n_directions:
+        chunk, measured = pacer.next_chunk(done), pacer.measures
+        size = chunk.stop - chunk.start
+        if held(size) > terms.room_bytes:
+            failures.append(len(chunks))
+            assert pacer.shrink(size), "one direction fits, and yet nothing is left to halve"
+            continue
+        if measured:
+            pacer.learn(chunk, held(size))
+        chunks.append(chunk)
+        done = chunk.stop
+    return chunks, failures
+
+
+def sizes_of(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> list[int]:
+    """Return the sizes of the chunks done."""
+    return [chunk.stop - chunk.start for chunk in run(pacer, terms, held)[0]]
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> tuple[Terms, Callable[[int], int]]:
+    """Draw a job of which one direction fits, and what its chunks hold."""
+    fixed, slope = draw(st.integers(0, 10_000)), draw(st.integers(1, 1000))
+    level = draw(st.integers(0, 10_000))
+    room = fixed + slope + draw(st.integers(0, 100_000))
+    terms = terms_of(
+        n=draw(st.integers(1, 300)),
+        budget=level + room,
+        floor=draw(st.integers(1, slope)),
+        level=level,
+        target=draw(st.none() | st.integers(1, 100_000)),
+    )
+    prologue = draw(st.integers(0, terms.budget_bytes))
+    return replace(terms, base=replace(terms.base, prologue_bytes=prologue), margin=draw(MARGINS)), line(fixed, slope)
+
+
+@given(jobs())
+def test_chunks_cover_all_directions_once_in_order(job: tuple[Terms, Callable[[int], int]]) -> None:
+    terms, held = job
+    chunks, _ = run(Pacer(terms), terms, held)
+    directions = [direction for chunk in chunks for direction in range(chunk.start, chunk.stop)]
+    assert directions == list(range(terms.n_directions))
+
+
+@given(jobs())
+def test_only_probes_are_ever_refused(job: tuple[Terms, Callable[[int], int]]) -> None:
+    """Once the line is drawn, nothing exceeds the room."""
+    terms, held = job
+    _, failures = run(Pacer(terms), terms, held)
+    assert all(n_chunks < 3 for n_chunks in failures)
+
+
+@given(jobs())
+def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[Terms, Callable[[int], int]]) -> None:
+    terms, held = job
+    pacer = Pacer(terms)
+    largest = max(sizes_of(pacer, terms, held))
+    assert pacer.cost.peak_bytes(largest) >= terms.base.level_bytes + held(largest)
+
+
+@pytest.mark.parametrize(
+    ("budget", "sizes"),
+    [
+        (1280, [8, 32, 60]),  # 4 * 32 directions fit: ample
+        (1279, [2, 2, 8, 88]),
+        (100, [2, 2, 8, *[10] * 8, 8]),  # 10 fit
+        (50, [2, 2, 5, *[5] * 18, 1]),  # 8 would be 80
+        (20, [2] * 50),
+        (19, [1] * 100),
+    ],
+)
+def test_a_tight_budget_starts_2_2_8_and_an_ample_one_8_32(budget: int, sizes: list[int]) -> None:
+    terms = terms_of(100, budget, floor=10)
+    assert sizes_of(Pacer(terms), terms, line(0, 10)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("fixed", "slope", "room", "largest"),
+    [
+        (900, 1, 1000, 100),  # looks ample
+        (9000, 100, 10_000, 10),  # looks tight
+    ],
+)
+def test_a_large_fixed_part_does_not_keep_chunks_small(fixed: int, slope: int, room: int, largest: int) -> None:
+    terms = terms_of(1000, room, floor=slope)
+    assert fixed + slope * largest == room
+    assert max(sizes_of(Pacer(terms), terms, line(fixed, slope))) > largest // 2
+
+
+def test_a_large_prologue_makes_a_budget_tight() -> None:
+    terms = terms_of(100, 1280, floor=10)
+    tight = replace(terms, base=replace(terms.base, prologue_bytes=1))  # 4 * 32 * (10 + 4) = 1792
+    assert sizes_of(Pacer(tight), tight, line(0, 10))[:3] == [2, 2, 8]
+
+
+def test_what_the_first_of_tight_chunks_held_is_thrown_away() -> None:
+    pacer = Pacer(terms_of(100, 10_000, floor=100))
+    for chunk, held_bytes in ((slice(0, 2), 7000), (slice(2, 4), 210), (slice(4, 12), 810)):
+        assert pacer.next_chunk(chunk.start) == chunk
+        pacer.learn(chunk, held_bytes)
+    assert (pacer.cost.fixed_bytes, pacer.cost.direction_bytes) == (10, 100)
+
+
+def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:
+    pacer = Pacer(terms_of(2, 10_000, floor=100))
+    pacer.learn(pacer.next_chunk(0), 7000)
+    assert pacer.cost.peak_bytes(2) == 7000
+
+
+def test_operations_with_hidden_scratch_take_their_own_margin() -> None:
+    terms = terms_of(100, 10_000, floor=100)
+    for scratch, margin in ((False, 1.1), (True, 1.35)):
+        pacer = Pacer(replace(terms, margin=1.1, scratch_margin=1.35))
+        for done in (0, 2):
+            pacer.learn(pacer.next_chunk(done), 200, scratch=scratch)
+        assert pacer.cost.margin == margin
+
+
+@given(jobs(), st.integers(1, 400))
+def test_an_exact_size_is_obeyed(job: tuple[Terms, Callable[[int], int]], size: int) -> None:
+    terms, held = job
+    terms = replace(terms, exact_size=size, budget_bytes=terms.base.level_bytes + held(size))
+    n_full, rest = divmod(terms.n_directions, size)
+    assert sizes_of(Pacer(terms), terms, held) == [size] * n_full + [rest] * (rest > 0)
+
+
+@given(jobs())
+def test_a_known_cost_needs_no_probes(job: tuple[Terms, Callable[[int], int]]) -> None:
+    terms, held = job
+    cost = replace(terms.base, fixed_bytes=held(0), direction_bytes=held(1) - held(0), margin=terms.margin)
+    size = choose_chunk(cost, terms.n_directions, terms.budget_bytes, terms.target_bytes)
+    *full, last = sizes_of(Pacer(terms, cost, size), terms, held)
+    assert set(full) <= {size}
+    assert last <= size
+
+
+@pytest.mark.parametrize("fixed", [0, 500])
+def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int) -> None:
+    terms, held = terms_of(1000, 1000, floor=10), line(fixed, 10)
+    pacer = Pacer(terms)
+    measured = []
+    for start in (0, 2, 4, 12, 62, 112):
+        chunk = pacer.next_chunk(start)
+        measured.append(pacer.measures)
+        pacer.learn(chunk, held(chunk.stop - chunk.start))
+    assert measured == [True, True, True, True, False, False]
+
+
+def planned_to_be_50() -> Pacer:
+    """Return a pacer that was told 10 bytes a direction, of which 500 are fast."""
+    terms = terms_of(1000, 2000, target=500)
+    return Pacer(terms, replace(terms.base, direction_bytes=10), 50)
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "then"),
+    [
+        (500, 50),
+        (510, 50),  # 2 % is no reason to plan anew
+        (511, 44),  # 11 each: 45 fit in 500, and 950 by 45 are 22 chunks of 44
+        (1000, 25),  # 20 each: 25 make 500
+    ],
+)
+def test_a_full_chunk_that_holds_more_than_predicted_leads_to_smaller_ones(held_bytes: int, then: int) -> None:
+    pacer = planned_to_be_50()
+    first = pacer.next_chunk(0)
+    assert first == slice(0, 50)
+    pacer.learn(first, held_bytes)
+    assert pacer.next_chunk(50) == slice(50, 50 + then)
+
+
+def test_after_a_surprise_the_next_chunk_is_measured_again() -> None:
+    pacer = planned_to_be_50()
+    pacer.learn(pacer.next_chunk(0), 1000)
+    assert pacer.measures
+    pacer.learn(pacer.next_chunk(50), 500)
+    assert not pacer.measures
+
+
+@pytest.mark.parametrize(("failed_size", "then"), [(8, 4), (7, 4), (3, 2), (2, 1)])
+def test_running_out_of_memory_halves_upwards_and_starts_at_the_same_place(failed_size: int, then: int) -> None:
+    terms = terms_of(100, 10_000)
+    pacer = Pacer(terms, replace(terms.base, direction_bytes=1), failed_size)
+    assert pacer.next_chunk(40) == slice(40, 40 + failed_size)
+    assert pacer.shrink(failed_size)
+    assert pacer.next_chunk(40) == slice(40, 40 + then)
+    assert pacer.measures
+
+
+def test_a_single_direction_cannot_be_halved() -> None:
+    assert not Pacer(terms_of(100, 10_000)).shrink(1)
+
+
+def test_nothing_larger_is_tried_after_running_out_of_memory() -> None:
+    terms = terms_of(1000, 100_000)
+    pacer = Pacer(terms)
+    assert pacer.next_chunk(0) == slice(0, 8)
+    assert pacer.shrink(8)
+    assert sizes_of(pacer, terms, line(0, 1)) == [4] * 250

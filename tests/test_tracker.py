@@ -1,0 +1,295 @@
+"""Live bytes, counted by hand."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import jvp, vjp, vmap
+
+from chunkjac._memory import LiveBytes, OverBudget
+
+CPU = torch.device("cpu")
+ONE = torch.ones(1)
+
+
+def track(make: Callable[[], Any], **options: Any) -> tuple[int, int, Any]:
+    """Return live bytes and peak after making something, and what was made."""
+    tracker = LiveBytes(CPU, **options)
+    with tracker:
+        made = make()
+    return tracker.live_bytes, tracker.peak_bytes, made
+
+
+@pytest.mark.parametrize(
+    ("make", "n_bytes"),
+    [
+        (lambda: torch.zeros(10), 40),
+        (lambda: torch.empty(3, 5, dtype=torch.float64), 120),
+        (lambda: torch.ones(10, dtype=torch.bool), 10),
+        (lambda: torch.arange(6), 48),
+        (lambda: torch.zeros(0), 0),
+        (lambda: torch.tensor(1.0) + 1, 4),
+        (lambda: [torch.zeros(2), {"a": torch.zeros(3)}], 20),
+        (lambda: torch.zeros(8).sort(), 32 + 64),  # values and indices
+    ],
+)
+def test_a_new_tensor_counts_its_bytes(make: Callable[[], Any], n_bytes: int) -> None:
+    live_bytes, _, made = track(make)
+    assert made is not None
+    assert live_bytes == n_bytes
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[1:],
+        lambda x: x.T,
+        lambda x: x.view(-1),
+        lambda x: x.expand(5, 4, 4),
+        lambda x: x.diagonal(),
+        lambda x: x.detach(),
+        lambda x: x.unbind(),
+        lambda x: x.add_(1),
+        lambda x: x.T[1:].mul_(2),
+        lambda x: torch.add(x, 1, out=x),
+    ],
+)
+def test_views_and_writes_in_place_count_nothing(view: Callable[[torch.Tensor], Any]) -> None:
+    old = torch.zeros(4, 4)
+    assert track(lambda: view(old))[:2] == (0, 0)
+    assert track(lambda: view(torch.zeros(4, 4)))[:2] == (64, 64)
+
+
+def test_freeing_lowers_what_is_alive_and_not_the_peak() -> None:
+    with LiveBytes(CPU) as tracker:
+        a = torch.zeros(10)
+        b = torch.zeros(20)
+        view = a[2:]
+        del a
+        assert tracker.live_bytes == 120  # the view holds all of it
+        del view
+        assert tracker.live_bytes == 80
+        c = torch.zeros(5)
+        assert (tracker.live_bytes, tracker.peak_bytes) == (100, 120)
+        tracker.restart_peak()
+        assert tracker.peak_bytes == 100
+        del b, c
+        assert (tracker.live_bytes, tracker.peak_bytes) == (0, 100)
+
+
+def test_what_lives_between_two_uses_counts_and_may_die_outside() -> None:
+    tracker = LiveBytes(CPU)
+    with tracker:
+        a, b = torch.zeros(10), torch.zeros(20)
+    outside = torch.zeros(1000)
+    del a
+    assert tracker.live_bytes == 80
+    with tracker:
+        made = outside + 1
+        assert tracker.live_bytes == 4080
+    del b, made
+    assert tracker.live_bytes == 0
+
+
+def test_a_tensor_from_before_counts_nothing_when_it_dies() -> None:
+    old = torch.zeros(10)
+    with LiveBytes(CPU) as tracker:
+        old.add_(1)
+        del old
+        assert tracker.live_bytes == 0
+
+
+def test_temporaries_count_towards_the_peak() -> None:
+    x = torch.ones(10)
+    assert track(lambda: ((x + 1) * 2).sum())[:2] == (4, 80)
+
+
+@pytest.mark.parametrize("start", [0, 10])
+def test_growing_and_shrinking_in_place_is_counted(start: int) -> None:
+    with LiveBytes(CPU) as tracker:
+        x = torch.empty(start)
+        x.resize_(100)
+        assert tracker.live_bytes == 400
+        x.untyped_storage().resize_(0)
+        x.resize_(0)
+        assert (tracker.live_bytes, tracker.peak_bytes) == (0, 400)
+
+
+def test_a_result_written_into_an_empty_tensor_counts() -> None:
+    x = torch.ones(100)
+    assert track(lambda: torch.add(x, 1, out=torch.empty(0)))[0] == 400
+
+
+def test_a_linear_map_in_reverse_counts_as_by_hand() -> None:
+    weight, x = torch.ones(3, 5), torch.ones(5)
+    with LiveBytes(CPU) as tracker, torch.no_grad():
+        _, pull = vjp(lambda x: weight @ x, x)
+        seeds = torch.eye(3)
+        level_bytes = tracker.live_bytes
+        tracker.restart_peak()
+        rows = vmap(pull)(seeds)
+        assert tracker.live_bytes - level_bytes == 4 * 3 * 5
+        assert tracker.peak_bytes - level_bytes == 4 * 3 * 5
+    assert torch.equal(rows[0], weight)
+
+
+def test_a_linear_map_forward_counts_as_by_hand() -> None:
+    x, tangents = torch.ones(5), torch.eye(5)
+    with LiveBytes(CPU) as tracker, torch.no_grad():
+        columns = vmap(lambda tangent: jvp(torch.neg, (x,), (tangent,))[1])(tangents)
+        assert tracker.live_bytes == 4 * 5 * 5
+        assert tracker.peak_bytes == 4 * (5 + 5 * 5)  # the value beside the columns
+    assert torch.equal(columns, -tangents)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: torch.empty(n),
+        lambda n: torch.zeros(n),
+        lambda n: torch.full((n,), 2.0),
+        lambda n: torch.randn(n),
+        lambda n: ONE.expand(n).clone(),
+        lambda n: ONE.expand(n) * 2,
+    ],
+)
+def test_what_exceeds_the_limit_is_refused_before_it_exists(make: Callable[[int], torch.Tensor]) -> None:
+    tracker = LiveBytes(CPU, limit_bytes=1000)
+    with tracker:
+        kept = torch.zeros(100)
+        with pytest.raises(OverBudget) as caught:
+            make(2**48)  # 2^50 bytes, which no machine has
+        assert (tracker.live_bytes, tracker.peak_bytes) == (kept.nbytes, kept.nbytes)
+    assert isinstance(caught.value, MemoryError)
+    assert str(2**50) in str(caught.value)
+    assert "600" in str(caught.value)
+
+
+def test_the_limit_itself_is_allowed() -> None:
+    assert track(lambda: torch.zeros(250), limit_bytes=1000)[0] == 1000
+    with pytest.raises(OverBudget):
+        track(lambda: torch.zeros(250), limit_bytes=999)
+
+
+def test_the_limit_is_on_what_is_alive_and_not_on_the_sum() -> None:
+    def one_after_the_other() -> None:
+        for _ in range(10):
+            torch.zeros(200).add_(1)
+
+    assert track(one_after_the_other, limit_bytes=1000)[:2] == (0, 800)
+
+
+@pytest.mark.parametrize(
+    "grow",
+    [
+        pytest.param(lambda x: x.new_zeros(10**5), id="new_zeros"),
+        pytest.param(lambda x: x.repeat(10**5), id="repeat"),
+        pytest.param(lambda x: x.repeat_interleave(10**5), id="repeat_interleave"),
+        pytest.param(lambda x: nn.functional.pad(x, (0, 10**5)), id="pad"),
+        pytest.param(lambda x: torch.ops.aten.select_backward(x[0], [10**5], 0, 3), id="select_backward"),
+        pytest.param(lambda x: torch.ops.aten.slice_backward(x, [10**5], 0, 0, 1, 1), id="slice_backward"),
+        pytest.param(lambda x: nn.functional.interpolate(x.view(1, 1, 1), scale_factor=10**5), id="interpolate"),
+        pytest.param(lambda x: x.resize_(10**5), id="resize_"),
+    ],
+)
+def test_a_large_result_of_a_small_tensor_is_refused(grow: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with pytest.raises(OverBudget):
+        track(lambda: grow(ONE.clone()), limit_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: torch.zeros(10**6, device="meta"), lambda: torch.ones(100).to("meta").repeat(10**4)],
+    ids=["new", "copied"],
+)
+@pytest.mark.parametrize("limit_bytes", [None, 1000])
+def test_another_device_counts_nothing(make: Callable[[], torch.Tensor], limit_bytes: int | None) -> None:
+    live_bytes, peak_bytes, made = track(make, limit_bytes=limit_bytes)
+    assert made.numel() == 10**6
+    assert live_bytes == 0
+    assert peak_bytes <= 400
+
+
+def network() -> nn.Module:
+    """Return a small network whose parameters require grad."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 3))
+
+
+def rows(func: Callable[..., Any], x: torch.Tensor, seeds: torch.Tensor) -> Any:
+    """Return rows by vmap of the vjp."""
+    with torch.no_grad():
+        return vmap(vjp(func, x)[1])(seeds)
+
+
+def columns(func: Callable[..., Any], x: torch.Tensor, seeds: torch.Tensor) -> Any:
+    """Return columns by vmap of the jvp."""
+    with torch.no_grad():
+        return vmap(lambda tangent: jvp(func, (x,), (tangent,))[1])(seeds)
+
+
+@pytest.mark.parametrize(("sweep", "n_seeds"), [(rows, 3), (columns, 4)])
+def test_a_dry_run_counts_what_a_real_run_does(sweep: Callable[..., Any], n_seeds: int) -> None:
+    func, x, seeds = network(), torch.ones(4), torch.eye(n_seeds)
+    live_bytes, peak_bytes, made = track(lambda: sweep(func, x, seeds))
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        fakes = fake.from_tensor(x), fake.from_tensor(seeds)
+        dry = track(lambda: sweep(func, *fakes), fake=fake)
+    assert dry[:2] == (live_bytes, peak_bytes)
+    assert live_bytes == 4 * n_seeds * (4 if sweep is rows else 3)
+    assert peak_bytes > live_bytes
+    assert made is not None
+
+
+def test_a_dry_run_inside_a_real_one_counts_nothing_there() -> None:
+    with LiveBytes(CPU) as outer, FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        assert track(lambda: torch.zeros(100), fake=fake)[0] == 400
+    assert outer.peak_bytes == 0
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_captured_parameters_count_nothing(dry: bool) -> None:
+    weight, bias = nn.Parameter(torch.ones(3, 50)), torch.ones(3)
+
+    def use() -> torch.Tensor:
+        return weight.detach().sum(1).add_(bias)
+
+    if dry:
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+            assert track(use, fake=fake)[:2] == (12, 12)
+    else:
+        assert track(use)[:2] == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("func", "scratch"),
+    [
+        (lambda: torch.ones(3, 3) @ torch.ones(3), False),
+        (lambda: nn.functional.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 3)), True),
+        (lambda: nn.LSTM(2, 2)(torch.ones(3, 2)), True),
+    ],
+    ids=["product", "convolution", "lstm"],
+)
+def test_operations_with_hidden_scratch_are_noticed(func: Callable[[], Any], scratch: bool) -> None:
+    with LiveBytes(CPU) as tracker:
+        func()
+    assert tracker.hidden_scratch is scratch
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_the_tracker_is_freed_while_what_it_counted_lives(dry: bool) -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True) if dry else None
+    tracker = LiveBytes(CPU, fake=fake)
+    with fake or nullcontext(), tracker:
+        made = ONE + 1
+    gone = weakref.ref(tracker)
+    del tracker
+    assert gone() is None
+    assert made.shape == (1,)

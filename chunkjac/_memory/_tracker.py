@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made
+from chunkjac._memory._foresight import NO_MEMORY, Given, bytes_to_be_made
 
 _TO_COPY = torch.ops.aten._to_copy.default
 _META = torch.device("meta")
@@ -70,21 +70,23 @@ class LiveBytes(TorchDispatchMode):
         if self._fake is not None:
             args, kwargs = tree_map(self._faked, (args, kwargs))
             kwargs = _where_it_is(func, args, kwargs)
-        elif self._limit_bytes is not None:
-            self._stay_below(self._limit_bytes, func, args, kwargs)
+        given = Given.of(args, kwargs)
+        if self._limit_bytes is not None:
+            self._stay_below(self._limit_bytes, func, args, kwargs, given)
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
-            self._count(made, args, kwargs)
+            self._count(made, given)
             if self._limit_bytes is not None and self.live_bytes > self._limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
-        if not self.hidden_scratch:
-            self.hidden_scratch = any(word in func._schema.name for word in _HIDDEN_SCRATCH)
+        self.hidden_scratch = self.hidden_scratch or _has_hidden_scratch(func)
         return made
 
-    def _stay_below(self, limit_bytes: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _stay_below(
+        self, limit_bytes: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: Given
+    ) -> None:
         """Refuse an operation whose result would not fit."""
         room_bytes = limit_bytes - self.live_bytes
-        made_bytes = bytes_to_be_made(func, args, kwargs, self._device, room_bytes)
+        made_bytes = bytes_to_be_made(func, args, kwargs, given, self._device, room_bytes)
         if made_bytes > room_bytes:
             raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
 
@@ -99,14 +101,14 @@ class LiveBytes(TorchDispatchMode):
             self._register(fake, None)
         return fake
 
-    def _count(self, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _count(self, made: Any, given: Given) -> None:
         """Add the new storages among the results."""
-        for tensor in tensors_in(made):
+        for tensor in (made,) if isinstance(made, torch.Tensor) else Given.of((made,), {}).tensors:
             if not self._counts(tensor):
                 continue
             key, n_bytes = _key(tensor), tensor.untyped_storage().nbytes()
             if key not in self._storages:
-                is_view = any(_key(given) == key for given in tensors_in((args, kwargs)))
+                is_view = any(_key(tensor) == key for tensor in given.tensors)
                 self._register(tensor, None if is_view else n_bytes)
                 continue
             reference, known_bytes = self._storages[key]
@@ -160,12 +162,7 @@ def _key(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
 
 
-def tensors_in(values: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors in nested tuples, lists and dicts."""
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from tensors_in(value)
-    elif isinstance(values, dict):
-        yield from tensors_in(tuple(values.values()))
+@cache
+def _has_hidden_scratch(func: Any) -> bool:
+    """Tell whether an operation works in memory that no tensor shows."""
+    return any(word in func._schema.name for word in _HIDDEN_SCRATCH)

@@ -118,9 +118,13 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
         reverse = None  # its activations need not be alive while forward is tried
     forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts)
     reasons = _reasons(doubts)
+    if forward and reverse and not request.timed:
+        return _fewer(reverse, forward), (counts, "nothing was timed: the mode with fewer directions")
     if forward and reverse:
-        mode, why = _faster(reverse, forward) if request.timed else _fewer(reverse, forward)
-        return mode, (counts, why)
+        reverse_s, forward_s = _estimate_s(reverse, doubts), _estimate_s(forward, doubts)
+        mode = reverse if reverse_s <= forward_s else forward
+        times = f"estimated {reverse_s:.2g} s for reverse, {forward_s:.2g} s for forward"
+        return mode, (counts, times, *_reasons(doubts))
     if forward:
         return forward, (counts, *reasons)
     if "reverse" not in doubts:
@@ -161,27 +165,28 @@ def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt]) -
     return None
 
 
-def _faster(reverse: Mode, forward: Mode) -> tuple[Mode, str]:
-    """Return the mode whose directions take less time in all."""
-    reverse_s, forward_s = _estimate_s(reverse), _estimate_s(forward)
-    mode = reverse if reverse_s <= forward_s else forward
-    mode_s, other_s = sorted((reverse_s, forward_s))
-    return mode, f"measured on two directions, {mode.name} takes {mode_s / other_s:.2f} of the other's time"
-
-
-def _fewer(reverse: Mode, forward: Mode) -> tuple[Mode, str]:
+def _fewer(reverse: Mode, forward: Mode) -> Mode:
     """Return the mode with fewer directions."""
-    mode = reverse if n_directions(reverse) <= n_directions(forward) else forward
-    return mode, f"{mode.name} has no more directions than the other; nothing was timed"
+    return reverse if n_directions(reverse) <= n_directions(forward) else forward
 
 
-def _estimate_s(mode: Mode) -> float:
-    """Return the seconds that all directions would take at the speed of a small chunk."""
+def _estimate_s(mode: Mode, doubts: dict[str, Doubt]) -> float:
+    """Return the seconds that all directions would take at the speed of a small chunk.
+
+    Infinite, with the reason noted, where the mode fails.
+    """
     trial = _trial(mode)
-    mode.block(trial)  # the first time does lazy work
-    started_s = time.perf_counter()
-    mode.block(trial)
-    return (time.perf_counter() - started_s) / trial.stop * n_directions(mode)
+    try:
+        mode.block(trial)  # the first time does lazy work
+        started_s = time.perf_counter()
+        mode.block(trial)
+        elapsed_s = time.perf_counter() - started_s
+    except Exception as error:
+        doubts[mode.name] = doubt_about(mode.name, error)
+        return float("inf")
+    finally:
+        mode.release()
+    return elapsed_s / trial.stop * n_directions(mode)
 
 
 def _trial(mode: Mode) -> slice:

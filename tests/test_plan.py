@@ -155,3 +155,33 @@ def test_a_plan_refuses_other_shapes_and_lists_the_differences(args: Any, messag
 def test_a_plan_refuses_options_that_it_was_made_for() -> None:
     with pytest.raises(cj.ArgumentTypeError, match="chunk_size"):
         cj.plan(torch.sin, torch.zeros(3)).run(chunk_size=2)
+
+
+def test_auto_leaves_a_mode_whose_blocks_fail_while_it_is_timed() -> None:
+    """The forward pass works; only the backward pass shows that reverse mode cannot."""
+
+    class NoBackward(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x**2
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_forward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError("no backward")
+
+        @staticmethod
+        def jvp(ctx: Any, tangent: torch.Tensor) -> torch.Tensor:
+            return 2 * ctx.saved_tensors[0] * tangent
+
+    for n_more in (0, 100):  # as many rows as columns, and many more columns
+        x = torch.linspace(0, 1, 10 + n_more, dtype=torch.float64)
+        found, report = cj.jacobian(lambda x: NoBackward.apply(x)[:10], x, return_report=True)
+        assert torch.equal(found, 2 * torch.diag(x)[:10])
+        assert report.plan.mode == "forward"
+        assert any("no backward" in reason for reason in report.plan.reasons)

@@ -127,3 +127,16 @@ def test_the_plan_in_a_report_runs_again() -> None:
     again, second = report.plan.run(return_report=True)
     assert torch.equal(again, found)
     assert len(set(second.chunk_sizes[:-1])) <= 1  # nothing is probed
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("cell", [torch.nn.LSTM, torch.nn.GRU])
+def test_recurrent_layers_with_trainable_weights_work_in_reverse_mode(cell: type[torch.nn.RNNBase]) -> None:
+    """oneDNN's LSTM saves its workspace only in grad mode; nothing keeps a graph all the same."""
+    torch.manual_seed(0)
+    net, x = cell(4, 5), torch.randn(6, 1, 4)
+    assert any(parameter.requires_grad for parameter in net.parameters())
+    expected = torch.func.jacrev(lambda x: net(x)[0][-1])(x).detach()
+    found = cj.jacobian(lambda x: net(x)[0][-1], x, mode="reverse", chunk_size=2)
+    assert not found.requires_grad
+    assert relative_error(found, expected) <= LIMIT[torch.float32]

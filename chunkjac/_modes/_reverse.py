@@ -7,15 +7,20 @@ Source:
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from chunkjac._backoff import first_line, is_out_of_memory
 from chunkjac._chunker import OneHot
 from chunkjac._modes._mode import Block
 from chunkjac._problem import Problem, outputs_of
 from chunkjac._types import Outputs
+
+_PLAIN = "vmap(vjp)"
+_WITH_GRAD = "vmap(vjp), grad mode on"
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
 _TENSOR = object()
@@ -36,14 +41,34 @@ class Reverse:
     by_rows: ClassVar[bool] = True
 
     def __init__(self, problem: Problem) -> None:
-        self.rung = "vmap(vjp)"
+        self.rung = _PLAIN
         self.reasons: tuple[str, ...] = ()
         self.problem = problem
-        self.outputs, self._vjp = _linearize(problem)
+        self.outputs, self._vjp = _linearize(problem, torch.no_grad())
         self._seeds = OneHot(self.outputs.leaves)
+        self._works = False  # whether a block was made: later errors are the function's own
 
     def block(self, chunk: slice) -> Block:
         """Compute rows, ``(k, *input.shape)`` for each input."""
+        try:
+            rows = self._pull_back(chunk)
+        except Exception as error:
+            if self._works or self.rung != _PLAIN or is_out_of_memory(error):
+                raise
+            why = first_line(error)
+        else:
+            self._works = True
+            return rows
+        # A kernel may ask for grad mode itself, to save for its backward pass what it leaves out
+        # otherwise (oneDNN's LSTM in float32).
+        self._vjp = None  # its activations go before others come
+        self.outputs, self._vjp = _linearize(self.problem, torch.enable_grad())
+        rows = self._pull_back(chunk)
+        self.rung, self.reasons = _WITH_GRAD, (f"grad mode is on in the forward pass, since without: {why}",)
+        return rows
+
+    def _pull_back(self, chunk: slice) -> Block:
+        """Pull the seeds of a chunk back through the graph."""
         with torch.no_grad():
             rows: Block = torch.func.vmap(self._vjp)(self._seeds.seeds(chunk))
         return rows
@@ -53,7 +78,7 @@ class Reverse:
         self._seeds.release()
 
 
-def _linearize(problem: Problem) -> tuple[Outputs, Any]:
+def _linearize(problem: Problem, grad_mode: AbstractContextManager[Any]) -> tuple[Outputs, Any]:
     """Run the forward pass; return what it gave and the map from seeds to rows."""
     told: dict[str, Any] = {}
 
@@ -64,7 +89,7 @@ def _linearize(problem: Problem) -> tuple[Outputs, Any]:
         told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
         return leaves, [part for part in parts if isinstance(part, torch.Tensor)]
 
-    with torch.no_grad():
+    with grad_mode:
         _, vjp, *aux_tensors = torch.func.vjp(call, *problem.inputs, has_aux=True)
     tensors = iter(aux_tensors[0])
     aux = [next(tensors) if part is _TENSOR else part for part in told["aux"]]

@@ -31,7 +31,20 @@ def first_line(error: BaseException) -> str:
 
 
 def reclaim(device: torch.device) -> None:
-    """Give back what the failed attempt left: cycles first, then the allocator's cache."""
+    """Give back what the failed attempt left: graphs, cycles, then the allocator's cache."""
+    _drain_backward()
     gc.collect()
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
+
+
+def _drain_backward() -> None:
+    """Run a backward pass over nothing.
+
+    After an exception in a backward pass, the engine's queue of this thread still holds the
+    nodes that were to come, and with them their saved tensors, until another pass runs (seen
+    in torch 2.13 with LayerNorm).
+    """
+    with torch.enable_grad():
+        nothing = torch.zeros(0, requires_grad=True)
+        torch.autograd.grad(nothing * 1, nothing, grad_outputs=nothing.detach())

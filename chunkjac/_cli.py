@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import textwrap
 import traceback
@@ -97,7 +98,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
         "--input", type=Path, action="append", required=True, help="a .npy or .pt file; once for each argument"
     )
     parser.add_argument("--argnums", type=int, action="append", help="argument to differentiate by (default: 0)")
-    parser.add_argument("--device", type=torch.device, help="move the inputs there")
+    parser.add_argument("--device", type=_device, help="move the inputs there")
     parser.add_argument("--mode", choices=MODES, default="auto")
     parser.add_argument("--scheme", choices=[*SCHEMES], default="central", help="for finite differences")
     parser.add_argument("--step", type=float, help="for finite differences")
@@ -124,9 +125,17 @@ def _problem(options: argparse.Namespace, command: Callable[..., Any]) -> Callab
     )
 
 
+def _device(text: str) -> torch.device:
+    """Read a device's name."""
+    try:
+        return torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"no such device: {text!r}") from None
+
+
 def _whole(text: str | None) -> int | str | None:
     """Return digits alone as a number of bytes."""
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+    return int(text) if text is not None and re.fullmatch("-?[0-9]+", text) else text
 
 
 def _show(options: argparse.Namespace, record: chunkjac.Plan | chunkjac.Report) -> None:

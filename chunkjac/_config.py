@@ -119,7 +119,8 @@ def _from_environment() -> dict[str, Any]:
     """Read ``CHUNKJAC_*``; an unknown name is an error, since it is likely a slip."""
     found = {}
     for name in sorted(os.environ):
-        if name.startswith(_PREFIX) and name != f"{_PREFIX}CONFIG":
+        # An empty variable is an unset one, as shells have it.
+        if name.startswith(_PREFIX) and name != f"{_PREFIX}CONFIG" and os.environ[name]:
             key = name.removeprefix(_PREFIX).lower()
             place = f"the environment variable {name}"
             _known(key, place, f"{_PREFIX}{{}}", str.upper)

@@ -28,6 +28,8 @@ def import_function(name: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
+    except TypeError as error:  # a relative name
+        raise ArgumentError(f"function must be given as pkg.mod:func, found {name!r}: {error}.") from error
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module is there; something that it imports is not
@@ -54,11 +56,12 @@ def load_input(path: Path, device: torch.device | None) -> Any:
         raise ArgumentError(f"input must be a .npy or .pt file, found {str(path)!r}.")
     try:
         value = readers[path.suffix](path)
+        return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, value)
     except FileNotFoundError:
         raise ArgumentError(f"input {str(path)!r} does not exist.") from None
     except Exception as error:
-        raise ArgumentError(f"input {str(path)!r} cannot be read: {error}") from error
-    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, value)
+        place = "" if device is None else f" to {device}"
+        raise ArgumentError(f"input {str(path)!r} cannot be read{place}: {error}") from error
 
 
 def _load_npy(path: Path) -> torch.Tensor:
@@ -81,8 +84,9 @@ def check_target(path: Path, force: bool) -> None:
     """
     if path.suffix not in (".npy", ".pt"):
         raise ArgumentError(f"out must be a .npy or .pt file, found {str(path)!r}.")
-    if path.exists() and not force:
-        raise ArgumentError(f"out {str(path)!r} exists; give another name, or --force to overwrite it.")
+    for used in (path, path.with_suffix(".pt")):  # a tree goes to the latter
+        if used.exists() and not force:
+            raise ArgumentError(f"out {str(used)!r} exists; give another name, or --force to overwrite it.")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise ArgumentError(f"out must be in a folder that can be written to, found {str(path.parent)!r}.")
 

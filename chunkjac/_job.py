@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from chunkjac._memory import Budget, LiveBytes
-from chunkjac._modes import Mode, least_direction_bytes, n_directions
+from chunkjac._modes import Mode, least_direction_bytes, n_directions, result_bytes
 from chunkjac._pacer import Terms
 from chunkjac._planner import Cost
 from chunkjac._problem import Problem
 from chunkjac._progress import ProgressOption
 from chunkjac._select import Request
-from chunkjac._sinks import result_bytes
 
 # On the CPU a chunk is fastest while its working set is near the caches: the best was between
 # 6 and 68 MiB on the functions measured, and the largest chunk that fits 1.2-3.9 times slower.

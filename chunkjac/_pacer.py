@@ -30,7 +30,7 @@ class Terms:
 
     Attributes:
         n_directions: How many directions the job has.
-        base: Its cost as far as known before the first chunk; ``direction_bytes`` is a floor.
+        base: Its cost as far as known before the first chunk; ``direction_bytes`` is a guess.
         budget_bytes: What the job may hold.
         target_bytes: The working set beyond which chunks do not get faster; ``None`` if unknown.
         exact_size: The chunk size that the user asked for.
@@ -58,7 +58,7 @@ class Terms:
             samples: Chunk size to bytes held above the level between chunks; not empty.
             scratch: Whether operations ran that work in memory no tensor shows.
         """
-        fixed_bytes, direction_bytes = fit_chunks(samples, self.base.direction_bytes)
+        fixed_bytes, direction_bytes = fit_chunks(samples)
         margin = self.scratch_margin if scratch else self.margin
         return replace(self.base, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes, margin=margin)
 
@@ -148,7 +148,7 @@ class Pacer:
         """
         room_bytes = int(self._terms.room_bytes / self.cost.margin)
         if not self._samples:
-            return room_bytes // max(1, self._terms.base.direction_bytes)
+            return max(1, room_bytes // max(1, self._terms.base.direction_bytes))
         size = max(self._samples)
         surely = size * room_bytes // max(1, self._samples[size])
         return surely if surely > size else 2 * size
@@ -158,4 +158,6 @@ def _choose_probes(terms: Terms) -> list[int]:
     """Return the sizes of the first chunks."""
     guess_bytes = terms.base.direction_bytes + _PROLOGUES_PER_DIRECTION * terms.base.prologue_bytes
     ample = 4 * guess_bytes * _AMPLE_PROBES[-1] <= terms.room_bytes
+    if ample and terms.n_directions <= _AMPLE_PROBES[-1]:
+        return [terms.n_directions]
     return [*(_AMPLE_PROBES if ample else _TIGHT_PROBES)]

@@ -51,7 +51,7 @@ class Cost:
         return self.peak_bytes(1)
 
 
-def fit_chunks(samples: Mapping[int, int], floor_bytes: int) -> tuple[int, int]:
+def fit_chunks(samples: Mapping[int, int]) -> tuple[int, int]:
     """Return fixed bytes and bytes per direction from measured chunks.
 
     The line goes through the two largest chunks measured: memory is linear in their size
@@ -60,13 +60,12 @@ def fit_chunks(samples: Mapping[int, int], floor_bytes: int) -> tuple[int, int]:
 
     Args:
         samples: Chunk size to bytes held above the level between chunks; not empty.
-        floor_bytes: The least that a direction can take: its seed and its block.
     """
     *smaller, large = sorted(samples)
     if not smaller:
-        return 0, max(floor_bytes, -(-samples[large] // large))
+        return 0, -(-samples[large] // large)
     small = smaller[-1]
-    direction_bytes = max(floor_bytes, -(-(samples[large] - samples[small]) // (large - small)))
+    direction_bytes = max(0, -(-(samples[large] - samples[small]) // (large - small)))
     return max(0, samples[large] - direction_bytes * large), direction_bytes
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from chunkjac._errors import ChunkjacError
 from chunkjac._job import Job
 from chunkjac._memory import OverBudget
-from chunkjac._modes import n_directions
 from chunkjac._plan import Plan
 from chunkjac._probe import Probe, dry_probe, real_probe
 from chunkjac._refusal import over_budget
@@ -16,6 +17,7 @@ from chunkjac._select import Doubt, doubt_about
 from chunkjac._units import format_bytes
 
 
+@torch.inference_mode(False)
 def plan_job(job: Job) -> Plan:
     """Plan a job without computing anything, where fake tensors can run the function.
 
@@ -32,17 +34,17 @@ def plan_job(job: Job) -> Plan:
         if probe.peak_bytes <= job.budget.n_bytes:
             return describe(
                 job=job,
-                mode=probe.mode,
+                facts=probe.facts,
                 cost=probe.cost,
                 chunk_size=probe.chunk_size,
-                n_chunks=-(-n_directions(probe.mode) // probe.chunk_size),
+                n_chunks=-(-probe.facts.n_directions // probe.chunk_size),
                 peak_bytes=probe.peak_bytes,
                 reasons=probe.reasons,
             )
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
         if job.request.mode != "auto":
             break
-        excluded[probe.mode.name] = doubt_about(probe.mode.name, OverBudget(failure))
+        excluded[probe.facts.name] = doubt_about(probe.facts.name, OverBudget(failure))
     raise over_budget(job, failure)
 
 

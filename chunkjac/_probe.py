@@ -7,6 +7,8 @@ for real and are thrown away.
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -15,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Mode, n_directions
+from chunkjac._modes import Facts, Mode, n_directions
+from chunkjac._modules import modules_of, restored_attributes
 from chunkjac._planner import Cost
 from chunkjac._select import Doubt, select_mode
 
@@ -30,14 +33,14 @@ class Probe:
     """Hold what probing told.
 
     Attributes:
-        mode: The mode that was selected; its tensors may be fake.
+        facts: The mode that was selected.
         reasons: Why that one.
         cost: What the job costs.
         chunk_size: The size that its chunks should have.
         peak_bytes: What it holds with chunks of this size.
     """
 
-    mode: Mode
+    facts: Facts
     reasons: tuple[str, ...]
     cost: Cost
     chunk_size: int
@@ -45,21 +48,45 @@ class Probe:
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
-    """Probe on fake tensors, at last with a chunk of the very size that is chosen."""
+    """Probe on fake tensors, at last with a chunk of the very size that is chosen.
+
+    Modules get their attributes back, so that what they cache is never a fake. A function that
+    keeps fakes elsewhere is warned of; their use in a real run is an error (see the sinks).
+    """
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
-        tracker = LiveBytes(problem.device, fake=fake)
-        with tracker:
-            mode, reasons = select_mode(problem, replace(job.request, timed=False), excluded)
-            terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
-            while True:
-                cost = terms.fit(samples, scratch=tracker.hidden_scratch)
-                size = terms.choose(cost, terms.n_directions)
-                if size in samples:
-                    break
-                samples[size] = _held_bytes(mode, tracker, size)
+        tracker = LiveBytes(job.problem.device, fake=fake)
+        with restored_attributes(modules_of(job.problem.func, job.problem.args)):
+            probe = _dry_probe(job, excluded, fake, tracker)
+    if tracker.live_bytes:
+        gc.collect()
+    if tracker.live_bytes:
+        warnings.warn(
+            "func has kept fake tensors from planning, outside of the modules that it can be seen to use. If that is a "
+            "cache that it reads again, clear it, or its next call fails; call func once before planning it.",
+            stacklevel=2,
+        )
+    return probe
+
+
+def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tracker: LiveBytes) -> Probe:
+    """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
+    problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
+    request = replace(job.request, timed=False)
+    with tracker:
+        mode, reasons = select_mode(problem, request, excluded)
+        name = mode.name
+        del mode
+        tracker.restart_peak()
+        mode, _ = select_mode(problem, replace(request, mode=name))
+        terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
+        while True:
+            cost = terms.fit(samples, scratch=tracker.hidden_scratch)
+            size = terms.choose(cost, terms.n_directions)
+            if size in samples:
+                break
+            samples[size] = _held_bytes(mode, tracker, size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples[size])
-    return Probe(mode, (*reasons, *mode.reasons), cost, size, peak_bytes)
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes)
 
 
 def real_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
@@ -74,7 +101,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
         terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
     cost = terms.fit(samples, scratch=tracker.hidden_scratch)
     size = terms.choose(cost, terms.n_directions)
-    return Probe(mode, (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size))
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size))
 
 
 def _measure(mode: Mode, tracker: LiveBytes) -> dict[int, int]:

@@ -41,6 +41,7 @@ class Problem:
         """Check and flatten a call.
 
         Raises:
+            FunctionError: The call is inside a torch.func transform.
             ArgumentTypeError: ``func`` is not callable, ``argnums`` is not whole numbers, or
                 an input is not a tensor of real floating-point numbers.
             ArgumentError: ``argnums`` is out of range or repeated, or there is nothing to
@@ -48,11 +49,16 @@ class Problem:
         """
         if not callable(func):
             raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise FunctionError(
+                "chunkjac cannot run inside a torch.func transform (vmap, grad, jacrev, ...) yet: blocks cannot be "
+                "written in place there; use torch.func.jacrev or jacfwd inside."
+            )
         argnums = _check_argnums(argnums, len(args))
         chosen = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
         leaves, spec = tree_flatten(chosen)
         _check_inputs(leaves, argnums)
-        return cls(func, args, argnums, has_aux, tuple(leaf.detach() for leaf in leaves), spec)
+        return cls(func, args, argnums, has_aux, tuple(_plain(leaf) for leaf in leaves), spec)
 
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -141,6 +147,12 @@ class Problem:
         return returned
 
 
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return an input without its graph; one made in inference mode must be copied to be differentiated."""
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
 def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
     """Check flat outputs and describe them.
 
@@ -188,8 +200,6 @@ def _check_inputs(leaves: Sequence[Any], argnums: int | tuple[int, ...]) -> None
                 f"{where} must hold tensors only, found {type(leaf).__name__}; "
                 "convert it with torch.as_tensor, or choose others with argnums."
             )
-        if torch._C._functorch.is_functorch_wrapped_tensor(leaf):
-            raise ArgumentTypeError(f"{where} are inside a torch.func transform, where blocks cannot be written.")
         if not leaf.dtype.is_floating_point:
             raise ArgumentTypeError(
                 f"{where} must be real floating-point tensors, found {leaf.dtype}; "

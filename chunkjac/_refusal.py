@@ -46,7 +46,7 @@ def _say(probe: Probe) -> str:
     """Say what a mode needs, and for what."""
     cost = probe.cost
     return (
-        f"{probe.mode.name} in chunks of {probe.chunk_size} needs {format_bytes(probe.peak_bytes)} "
+        f"{probe.facts.name} in chunks of {probe.chunk_size} needs {format_bytes(probe.peak_bytes)} "
         f"(result {format_bytes(cost.result_bytes)}, prologue {format_bytes(cost.prologue_bytes)}, "
         f"kept {format_bytes(cost.kept_bytes)}, per direction {format_bytes(cost.direction_bytes)})"
     )

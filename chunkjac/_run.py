@@ -8,18 +8,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
+
+from chunkjac._backoff import reclaim
 from chunkjac._errors import ArgumentTypeError, ChunkjacError
 from chunkjac._executor import Outcome, fill
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Mode, n_directions
+from chunkjac._modes import Facts
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._planner import Cost
 from chunkjac._progress import show_progress
 from chunkjac._refusal import over_budget
 from chunkjac._select import Doubt, doubt_about, select_mode
-from chunkjac._sinks import TensorSink, result_bytes
+from chunkjac._sinks import TensorSink
 from chunkjac._units import format_bytes
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
@@ -60,6 +63,7 @@ class Result:
         return parts if len(parts) > 1 else self.jacobian
 
 
+@torch.inference_mode(False)
 def run_job(job: Job, known: Known | None = None) -> Result:
     """Compute the Jacobian.
 
@@ -84,7 +88,8 @@ def run_job(job: Job, known: Known | None = None) -> Result:
             elif not isinstance(error, OverBudget):
                 raise
             failure = str(error)
-        attempt = None  # its tensors go before the next attempt, or the dry run, begins
+        attempt = None
+        reclaim(job.problem.device)  # its tensors go before the next attempt, or the dry run, begins
         if not again:
             raise over_budget(job, failure)
 
@@ -109,7 +114,7 @@ class _Attempt:
         """Allocate the result and fill it."""
         job, mode, tracker = self._job, self.mode, self._tracker
         terms = job.terms(mode, tracker)
-        if terms.base.smallest_bytes > job.budget.n_bytes:
+        if terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with tracker:
             sink = TensorSink(mode, job.out)
@@ -127,7 +132,7 @@ class _Attempt:
         largest = max(self._sizes)  # a probe, where those were larger than what is left
         plan = describe(
             job=self._job,
-            mode=self.mode,
+            facts=Facts.of(self.mode),
             cost=pacer.cost,
             chunk_size=min(pacer.chunk_size or largest, largest),
             n_chunks=len(self._sizes),
@@ -144,22 +149,22 @@ class _Attempt:
 
 
 def describe(
-    *, job: Job, mode: Mode, cost: Cost, chunk_size: int, n_chunks: int, peak_bytes: int, reasons: tuple[str, ...]
+    *, job: Job, facts: Facts, cost: Cost, chunk_size: int, n_chunks: int, peak_bytes: int, reasons: tuple[str, ...]
 ) -> Plan:
     """Put a plan's numbers together."""
-    again = replace(job, request=replace(job.request, mode=mode.name))
+    again = replace(job, request=replace(job.request, mode=facts.name))
     return Plan(
-        mode=mode.name,
-        rung=mode.rung,
+        mode=facts.name,
+        rung=facts.rung,
         structure=None,
         sink="a new tensor" if job.out is None else "out",
         device=str(job.problem.device),
         chunk_size=chunk_size,
         n_chunks=n_chunks,
-        n_inputs=sum(leaf.numel for leaf in mode.problem.leaves),
-        n_outputs=sum(leaf.numel for leaf in mode.outputs.leaves),
-        n_directions=n_directions(mode),
-        result_bytes=result_bytes(mode),
+        n_inputs=facts.n_inputs,
+        n_outputs=facts.n_outputs,
+        n_directions=facts.n_directions,
+        result_bytes=facts.result_bytes,
         prologue_bytes=cost.prologue_bytes,
         fixed_bytes=cost.kept_bytes + cost.fixed_bytes,
         direction_bytes=cost.direction_bytes,

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+
 from chunkjac._backoff import first_line, is_out_of_memory, reclaim
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import OverBudget
@@ -18,6 +24,12 @@ from chunkjac._types import Outputs
 # Directions differ in cost between the modes by up to 40 times, mostly by less than 4: within
 # that factor the counts alone do not decide.
 _CLOSE = 4
+
+# Where no count is larger, the modes differ by less than what timing them takes.
+_FEW = 256
+
+# What a dry run raises where values would be needed: it tells nothing about the mode.
+_FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
 # Two directions run the kernels that larger chunks run; one does not.
 _TRIAL = 2
@@ -109,29 +121,29 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     """Prefer fewer directions; where the counts are close, less measured time."""
     doubts = dict(excluded)
     reverse = None if "reverse" in doubts else _try_reverse(problem, doubts)
+    if reverse and not reverse.flows:
+        return _make(problem, request, "finite-difference"), ("no gradient flows from the inputs to the outputs",)
     outputs = reverse.outputs if reverse else problem.evaluate()[1]
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
     if reverse and n_rows * _CLOSE <= n_columns:
         return reverse, (counts, *_reasons(doubts))
-    if reverse and n_columns * _CLOSE <= n_rows:
+    close = n_rows < n_columns * _CLOSE
+    worth_timing = request.timed and max(n_rows, n_columns) > _FEW
+    if reverse and close and not worth_timing and n_rows <= n_columns:
+        return reverse, (counts, "nothing was timed: the mode with fewer directions")
+    if not (close and worth_timing):
         reverse = None  # its activations need not be alive while forward is tried
     forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts)
-    reasons = _reasons(doubts)
-    if forward and reverse and not request.timed:
-        return _fewer(reverse, forward), (counts, "nothing was timed: the mode with fewer directions")
     if forward and reverse:
-        reverse_s, forward_s = _estimate_s(reverse, doubts), _estimate_s(forward, doubts)
-        mode = reverse if reverse_s <= forward_s else forward
-        times = f"estimated {reverse_s:.2g} s for reverse, {forward_s:.2g} s for forward"
-        return mode, (counts, times, *_reasons(doubts))
+        return _faster(reverse, forward, counts, doubts)
     if forward:
-        return forward, (counts, *reasons)
+        return forward, (counts, *_reasons(doubts))
     if "reverse" not in doubts:
-        return reverse or Reverse(problem), (counts, *reasons)
+        return reverse or Reverse(problem), (counts, *_reasons(doubts))
     if not all(doubt.fits for doubt in doubts.values()):
-        raise OverBudget("; ".join(reasons))
-    return _make(problem, request, "finite-difference"), reasons
+        raise OverBudget("; ".join(_reasons(doubts)))
+    return _make(problem, request, "finite-difference"), _reasons(doubts)
 
 
 def _reasons(doubts: Mapping[str, Doubt]) -> tuple[str, ...]:
@@ -143,6 +155,8 @@ def _try_reverse(problem: Problem, doubts: dict[str, Doubt]) -> Reverse | None:
     """Run the prologue of reverse mode; note why it fails if it does."""
     try:
         return Reverse(problem)
+    except _FAKE_ONLY:
+        raise
     except Exception as error:
         fault = None if is_out_of_memory(error) else _own_fault(problem, error)
         doubts["reverse"] = doubt_about("reverse", error)
@@ -154,15 +168,40 @@ def _try_reverse(problem: Problem, doubts: dict[str, Doubt]) -> Reverse | None:
 
 def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt]) -> Forward | None:
     """Compute a small chunk in forward mode; note why it fails if it does."""
-    try:
-        forward = Forward(problem, outputs)
-        forward.block(_trial(forward))
-    except Exception as error:
-        doubts["forward"] = doubt_about("forward", error)
-    else:
-        return forward
-    reclaim(problem.device)
+    forward = Forward(problem, outputs)
+    for size in (_TRIAL, 1):
+        try:
+            forward.block(slice(0, min(size, n_directions(forward))))
+        except _FAKE_ONLY:
+            raise
+        except Exception as error:
+            doubts["forward"] = doubt_about("forward", error)
+        else:
+            doubts.pop("forward", None)
+            forward.release()
+            return forward
+        forward.release()
+        reclaim(problem.device)
+        if doubts["forward"].fits:
+            break  # fewer directions help against memory only
     return None
+
+
+def _faster(reverse: Reverse, forward: Forward, counts: str, doubts: dict[str, Doubt]) -> Selection:
+    """Return the mode whose directions take less time in all."""
+    try:
+        reverse.block(_trial(reverse))  # the first time does lazy work, as forward's has done
+        reverse_s, forward_s = _estimate_s(reverse), _estimate_s(forward)
+    except Exception as error:
+        if is_out_of_memory(error):  # of both at once, which says nothing of one alone
+            return _fewer(reverse, forward), (counts, "the modes were not timed: both at once do not fit")
+        doubts["reverse"] = doubt_about("reverse", error)
+        return forward, (counts, *_reasons(doubts))
+    finally:
+        reverse.release()
+        forward.release()
+    mode: Mode = reverse if reverse_s <= forward_s else forward
+    return mode, (counts, f"estimated {reverse_s:.2g} s for reverse, {forward_s:.2g} s for forward")
 
 
 def _fewer(reverse: Mode, forward: Mode) -> Mode:
@@ -170,23 +209,12 @@ def _fewer(reverse: Mode, forward: Mode) -> Mode:
     return reverse if n_directions(reverse) <= n_directions(forward) else forward
 
 
-def _estimate_s(mode: Mode, doubts: dict[str, Doubt]) -> float:
-    """Return the seconds that all directions would take at the speed of a small chunk.
-
-    Infinite, with the reason noted, where the mode fails.
-    """
+def _estimate_s(mode: Mode) -> float:
+    """Return the seconds that all directions would take at the speed of a small chunk."""
     trial = _trial(mode)
-    try:
-        mode.block(trial)  # the first time does lazy work
-        started_s = time.perf_counter()
-        mode.block(trial)
-        elapsed_s = time.perf_counter() - started_s
-    except Exception as error:
-        doubts[mode.name] = doubt_about(mode.name, error)
-        return float("inf")
-    finally:
-        mode.release()
-    return elapsed_s / trial.stop * n_directions(mode)
+    started_s = time.perf_counter()
+    mode.block(trial)
+    return (time.perf_counter() - started_s) / trial.stop * n_directions(mode)
 
 
 def _trial(mode: Mode) -> slice:

@@ -11,7 +11,6 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._types import Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +51,8 @@ class Steps:
     relative: float
 
     @classmethod
-    def of(cls, given: tuple[Step, ...], scheme: Scheme, leaves: Sequence[Leaf]) -> Steps:
-        """Find the default step from the lowest precision among inputs and outputs.
-
-        A float64 input of a float32 network has float32's noise.
-        """
-        eps = max(torch.finfo(leaf.dtype).eps for leaf in leaves)
+    def of(cls, given: tuple[Step, ...], scheme: Scheme, eps: float) -> Steps:
+        """Find the default step from the machine epsilon that the function computes with."""
         return cls(given, float(eps**scheme.step_exponent))
 
     def of_segment(self, segment: Segment, x: torch.Tensor) -> torch.Tensor:

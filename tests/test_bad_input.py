@@ -67,6 +67,22 @@ BAD = {
     "out is a number": (lambda: cj.jacobian(double, X, out=3), TypeError, "out must be a tensor"),
     "out requires grad": (lambda: cj.jacobian(double, X, out=torch.empty(3, 3).requires_grad_()), ValueError, "detach"),
     "out is expanded": (lambda: cj.jacobian(double, X, out=torch.empty(3, 1).expand(3, 3)), ValueError, "expanded"),
+    "out lies over itself": (
+        lambda: cj.jacobian(double, X, out=torch.empty(9).as_strided((3, 3), (1, 1))),
+        ValueError,
+        "several of its elements",
+    ),
+    "out twice": (
+        lambda: cj.jacobian(lambda x: (x, x * 2), X, out=(J := torch.empty(3, 3), J)),
+        ValueError,
+        "with one another",
+    ),
+    "out is another argument": (
+        lambda: cj.jacobian(torch.mv, (W := torch.zeros(3, 3)), X, argnums=1, out=W),
+        ValueError,
+        "another argument",
+    ),
+    "meta tensors": (lambda: cj.jacobian(double, X.to("meta")), ValueError, "on meta, where nothing"),
     "out is the input": (lambda: cj.jacobian(torch.sum, X, out=X), ValueError, "share memory with an input"),
     "progress": (lambda: cj.jacobian(double, X, progress=3), TypeError, "progress must be a bool"),
     "unknown setting": (lambda: cj.set_config(max_memroy=1), ValueError, "max_memroy"),
@@ -117,6 +133,17 @@ def test_a_function_that_changes_a_copy_of_its_input_works(mode: str) -> None:
 
     found = cj.jacobian(func, X.double(), mode=mode)
     assert torch.allclose(found, torch.diag(torch.tensor([3.0, 1, 1])).double(), atol=1e-8)
+
+
+def test_a_step_that_moves_nothing_at_another_point_is_refused_there() -> None:
+    planned = cj.plan(double, X, mode="finite-difference", step=1e-3)
+    with pytest.raises(cj.ArgumentError, match="step moves some elements"):
+        planned.run(torch.full((3,), 1e6))
+
+
+def test_a_step_out_of_the_range_of_the_dtype_is_refused() -> None:
+    with pytest.raises(cj.ArgumentError, match="out of the range"):
+        cj.jacfd(double)(torch.tensor([6e4], dtype=torch.float16))
 
 
 class BrokenError(Exception):
@@ -184,8 +211,14 @@ def test_a_random_function_has_no_finite_differences() -> None:
 
 
 def test_a_transform_around_a_jacobian_is_refused_clearly() -> None:
-    with pytest.raises(cj.ArgumentTypeError, match=r"inside a torch\.func transform"):
+    with pytest.raises(cj.FunctionError, match=r"inside a torch\.func transform"):
         torch.func.vmap(cj.jacrev(torch.sin))(torch.zeros(2, 3))
+
+
+def test_a_transform_through_a_captured_tensor_is_refused_too() -> None:
+    """It would give zeros: blocks written in place carry no gradient."""
+    with pytest.raises(cj.FunctionError, match=r"inside a torch\.func transform"):
+        torch.func.grad(lambda w: cj.jacobian(lambda x: w * x, X).sum())(X)
 
 
 def test_all_errors_are_of_one_tree() -> None:

@@ -244,3 +244,14 @@ def test_targets_are_allocated_once_and_written_in_place() -> None:
     before = sink.result().data_ptr()
     sink.write(slice(0, 3), mode.block(slice(0, 3)))
     assert sink.result().data_ptr() == before
+
+
+def test_a_backward_pass_that_failed_holds_nothing_afterwards() -> None:
+    """torch's engine keeps the nodes that were still to run, until it is told otherwise."""
+    case = example("transformer_layer")
+    budget = cj.plan(case.func, *case.args, mode="reverse", chunk_size=1).predicted_peak_bytes
+    with LiveBytes(CPU) as tracker:
+        for too_little in range(budget - 4000, budget, 500):
+            with pytest.raises(cj.BudgetError):
+                cj.jacobian(case.func, *case.args, mode="reverse", max_memory=too_little)
+            assert tracker.live_bytes == 0

@@ -117,18 +117,55 @@ def test_a_result_in_a_tensor_of_the_callers_does_not_count(mode: str) -> None:
     assert relative_error(out, expected_of(case)) <= 1e-6
 
 
-def test_one_direction_that_does_not_fit_is_refused_with_what_is_needed() -> None:
-    case = example("cnn")
-    for mode in MODES:
-        least = plan_of(case, mode=mode, chunk_size=1).predicted_peak_bytes
-        with LiveBytes(CPU) as tracker, pytest.raises(cj.BudgetError, match=mode) as caught:
-            cj.jacobian(case.func, *case.args, mode=mode, max_memory=least // 2)
-        assert tracker.peak_bytes <= least // 2
-        assert caught.value.budget_bytes == least // 2
-        needed = caught.value.needed_bytes
-        assert needed is not None
-        cj.jacobian(case.func, *case.args, mode=mode, max_memory=needed)
-        assert str(needed) in str(caught.value)
+@pytest.mark.parametrize("mode", [*MODES, "auto"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_does_not_fit_is_refused_with_the_least_that_does(name: str, mode: str) -> None:
+    case = example(name)
+    with LiveBytes(CPU) as tracker, pytest.raises(cj.BudgetError, match=r"max_memory of [0-9]+ bytes") as caught:
+        cj.jacobian(case.func, *case.args, argnums=case.argnums, mode=mode, max_memory=1)
+    assert tracker.live_bytes == 0
+    needed = caught.value.needed_bytes
+    assert needed is not None
+    found, report, peak_bytes = tracked(case, mode=mode, max_memory=needed)
+    assert peak_bytes == report.peak_bytes <= needed
+    assert relative_error(found, expected_of(case)) <= 1e-6
+    with LiveBytes(CPU) as tracker, pytest.raises(cj.BudgetError):
+        cj.jacobian(case.func, *case.args, argnums=case.argnums, mode=mode, max_memory=needed - 1)
+    assert tracker.peak_bytes <= needed - 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_auto_keeps_to_tight_budgets_and_plans_what_it_runs(name: str) -> None:
+    case = example(name)
+    least = cj.plan(case.func, *case.args, argnums=case.argnums, chunk_size=1).predicted_peak_bytes
+    for budget in (int(1.1 * least), int(1.5 * least), 4 * least):
+        _, report, peak_bytes = tracked(case, max_memory=budget)
+        assert peak_bytes == report.peak_bytes <= budget
+        planned = plan_of(case, max_memory=budget)
+        assert planned.predicted_peak_bytes == pytest.approx(planned.run(return_report=True)[1].peak_bytes, rel=0.10)
+
+
+@pytest.mark.parametrize("mode", [*MODES, "auto"])
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda x: x,
+        lambda x: x.reshape(-1),
+        lambda x: x[:2] * 2,
+        lambda x: x.expand(3, 40),
+        lambda x: x.repeat(50).view(50, -1)[0].sin(),
+        lambda x: torch.diag(x).sum(0),
+        lambda x: x * x.new_zeros(100, 40)[0],
+    ],
+)
+def test_views_and_what_grows_keep_to_the_least_budget(func: Any, mode: str) -> None:
+    x = torch.linspace(0, 1, 40, dtype=torch.float64)
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, x, mode=mode, max_memory=1)
+    needed = caught.value.needed_bytes
+    assert needed is not None
+    _, _, peak_bytes = tracked(Example("", func, (x,)), mode=mode, max_memory=needed)
+    assert peak_bytes <= needed
 
 
 def test_auto_takes_a_mode_that_fits_over_one_that_does_not() -> None:

@@ -42,6 +42,7 @@ def test_the_guard_against_computing_sees_what_is_computed() -> None:
         cj.jacobian(case.func, *case.args)
 
 
+@pytest.mark.filterwarnings("ignore:func has kept fake tensors")
 @pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference"])
 def test_planning_hands_only_fake_tensors_to_the_function(mode: str) -> None:
     seen = []
@@ -185,3 +186,66 @@ def test_auto_leaves_a_mode_whose_blocks_fail_while_it_is_timed() -> None:
         assert torch.equal(found, 2 * torch.diag(x)[:10])
         assert report.plan.mode == "forward"
         assert any("no backward" in reason for reason in report.plan.reasons)
+
+
+class Caching(torch.nn.Module):
+    """Make a mask at the first call and keep it, as rotary embeddings and causal masks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mask is None:
+            self.mask = torch.tril(torch.ones(4, 4, dtype=x.dtype))
+        return self.mask @ x
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference"])
+def test_planning_leaves_no_fake_tensor_in_a_module_that_caches(mode: str) -> None:
+    for wrap in (lambda module: module, lambda module: lambda x: module(x), lambda module: module.forward):
+        module = Caching()
+        planned = cj.plan(wrap(module), torch.ones(4, dtype=torch.float64), mode=mode)
+        assert module.mask is None
+        assert torch.allclose(planned.run(), torch.ones(4, 4, dtype=torch.float64).tril(), atol=1e-8)
+
+
+def test_a_cache_that_cannot_be_found_is_warned_of_and_never_gives_a_wrong_number() -> None:
+    cache: list[torch.Tensor] = []
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        if not cache:
+            cache.append(torch.ones(4))
+        return cache[0] * x
+
+    with pytest.warns(UserWarning, match="kept fake tensors"):
+        planned = cj.plan(func, torch.ones(4), mode="reverse")
+    with pytest.raises(cj.FunctionError, match="fake"):
+        planned.run()
+    cache.clear()
+    assert torch.equal(planned.run(), torch.eye(4))
+
+
+def test_planning_does_not_take_what_fakes_cannot_do_for_what_a_mode_cannot() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat(5) * (2.0 if x.detach().sum() > 0 else 3.0)
+
+    x = torch.ones(20)
+    assert cj.plan(func, x).mode == cj.jacobian(func, x, return_report=True)[1].plan.mode == "forward"
+
+
+def test_what_no_gradient_flows_through_is_differentiated_by_differences() -> None:
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    found, report = cj.jacobian(lambda x: x.detach() ** 2, x, return_report=True)
+    assert report.plan.mode == "finite-difference"
+    assert report.plan.reasons == ("no gradient flows from the inputs to the outputs",)
+    assert torch.allclose(found, torch.diag(2 * x), atol=1e-8)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_call_within_inference_mode_works(mode: str) -> None:
+    with torch.inference_mode():
+        x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+        found = cj.jacobian(lambda x: x**2, x, mode=mode)
+        assert torch.is_inference_mode_enabled()
+    assert torch.allclose(found, torch.diag(torch.tensor([2.0, 4.0], dtype=torch.float64)), atol=1e-8)

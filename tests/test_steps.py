@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_flatten
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._steps import SCHEMES, Step, Steps, read_step
-from chunkjac._types import Leaf
 
 CENTRAL = SCHEMES["central"]
 X = torch.tensor([0.0, -0.5, 1.0, -3.0, 100.0])
@@ -46,8 +45,8 @@ def read(step: Any, inputs: Any, scheme: str = "central") -> tuple[Step, ...]:
 def test_the_default_step_is_a_root_of_the_lowest_precision(
     dtypes: list[torch.dtype], scheme: str, relative: float
 ) -> None:
-    leaves = [Leaf.of(torch.empty(2, dtype=dtype)) for dtype in dtypes]
-    assert Steps.of((None,), SCHEMES[scheme], leaves).relative == pytest.approx(relative, rel=1e-12)
+    eps = max(torch.finfo(dtype).eps for dtype in dtypes)
+    assert Steps.of((None,), SCHEMES[scheme], eps).relative == pytest.approx(relative, rel=1e-12)
 
 
 def test_the_default_step_grows_with_the_input_from_1_on() -> None:
@@ -59,7 +58,7 @@ def test_the_default_step_grows_with_the_input_from_1_on() -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_default_step_always_moves_the_input(scheme: str, dtype: torch.dtype) -> None:
     x = torch.cat([torch.zeros(1), torch.logspace(-4, 4, 33)]).to(dtype)
-    h = steps_at(x, Steps.of((None,), SCHEMES[scheme], [Leaf.of(x)]).relative)
+    h = steps_at(x, Steps.of((None,), SCHEMES[scheme], torch.finfo(dtype).eps).relative)
     assert h.dtype == dtype
     assert bool((x + h != x).all())
     assert bool((x - h != x).all())

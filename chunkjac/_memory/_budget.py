@@ -7,6 +7,7 @@ from typing import SupportsIndex
 
 import torch
 
+from chunkjac._errors import ArgumentError
 from chunkjac._memory._accelerators import free_accelerator_memory
 from chunkjac._memory._cpu import free_cpu_memory
 from chunkjac._memory._readings import Free
@@ -45,5 +46,11 @@ def find_budget(max_memory: SupportsIndex | str | None, device: torch.device) ->
 
 
 def free_memory(device: torch.device) -> Free:
-    """Return what a device has left to take."""
+    """Return what a device has left to take.
+
+    Raises:
+        ArgumentError: Nothing can be computed on this device, or its memory cannot be read.
+    """
+    if device.type not in ("cpu", "cuda", "xpu", "mps"):
+        raise ArgumentError(f"the inputs are on {device}, where nothing can be computed; move them with x.to().")
     return free_cpu_memory() if device.type == "cpu" else free_accelerator_memory(device)

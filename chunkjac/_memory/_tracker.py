@@ -13,6 +13,10 @@ from torch.utils._pytree import tree_map
 
 from chunkjac._memory._foresight import NO_MEMORY, Given, bytes_to_be_made
 
+# `torch.tensor` makes its memory unseen, and hands it on through this.
+_LIFT_FRESH = torch.ops.aten.lift_fresh.default
+_NOTHING_GIVEN = Given([], 1)
+
 _TO_COPY = torch.ops.aten._to_copy.default
 _META = torch.device("meta")
 
@@ -75,7 +79,7 @@ class LiveBytes(TorchDispatchMode):
             self._stay_below(self._limit_bytes, func, args, kwargs, given)
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
-            self._count(made, given)
+            self._count(made, _NOTHING_GIVEN if func is _LIFT_FRESH else given)
             if self._limit_bytes is not None and self.live_bytes > self._limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
         self.hidden_scratch = self.hidden_scratch or _has_hidden_scratch(func)

@@ -2,11 +2,21 @@
 
 from chunkjac._modes._finite_difference import FiniteDifference
 from chunkjac._modes._forward import Forward
-from chunkjac._modes._mode import Block, Mode, block_leaves, least_direction_bytes, n_directions, seed_leaves
+from chunkjac._modes._mode import (
+    Block,
+    Facts,
+    Mode,
+    block_leaves,
+    least_direction_bytes,
+    n_directions,
+    result_bytes,
+    seed_leaves,
+)
 from chunkjac._modes._reverse import Reverse
 
 __all__ = [
     "Block",
+    "Facts",
     "FiniteDifference",
     "Forward",
     "Mode",
@@ -14,5 +24,6 @@ __all__ = [
     "block_leaves",
     "least_direction_bytes",
     "n_directions",
+    "result_bytes",
     "seed_leaves",
 ]

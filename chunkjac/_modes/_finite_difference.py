@@ -14,8 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._backoff import first_line, is_out_of_memory
 from chunkjac._chunker import PerturbedCopies, segments
-from chunkjac._errors import FunctionError
+from chunkjac._errors import ArgumentError, FunctionError
 from chunkjac._modes._mode import Block
+from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._problem import Problem
 from chunkjac._steps import SCHEMES, Step, Steps
 from chunkjac._types import Outputs
@@ -51,10 +52,13 @@ class FiniteDifference:
         self._batches = False  # whether func is known to batch: later errors are its own
         self.reasons: tuple[str, ...] = ()
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
-        self.outputs = _evaluate_twice(self.problem)
+        with PrecisionSeen() as seen:
+            self.outputs = _evaluate_twice(self.problem)
         self._scheme = SCHEMES[scheme]
         given = step or (None,) * len(problem.inputs)
-        self._steps = Steps.of(given, self._scheme, (*problem.leaves, *self.outputs.leaves))
+        leaves = (*problem.leaves, *self.outputs.leaves)
+        eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
+        self._steps = Steps.of(given, self._scheme, eps)
         self._copies = PerturbedCopies(self.problem.inputs, self._scheme.signs, self._scheme.with_base)
 
     def block(self, chunk: slice) -> Block:
@@ -63,8 +67,9 @@ class FiniteDifference:
             parts = list(segments(chunk, self.problem.leaves))
             bases = [self.problem.inputs[part.leaf].view(-1)[part.elements] for part in parts]
             steps = [self._steps.of_segment(part, base) for part, base in zip(parts, bases)]
-            values = self._evaluate(self._copies.batch(chunk, steps))
             taken = torch.cat([self._taken(base, step) for base, step in zip(bases, steps)])
+            _check_taken(taken)
+            values = self._evaluate(self._copies.batch(chunk, steps))
             k = chunk.stop - chunk.start
             # The second half is the other end of the step, or the base point for all.
             return tuple(_divide(value[:k] - value[k:], taken) for value in values)
@@ -129,6 +134,16 @@ def _evaluate_twice(problem: Problem) -> Outputs:
                 "make it deterministic (model.eval() turns dropout off), or use mode='reverse'."
             )
     return outputs
+
+
+def _check_taken(taken: torch.Tensor) -> None:
+    """Refuse steps that rounding swallows, or that leave the range of the dtype."""
+    if isinstance(taken, FakeTensor) or bool((taken.isfinite() & (taken != 0)).all()):
+        return
+    raise ArgumentError(
+        "step moves some elements of the inputs not at all, or out of the range of their dtype (or they are not "
+        "finite); give another step, or inputs of higher precision."
+    )
 
 
 def _divide(difference: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+import threading
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,10 @@ from chunkjac._chunker import OneHot
 from chunkjac._modes._mode import Block
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
+
+# torch has one forward-AD level for the whole process: in two threads at once it gives wrong
+# numbers, or crashes (torch.func.jacfwd does, torch 2.13).
+_LEVEL = threading.RLock()
 
 
 class Forward:
@@ -41,7 +46,7 @@ class Forward:
 
     def block(self, chunk: slice) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""
-        with torch.no_grad():
+        with _LEVEL, torch.no_grad():
             columns: Block = torch.func.vmap(self._push)(*self._seeds.seeds(chunk))
         return columns
 

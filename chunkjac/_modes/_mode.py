@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -63,3 +64,32 @@ def n_directions(mode: Mode) -> int:
 def least_direction_bytes(mode: Mode) -> int:
     """Return the least that a direction can hold: its seed and its block."""
     return sum(leaf.n_bytes for leaf in (*mode.problem.leaves, *mode.outputs.leaves))
+
+
+def result_bytes(mode: Mode) -> int:
+    """Return the bytes of the whole Jacobian."""
+    return sum(seed.numel * block.n_bytes for seed in seed_leaves(mode) for block in block_leaves(mode))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Hold what a plan says of a mode, without the tensors that the mode holds."""
+
+    name: str
+    rung: str
+    n_inputs: int
+    n_outputs: int
+    n_directions: int
+    result_bytes: int
+
+    @classmethod
+    def of(cls, mode: Mode) -> Facts:
+        """Describe a mode."""
+        return cls(
+            name=mode.name,
+            rung=mode.rung,
+            n_inputs=sum(leaf.numel for leaf in mode.problem.leaves),
+            n_outputs=sum(leaf.numel for leaf in mode.outputs.leaves),
+            n_directions=n_directions(mode),
+            result_bytes=result_bytes(mode),
+        )

@@ -33,6 +33,9 @@ class Reverse:
     is on and the function captured a parameter that requires grad (141 MiB for a Jacobian of
     0.5 MiB, measured; 5 MiB so). torch.func turns grad mode on inside, where it is needed.
 
+    Attributes:
+        flows: Whether any output depends on an input as far as autograd sees.
+
     Memory:
         Keeps what the forward pass saves for the backward pass, and the seeds of a chunk.
     """
@@ -44,7 +47,7 @@ class Reverse:
         self.rung = _PLAIN
         self.reasons: tuple[str, ...] = ()
         self.problem = problem
-        self.outputs, self._vjp = _linearize(problem, torch.no_grad())
+        self.outputs, self._vjp, self.flows = _linearize(problem, torch.no_grad())
         self._seeds = OneHot(self.outputs.leaves)
         self._works = False  # whether a block was made: later errors are the function's own
 
@@ -62,7 +65,7 @@ class Reverse:
         # A kernel may ask for grad mode itself, to save for its backward pass what it leaves out
         # otherwise (oneDNN's LSTM in float32).
         self._vjp = None  # its activations go before others come
-        self.outputs, self._vjp = _linearize(self.problem, torch.enable_grad())
+        self.outputs, self._vjp, _ = _linearize(self.problem, torch.enable_grad())
         rows = self._pull_back(chunk)
         self.rung, self.reasons = _WITH_GRAD, (f"grad mode is on in the forward pass, since without: {why}",)
         return rows
@@ -78,12 +81,13 @@ class Reverse:
         self._seeds.release()
 
 
-def _linearize(problem: Problem, grad_mode: AbstractContextManager[Any]) -> tuple[Outputs, Any]:
-    """Run the forward pass; return what it gave and the map from seeds to rows."""
+def _linearize(problem: Problem, grad_mode: AbstractContextManager[Any]) -> tuple[Outputs, Any, bool]:
+    """Run the forward pass; return what it gave, the map from seeds to rows, and whether a gradient flows."""
     told: dict[str, Any] = {}
 
     def call(*inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]:
         leaves, told["spec"], aux = problem.call(*inputs)
+        told["flows"] = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
         told["leaves"] = outputs_of(leaves, told["spec"], None).leaves
         parts, told["aux_spec"] = tree_flatten(aux)
         told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
@@ -93,4 +97,4 @@ def _linearize(problem: Problem, grad_mode: AbstractContextManager[Any]) -> tupl
         _, vjp, *aux_tensors = torch.func.vjp(call, *problem.inputs, has_aux=True)
     tensors = iter(aux_tensors[0])
     aux = [next(tensors) if part is _TENSOR else part for part in told["aux"]]
-    return Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"])), vjp
+    return Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"])), vjp, told["flows"]

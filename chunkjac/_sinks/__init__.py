@@ -1,5 +1,5 @@
 """The sinks: where blocks go, one a file."""
 
-from chunkjac._sinks._tensor import TensorSink, result_bytes
+from chunkjac._sinks._tensor import TensorSink
 
-__all__ = ["TensorSink", "result_bytes"]
+__all__ = ["TensorSink"]

@@ -7,10 +7,11 @@ from itertools import product
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from chunkjac._chunker import segments
-from chunkjac._errors import ArgumentError, ArgumentTypeError
+from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
 from chunkjac._types import Leaf
 
@@ -35,16 +36,21 @@ class TensorSink:
         self._mode = mode
         self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
         self._targets = _allocated(self._seeds, self._blocks) if out is None else _given(mode, out)
-        self._matrices = [_matrix(target, *pair) for target, pair in zip(self._targets, self._pairs())]
+        self._rows = [_as_rows(target, *pair) for target, pair in zip(self._targets, self._pairs())]
 
     def write(self, chunk: slice, block: Block) -> None:
         """Write a block into its place."""
+        if any(isinstance(values, FakeTensor) for values in block):
+            raise FunctionError(
+                "func returned a fake tensor, which has no values: it keeps tensors for later calls (a cache) and was "
+                "run on fakes before; clear that cache."
+            )
         for part in segments(chunk, self._seeds):
             for number, values in enumerate(block):
                 at = part.leaf * len(self._blocks) + number
-                rows, matrix = values[part.rows], self._matrices[at]
-                if matrix is not None:
-                    matrix[part.elements] = rows.reshape(len(rows), -1)
+                rows, target = values[part.rows], self._rows[at]
+                if target is not None:
+                    target[part.elements] = rows
                 else:
                     self._scatter(at, part.elements, rows)
 
@@ -77,11 +83,6 @@ class TensorSink:
             target[tuple(int(i) for i in index)] = row
 
 
-def result_bytes(mode: Mode) -> int:
-    """Return the bytes of the whole Jacobian."""
-    return sum(seed.numel * block.n_bytes for seed in seed_leaves(mode) for block in block_leaves(mode))
-
-
 def _allocated(seeds: Sequence[Leaf], blocks: Sequence[Leaf]) -> list[torch.Tensor]:
     """Allocate the targets, ``(*seed.shape, *block.shape)``."""
     return [
@@ -98,7 +99,8 @@ def _given(mode: Mode, out: Any) -> list[torch.Tensor]:
     blocks = block_leaves(mode)
     for i, j in product(range(len(outputs)), range(n_inputs)):
         expected = blocks[j if mode.by_rows else i]
-        _check_out(found[i * n_inputs + j], (*outputs[i].shape, *inputs[j].shape), expected, mode.problem.inputs)
+        _check_out(found[i * n_inputs + j], (*outputs[i].shape, *inputs[j].shape), expected)
+    _check_apart(found, [leaf for leaf in tree_flatten(mode.problem.args)[0] if isinstance(leaf, torch.Tensor)])
     if mode.by_rows:
         return found
     return [
@@ -119,7 +121,7 @@ def _in_tree(mode: Mode, out: Any) -> list[torch.Tensor]:
     return found
 
 
-def _check_out(out: torch.Tensor, shape: tuple[int, ...], like: Leaf, inputs: Sequence[torch.Tensor]) -> None:
+def _check_out(out: torch.Tensor, shape: tuple[int, ...], like: Leaf) -> None:
     """Refuse a tensor that cannot take the result as it is."""
     wanted, found = (shape, like.dtype, like.device), (tuple(out.shape), out.dtype, out.device)
     if found != wanted:
@@ -129,10 +131,42 @@ def _check_out(out: torch.Tensor, shape: tuple[int, ...], like: Leaf, inputs: Se
         )
     if out.requires_grad:
         raise ArgumentError("out must not require grad; pass out.detach().")
-    if torch._debug_has_internal_overlap(out) == 1:
+    if _overlaps_itself(out):
         raise ArgumentError("out must not be expanded: several of its elements share memory; pass out.contiguous().")
-    if any(out.untyped_storage()._cdata == x.untyped_storage()._cdata for x in inputs):
-        raise ArgumentError("out must not share memory with an input; pass a tensor of its own.")
+
+
+def _check_apart(outs: Sequence[torch.Tensor], arguments: Sequence[torch.Tensor]) -> None:
+    """Refuse tensors that would be written over, or over arguments of the function."""
+    for i, out in enumerate(outs):
+        if any(_share_memory(out, other) for other in outs[:i]):
+            raise ArgumentError("out must not hold tensors that share memory with one another.")
+        if any(_share_memory(out, argument) for argument in arguments):
+            raise ArgumentError("out must not share memory with an input or another argument; pass one of its own.")
+
+
+def _share_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Tell whether two tensors lie over one another, from the first byte of each to its last."""
+    if a.device != b.device or b.layout != torch.strided or not (a.numel() and b.numel()):
+        return False
+    (a_first, a_last), (b_first, b_last) = _span(a), _span(b)
+    return a_first < b_last and b_first < a_last
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return the address of the first byte, and of the one after the last."""
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
+
+
+def _overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Tell whether elements may share memory: a stride that is shorter than what lies below it."""
+    below = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
+        if size > 1:
+            if stride < below:
+                return True
+            below = stride * size
+    return False
 
 
 def _swap(tensor: torch.Tensor, n_first: int) -> torch.Tensor:
@@ -141,9 +175,9 @@ def _swap(tensor: torch.Tensor, n_first: int) -> torch.Tensor:
     return tensor.permute(dims[n_first:] + dims[:n_first])
 
 
-def _matrix(target: torch.Tensor, seed: Leaf, block: Leaf) -> torch.Tensor | None:
-    """Return a target as a matrix, a row for each direction, if its strides allow it."""
+def _as_rows(target: torch.Tensor, seed: Leaf, block: Leaf) -> torch.Tensor | None:
+    """Return a target as ``(seed.numel, *block.shape)``, if its strides allow that."""
     try:
-        return target.view(seed.numel, block.numel)
+        return target.view(seed.numel, *block.shape)
     except RuntimeError:
         return None

@@ -1,0 +1,55 @@
+"""The modules that a function uses, and their attributes as they were."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.utils._pytree import tree_flatten
+
+
+def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Module]:
+    """Return the modules that a function can be seen to use.
+
+    Itself, what it is bound to, what it is a partial of, what its closure and the globals that
+    it names hold, and its arguments; with all their submodules.
+    """
+    roots: list[Any] = [*tree_flatten(args)[0], *_behind(func)]
+    found = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
+    return list(dict.fromkeys(found))
+
+
+@contextmanager
+def restored_attributes(modules: list[nn.Module]) -> Iterator[None]:
+    """Give modules the attributes back that they had: what is cached meanwhile is forgotten."""
+    before = [_copied(vars(module)) for module in modules]
+    try:
+        yield
+    finally:
+        for module, attributes in zip(modules, before):
+            vars(module).clear()
+            vars(module).update(attributes)
+
+
+def _behind(func: Any) -> Iterator[Any]:
+    """Yield what a callable is made of."""
+    yield func
+    if isinstance(func, functools.partial):
+        yield from _behind(func.func)
+        yield from tree_flatten((func.args, func.keywords))[0]
+    elif inspect.ismethod(func):
+        yield func.__self__
+        yield from _behind(func.__func__)
+    elif inspect.isfunction(func):
+        used = inspect.getclosurevars(func)
+        yield from (*used.nonlocals.values(), *used.globals.values())
+    yield from vars(func).values() if hasattr(func, "__dict__") and not isinstance(func, nn.Module) else ()
+
+
+def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Copy attributes, and the dictionaries of parameters, buffers and caches among them."""
+    return {name: dict(value) if type(value) is dict else value for name, value in attributes.items()}

@@ -76,20 +76,23 @@ class Pacer:
         terms: What the job has to keep to.
         cost: The job's cost, if a plan knows it: then nothing is probed.
         chunk_size: The size of all chunks, if a plan knows it.
+        checked: Whether nothing need be measured.
 
     Attributes:
         cost: What the job costs, as far as is known.
         chunk_size: The size of all chunks after the probes; ``None`` while probing.
     """
 
-    def __init__(self, terms: Terms, cost: Cost | None = None, chunk_size: int | None = None) -> None:
+    def __init__(
+        self, terms: Terms, cost: Cost | None = None, chunk_size: int | None = None, *, checked: bool = False
+    ) -> None:
         self.cost = cost or terms.base
         self.chunk_size = terms.exact_size or chunk_size
         self._terms = terms
         self._probes = [] if self.chunk_size else _choose_probes(terms)
         self._samples: dict[int, int] = {}
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
-        self._checked = False
+        self._checked = checked
 
     @property
     def measures(self) -> bool:

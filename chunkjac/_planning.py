@@ -40,6 +40,7 @@ def plan_job(job: Job) -> Plan:
                 n_chunks=-(-probe.facts.n_directions // probe.chunk_size),
                 peak_bytes=probe.peak_bytes,
                 reasons=probe.reasons,
+                certain=probe.certain,
             )
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
         if job.request.mode != "auto":

@@ -38,6 +38,7 @@ class Probe:
         cost: What the job costs.
         chunk_size: The size that its chunks should have.
         peak_bytes: What it holds with chunks of this size.
+        certain: Whether values cannot change that: fake tensors have run it.
     """
 
     facts: Facts
@@ -45,6 +46,7 @@ class Probe:
     cost: Cost
     chunk_size: int
     peak_bytes: int
+    certain: bool
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
@@ -86,7 +88,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
                 break
             samples[size] = _held_bytes(mode, tracker, size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples[size])
-    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes)
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True)
 
 
 def real_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
@@ -101,7 +103,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
         terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
     cost = terms.fit(samples, scratch=tracker.hidden_scratch)
     size = terms.choose(cost, terms.n_directions)
-    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size))
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size), certain=False)
 
 
 def _measure(mode: Mode, tracker: LiveBytes) -> dict[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ from chunkjac._units import format_bytes
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
 
+_AMPLE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -36,11 +39,13 @@ class Known:
         cost: What the job costs.
         chunk_size: The size of its chunks.
         reasons: Why they are planned so.
+        certain: Whether values cannot change what it holds: fake tensors have run it.
     """
 
     cost: Cost
     chunk_size: int
     reasons: tuple[str, ...]
+    certain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,13 @@ class Result:
 
 
 @torch.inference_mode(False)
-def run_job(job: Job, known: Known | None = None) -> Result:
+def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Result:
     """Compute the Jacobian.
 
     Args:
         job: What was asked for.
         known: What a plan knows of it.
+        watch: Whether live bytes are counted, which takes time; without it, the report has no peak.
 
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
@@ -78,7 +84,7 @@ def run_job(job: Job, known: Known | None = None) -> Result:
     while True:
         attempt = None
         try:
-            attempt = _Attempt(job, excluded)
+            attempt = _Attempt(job, excluded, watch)
             return attempt.finish(known)
         except Exception as error:
             again = attempt is not None and job.request.mode == "auto" and attempt.may_exclude(error)
@@ -97,12 +103,13 @@ def run_job(job: Job, known: Known | None = None) -> Result:
 class _Attempt:
     """Run a job in the mode that is selected, from its prologue on."""
 
-    def __init__(self, job: Job, excluded: Mapping[str, Doubt]) -> None:
+    def __init__(self, job: Job, excluded: Mapping[str, Doubt], watch: bool) -> None:
         self._started_s = time.perf_counter()
         self._job = job
         self._tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes)
+        self._watch = watch
         self._sizes: list[int] = []
-        with self._tracker:
+        with self._watched():
             self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
 
     def may_exclude(self, error: Exception) -> bool:
@@ -116,9 +123,9 @@ class _Attempt:
         terms = job.terms(mode, tracker)
         if terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
-        with tracker:
+        with self._watched():
             sink = TensorSink(mode, job.out)
-        pacer = Pacer(terms, known.cost, known.chunk_size) if known else Pacer(terms)
+        pacer = Pacer(terms, known.cost, known.chunk_size, checked=not self._watch) if known else Pacer(terms)
         with show_progress(job.progress, terms.n_directions) as advance:
             outcome = fill(
                 sink, mode, pacer, tracker, self._sizes, advance=advance, halves_over_budget=job.chunk_size is None
@@ -126,6 +133,10 @@ class _Attempt:
         return Result(
             sink.result(), mode.outputs.aux, self._report(pacer, outcome, known.reasons if known else self._reasons)
         )
+
+    def _watched(self) -> AbstractContextManager[Any]:
+        """Count live bytes, if they are to be counted."""
+        return self._tracker if self._watch else nullcontext()
 
     def _report(self, pacer: Pacer, outcome: Outcome, reasons: tuple[str, ...]) -> Report:
         """Return plan and measurement side by side."""
@@ -138,6 +149,7 @@ class _Attempt:
             n_chunks=len(self._sizes),
             peak_bytes=pacer.cost.peak_bytes(largest),
             reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
+            certain=False,
         )
         return Report(
             plan=plan,
@@ -149,7 +161,15 @@ class _Attempt:
 
 
 def describe(
-    *, job: Job, facts: Facts, cost: Cost, chunk_size: int, n_chunks: int, peak_bytes: int, reasons: tuple[str, ...]
+    *,
+    job: Job,
+    facts: Facts,
+    cost: Cost,
+    chunk_size: int,
+    n_chunks: int,
+    peak_bytes: int,
+    reasons: tuple[str, ...],
+    certain: bool,
 ) -> Plan:
     """Put a plan's numbers together."""
     again = replace(job, request=replace(job.request, mode=facts.name))
@@ -172,7 +192,7 @@ def describe(
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=reasons,
-        _runner=partial(_run_planned, again, Known(cost, chunk_size, reasons)),
+        _runner=partial(_run_planned, again, Known(cost, chunk_size, reasons, certain)),
     )
 
 
@@ -185,5 +205,8 @@ def _run_planned(job: Job, known: Known, args: tuple[Any, ...], options: dict[st
         )
     problem = job.problem.with_args(args) if args else job.problem
     job = replace(job, problem=problem, out=options.get("out", job.out), progress=options.get("progress", job.progress))
-    result = run_job(job, known)
-    return result.deliver(has_aux=problem.has_aux, return_report=options.get("return_report", False))
+    wants_report = options.get("return_report", False)
+    # What holds the same whatever the values, and half of the budget at most, needs no watching.
+    ample = known.certain and _AMPLE * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
+    result = run_job(job, known, watch=wants_report or not ample)
+    return result.deliver(has_aux=problem.has_aux, return_report=wants_report)

@@ -56,6 +56,9 @@ def test_the_plan_predicts_the_peak(name: str, mode: str) -> None:
         _, report = planned.run(return_report=True)
     assert planned.predicted_peak_bytes == pytest.approx(report.peak_bytes, rel=0.10)
     assert report.peak_bytes == tracker.peak_bytes
+    with LiveBytes(CPU) as unwatched:
+        planned.run()  # without a report, an ample budget is not watched
+    assert unwatched.peak_bytes == tracker.peak_bytes
 
 
 @pytest.mark.parametrize("mode", MODES)

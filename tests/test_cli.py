@@ -125,6 +125,9 @@ def test_a_failed_run_leaves_no_file() -> None:
         (["plan", "functions:nothing", "--input", "x.npy"], 2, "does not have"),
         (["plan", "functions:number", "--input", "x.npy"], 2, "callable"),
         (["plan", "functions:broken", "--input", "x.npy"], 1, "ValueError: mine"),
+        (["plan", "..functions:linear", "--input", "x.npy"], 2, "pkg.mod:func"),
+        (["plan", "functions:linear", "--input", "x.npy", "--device", "meta"], 2, "on meta"),
+        (["plan", "functions:linear", "--input", "x.npy", "--max-memory", "²"], 2, "max_memory cannot be read"),
         (["run", "functions:linear", "--input", "x.npy", "--out", "J.csv"], 2, r"\.npy or \.pt"),
         (["run", "functions:linear", "--input", "x.npy", "--out", "none/J.npy"], 2, "folder"),
     ],
@@ -152,7 +155,22 @@ def test_debug_prints_the_traceback(place: str, capsys: pytest.CaptureFixture[st
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["plan"], ["plan", "functions:linear"]])
+def test_the_file_that_a_tree_would_go_to_is_not_overwritten_either() -> None:
+    Path("J.pt").write_text("precious")
+    assert main(["run", "functions:tree", "--input", "x.npy", "--out", "J.npy"]) == 2
+    assert Path("J.pt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["plan"],
+        ["plan", "functions:linear"],
+        ["plan", "functions:linear", "--input", "x.npy", "--device", "bogus"],
+    ],
+)
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -255,3 +256,19 @@ def test_a_backward_pass_that_failed_holds_nothing_afterwards() -> None:
             with pytest.raises(cj.BudgetError):
                 cj.jacobian(case.func, *case.args, mode="reverse", max_memory=too_little)
             assert tracker.live_bytes == 0
+
+
+def test_threads_do_not_disturb_one_another() -> None:
+    """torch has one forward-AD level for the whole process; without a lock this crashes."""
+    case = example("mlp")
+    expected = {mode: cj.jacobian(case.func, *case.args, mode=mode) for mode in MODES}
+    wrong: list[str] = []
+
+    def work(mode: str) -> None:
+        for _ in range(15):
+            if not torch.allclose(cj.jacobian(case.func, *case.args, mode=mode), expected[mode], atol=1e-12):
+                wrong.append(mode)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, [*MODES, *MODES]))  # raises what a thread raised
+    assert not wrong

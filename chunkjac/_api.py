@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -46,7 +48,7 @@ def jacobian(
             without derivatives, ``"auto"`` takes the one with the least work.
         scheme: For finite differences: ``"forward"``, ``"backward"`` or ``"central"``.
         step: For finite differences: ``None`` finds it from dtype, scheme and ``abs(x)``;
-            or a float, or tensors shaped like the inputs.
+            or a float, or tensors shaped like the inputs. An error in other modes.
         max_memory: The most bytes that tensors may take beside those alive at the call:
             an int, ``"4GiB"``, ``"500MB"``, or ``"80%"`` of what is free now.
         chunk_size: Exactly this many directions at a time; ``None`` plans it.
@@ -75,7 +77,19 @@ def jacobian(
         tensor([[2., 0.],
                 [0., 4.]])
     """
-    job = _job(func, args, argnums, has_aux, mode, scheme, step, max_memory, chunk_size, out, progress)
+    job = _job(
+        func,
+        args,
+        argnums=argnums,
+        has_aux=has_aux,
+        mode=mode,
+        scheme=scheme,
+        step=step,
+        max_memory=max_memory,
+        chunk_size=chunk_size,
+        out=out,
+        progress=progress,
+    )
     return run_job(job).deliver(has_aux=has_aux, return_report=return_report)
 
 
@@ -124,7 +138,20 @@ def plan(
         >>> p.run().shape
         torch.Size([100, 100])
     """
-    return plan_job(_job(func, args, argnums, has_aux, mode, scheme, step, max_memory, chunk_size, out, progress))
+    job = _job(
+        func,
+        args,
+        argnums=argnums,
+        has_aux=has_aux,
+        mode=mode,
+        scheme=scheme,
+        step=step,
+        max_memory=max_memory,
+        chunk_size=chunk_size,
+        out=out,
+        progress=progress,
+    )
+    return plan_job(job)
 
 
 def jacrev(
@@ -143,8 +170,17 @@ def jacrev(
         chunk_size: Rows at a time; ``None`` plans it.
 
     Returns:
-        A function of ``func``'s arguments that returns what ``torch.func.jacrev`` would. Its
-        results cannot be differentiated yet.
+        A function of ``func``'s arguments that returns what ``torch.func.jacrev`` would, but
+        without a graph: the result cannot be differentiated yet.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+
+    Shapes:
+        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
+
+    Memory:
+        As :func:`jacobian`, within the budget of the settings.
 
     Example:
         >>> import torch, chunkjac as cj
@@ -171,8 +207,17 @@ def jacfwd(
         chunk_size: Columns at a time; ``None`` plans it. ``torch.func.jacfwd`` has no chunks.
 
     Returns:
-        A function of ``func``'s arguments that returns what ``torch.func.jacfwd`` would. Its
-        results cannot be differentiated yet.
+        A function of ``func``'s arguments that returns what ``torch.func.jacfwd`` would, but
+        without a graph: the result cannot be differentiated yet.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+
+    Shapes:
+        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
+
+    Memory:
+        As :func:`jacobian`, within the budget of the settings.
 
     Example:
         >>> import torch, chunkjac as cj
@@ -206,6 +251,19 @@ def jacfd(
     Returns:
         A function of ``func``'s arguments that returns the Jacobian in torch.func's tree.
 
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+        FunctionError: ``func`` gives different answers for the same input.
+
+    Shapes:
+        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
+
+    Memory:
+        As :func:`jacobian`, within the budget of the settings.
+
+    Source:
+        The method of the paper JacrevFinite, in chunks.
+
     Example:
         >>> import torch, chunkjac as cj
         >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64)
@@ -228,6 +286,10 @@ def _like_torch(func: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     if not callable(func):
         raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
 
+    _read_chunk_size(options["chunk_size"])
+    _check_name("scheme", options.get("scheme", "central"), SCHEMES)
+
+    @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def jacobian_of(*args: Any) -> Any:
         return jacobian(func, *args, **options)
 
@@ -237,6 +299,7 @@ def _like_torch(func: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 def _job(
     func: Callable[..., Any],
     args: tuple[Any, ...],
+    *,
     argnums: int | tuple[int, ...],
     has_aux: bool,
     mode: str,
@@ -250,17 +313,18 @@ def _job(
     """Check what a call asks for."""
     _check_name("mode", mode, MODES)
     _check_name("scheme", scheme, SCHEMES)
-    _check_chunk_size(chunk_size)
+    if step is not None and mode in ("reverse", "forward"):
+        raise ArgumentError(f"step is for finite differences, found mode={mode!r}; leave one of the two out.")
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
     problem = Problem.of(func, args, argnums, has_aux)
-    steps = read_step(step, SCHEMES[scheme], problem.inputs, problem.spec)
     config = get_config()
+    place = "max_memory" if max_memory is not None else "the setting max_memory"
     return Job(
         problem=problem,
-        request=Request(mode, scheme, steps),
-        budget=find_budget(config.max_memory if max_memory is None else max_memory, problem.device),
-        chunk_size=chunk_size,
+        request=Request(mode, scheme, read_step(step, problem.inputs, problem.spec)),
+        budget=find_budget(config.max_memory if max_memory is None else max_memory, problem.device, place),
+        chunk_size=_read_chunk_size(chunk_size),
         out=out,
         progress=config.progress if progress is None else progress,
     )
@@ -275,11 +339,12 @@ def _check_name(argument: str, value: Any, known: Iterable[str] | Mapping[str, A
         raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, names))}, found {value!r}{hint}")
 
 
-def _check_chunk_size(chunk_size: Any) -> None:
+def _read_chunk_size(chunk_size: Any) -> int | None:
     """Refuse what is no count."""
     if chunk_size is None:
-        return
-    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
+        return None
+    if isinstance(chunk_size, bool) or not hasattr(chunk_size, "__index__"):
         raise ArgumentTypeError(f"chunk_size must be None or an int, found {chunk_size!r}.")
-    if chunk_size < 1:
+    if operator.index(chunk_size) < 1:
         raise ArgumentError(f"chunk_size must be at least 1, found {chunk_size}; None plans it.")
+    return operator.index(chunk_size)

@@ -172,11 +172,14 @@ def _devices(_: argparse.Namespace) -> None:
     for device in _available():
         free = free_memory(device)
         print(device)
-        rows = [(format_bytes(reading.n_bytes), "can be taken", reading.source) for reading in free.readings]
+        rows = [
+            (format_bytes(reading.n_bytes), f"free of {format_bytes(reading.limit_bytes or 0)}", reading.source)
+            for reading in free.readings
+        ]
         reserve = f" less {format_bytes(free.reserve_bytes)}" if free.reserve_bytes else ""
         rows.append((format_bytes(free.default_bytes), "default budget", f"{free.fraction:.0%} of the least{reserve}"))
         for amount, what, source in rows:
-            print(f"  {amount:>10}  {what:<14}  {source}")
+            print(f"  {amount:>10}  {what:<18}  {source}")
 
 
 def _available() -> list[torch.device]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Protocol
 
 from chunkjac._backoff import is_out_of_memory, reclaim
@@ -22,19 +21,6 @@ class Sink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Hold what happened in the loop.
-
-    Attributes:
-        n_retries: How often memory ran out and a smaller chunk was tried.
-        peak_bytes: The most that was alive while chunks were measured.
-    """
-
-    n_retries: int
-    peak_bytes: int
-
-
 def fill(
     sink: Sink,
     mode: Mode,
@@ -44,7 +30,7 @@ def fill(
     *,
     advance: Callable[[int], object],
     halves_over_budget: bool = True,
-) -> Outcome:
+) -> int:
     """Write the Jacobian block by block; no second copy of it ever exists.
 
     A chunk that runs out of memory is tried again at half its size, from where it began:
@@ -59,12 +45,14 @@ def fill(
         advance: Is told how many directions each chunk finished.
         halves_over_budget: Whether the tracker's limit is treated like running out of memory.
 
+    Returns:
+        How often memory ran out and a smaller chunk was tried.
+
     Raises:
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
     total, done = n_directions(mode), 0
-    n_retries, peak_bytes = 0, tracker.peak_bytes
-    level_bytes = tracker.live_bytes
+    n_retries, level_bytes = 0, tracker.live_bytes
     while done < total:
         chunk, measured = pacer.next_chunk(done), pacer.measures
         tracker.restart_peak()
@@ -79,7 +67,6 @@ def fill(
                 raise
         else:
             retry = False
-        peak_bytes = max(peak_bytes, tracker.peak_bytes)
         if retry:
             n_retries += 1
             mode.release()
@@ -90,7 +77,7 @@ def fill(
         done = chunk.stop
         sizes.append(chunk.stop - chunk.start)
         advance(sizes[-1])
-    return Outcome(n_retries, peak_bytes)
+    return n_retries
 
 
 def _may_retry(error: BaseException, halves_over_budget: bool) -> bool:

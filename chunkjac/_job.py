@@ -42,6 +42,11 @@ class Job:
     out: Any = None
     progress: ProgressOption = None
 
+    @property
+    def walled(self) -> bool:
+        """Tell whether the budget is enforced: a chunk size of the user's may exceed the default one."""
+        return self.budget.explicit or self.chunk_size is None
+
     def terms(self, mode: Mode, tracker: LiveBytes) -> Terms:
         """Return what the chunk sizes have to keep to, when the mode's prologue has run.
 

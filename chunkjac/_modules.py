@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CellType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -31,23 +32,41 @@ def restored_attributes(modules: list[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for module, attributes in zip(modules, before):
-            vars(module).clear()
+            for name in vars(module).keys() - attributes.keys():
+                del vars(module)[name]
             vars(module).update(attributes)
 
 
 def _behind(func: Any) -> Iterator[Any]:
     """Yield what a callable is made of."""
-    yield func
     if isinstance(func, functools.partial):
         yield from _behind(func.func)
         yield from tree_flatten((func.args, func.keywords))[0]
     elif inspect.ismethod(func):
-        yield func.__self__
+        yield from _held(func.__self__)
         yield from _behind(func.__func__)
     elif inspect.isfunction(func):
-        used = inspect.getclosurevars(func)
-        yield from (*used.nonlocals.values(), *used.globals.values())
-    yield from vars(func).values() if hasattr(func, "__dict__") and not isinstance(func, nn.Module) else ()
+        names = [name for name in func.__code__.co_names if name in func.__globals__]
+        cells = [cell for cell in func.__closure__ or () if _is_filled(cell)]
+        for value in (*(func.__globals__[name] for name in names), *(cell.cell_contents for cell in cells)):
+            yield from _held(value)
+    yield from _held(func)
+
+
+def _held(value: Any) -> Iterator[Any]:
+    """Yield an object, and the attributes of one that is neither a module nor a class."""
+    yield value
+    if hasattr(value, "__dict__") and not isinstance(value, (nn.Module, ModuleType, type)):
+        yield from vars(value).values()
+
+
+def _is_filled(cell: CellType) -> bool:
+    """Tell whether a closure's variable has a value yet."""
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
 
 
 def _copied(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from chunkjac._planner import Cost, choose_chunk, even_chunk, fit_chunks
+from chunkjac._planner import TIGHT_PROBES, Cost, choose_chunk, even_chunk, fit_chunks
 
-_TIGHT_PROBES = (2, 2, 8)
 _AMPLE_PROBES = (8, 32)
 
 # A first guess, before anything is measured: no function in the tests holds more per
@@ -163,4 +162,4 @@ def _choose_probes(terms: Terms) -> list[int]:
     ample = 4 * guess_bytes * _AMPLE_PROBES[-1] <= terms.room_bytes
     if ample and terms.n_directions <= _AMPLE_PROBES[-1]:
         return [terms.n_directions]
-    return [*(_AMPLE_PROBES if ample else _TIGHT_PROBES)]
+    return [*(_AMPLE_PROBES if ample else TIGHT_PROBES)]

@@ -31,7 +31,7 @@ def plan_job(job: Job) -> Plan:
         except OverBudget as error:
             failure = str(error)
             break
-        if probe.peak_bytes <= job.budget.n_bytes:
+        if probe.peak_bytes <= job.budget.n_bytes or not job.walled:
             return describe(
                 job=job,
                 facts=probe.facts,
@@ -43,7 +43,7 @@ def plan_job(job: Job) -> Plan:
                 certain=probe.certain,
             )
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
-        if job.request.mode != "auto":
+        if job.request.mode != "auto" or probe.facts.name == "finite-difference":
             break
         excluded[probe.facts.name] = doubt_about(probe.facts.name, OverBudget(failure))
     raise over_budget(job, failure)

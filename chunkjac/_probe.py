@@ -11,7 +11,6 @@ import gc
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -19,13 +18,9 @@ from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, n_directions
 from chunkjac._modules import modules_of, restored_attributes
-from chunkjac._planner import Cost
-from chunkjac._select import Doubt, select_mode
-
-# The measure of the first is overwritten by that of the second: lazy first-call work.
-_SIZES = (2, 2, 8)
-
-_NOTHING: Mapping[str, Doubt] = MappingProxyType({})
+from chunkjac._planner import TIGHT_PROBES, Cost
+from chunkjac._select import NOTHING, Doubt, select_mode
+from chunkjac._sinks import check_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,7 @@ class Probe:
     certain: bool
 
 
-def dry_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
+def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     """Probe on fake tensors, at last with a chunk of the very size that is chosen.
 
     Modules get their attributes back, so that what they cache is never a fake. A function that
@@ -80,6 +75,8 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
         del mode
         tracker.restart_peak()
         mode, _ = select_mode(problem, replace(request, mode=name))
+        if job.out is not None:
+            check_out(mode, job.out)
         terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
         while True:
             cost = terms.fit(samples, scratch=tracker.hidden_scratch)
@@ -91,7 +88,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True)
 
 
-def real_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
+def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     """Probe with small real chunks.
 
     Raises:
@@ -109,7 +106,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = _NOTHING) -> Probe:
 def _measure(mode: Mode, tracker: LiveBytes) -> dict[int, int]:
     """Return what chunks of a few sizes hold; where the larger do not fit, of the smaller."""
     samples: dict[int, int] = {}
-    for size in (min(size, n_directions(mode)) for size in _SIZES):
+    for size in (min(size, n_directions(mode)) for size in TIGHT_PROBES):
         try:
             samples[size] = _held_bytes(mode, tracker, size)
         except OverBudget:

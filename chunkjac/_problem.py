@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -78,18 +78,14 @@ class Problem:
         """
         if len(args) != len(self.args):
             raise ArgumentError(f"run must be given {len(self.args)} arguments as the plan was, found {len(args)}.")
-        other = Problem.of(self.func, args, self.argnums, self.has_aux)
         differences = [
-            f"input {i}: planned {tuple(was.shape)} {was.dtype} on {was.device}, "
-            f"found {tuple(now.shape)} {now.dtype} on {now.device}"
-            for i, (was, now) in enumerate(zip(self.leaves, other.leaves))
-            if was != now
+            f"argument {i}: planned {was}, found {now}"
+            for i, pair in enumerate(zip(self.args, args))
+            for was, now in _differences(*pair)
         ]
-        if self.spec != other.spec:
-            differences.insert(0, f"structure: planned {self.spec}, found {other.spec}")
         if differences:
-            raise ArgumentError("run needs inputs like those that were planned for. " + "; ".join(differences) + ".")
-        return other
+            raise ArgumentError("run needs arguments like those planned for. " + "; ".join(differences) + ".")
+        return Problem.of(self.func, args, self.argnums, self.has_aux)
 
     def with_inputs(self, inputs: Sequence[torch.Tensor]) -> Problem:
         """Return the same problem with other tensors as inputs (fakes, for instance)."""
@@ -161,6 +157,24 @@ def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
     """
     _check_outputs(leaves)
     return Outputs(tuple(Leaf.of(leaf) for leaf in leaves), spec, aux)
+
+
+def _differences(was: Any, now: Any) -> Iterator[tuple[str, str]]:
+    """Yield what differs between an argument and another that stands for it."""
+    (leaves, spec), (other_leaves, other_spec) = tree_flatten(was), tree_flatten(now)
+    if spec != other_spec:
+        yield f"structure {spec}", f"structure {other_spec}"
+        return
+    for leaf, other in zip(leaves, other_leaves):
+        if _looks(leaf) != _looks(other):
+            yield _looks(leaf), _looks(other)
+
+
+def _looks(value: Any) -> str:
+    """Return what a plan depends on: of a tensor its shape, dtype and device, of others their type."""
+    if isinstance(value, torch.Tensor):
+        return f"{tuple(value.shape)} {value.dtype} on {value.device}"
+    return type(value).__name__
 
 
 def check_unchanged(inputs: Sequence[torch.Tensor], versions: Sequence[int]) -> None:

@@ -17,8 +17,10 @@ def over_budget(job: Job, failure: str) -> BudgetError:
         job: What does not fit.
         failure: What is known where no dry run can tell.
     """
-    names = ("reverse", "forward") if job.request.mode == "auto" else (job.request.mode,)
-    probes = [probe for probe in (_least(job, name) for name in names) if probe is not None]
+    first = _least(job, job.request.mode)
+    derivatives = job.request.mode == "auto" and (first is None or first.facts.name != "finite-difference")
+    found = [_least(job, name) for name in ("reverse", "forward")] if derivatives else [first]
+    probes = [probe for probe in found if probe is not None]
     needed_bytes = min((probe.peak_bytes for probe in probes), default=None)
     advice = [
         "max_memory" if needed_bytes is None else f"max_memory of {needed_bytes} bytes or more",

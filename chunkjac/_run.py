@@ -13,7 +13,7 @@ import torch
 
 from chunkjac._backoff import reclaim
 from chunkjac._errors import ArgumentTypeError, ChunkjacError
-from chunkjac._executor import Outcome, fill
+from chunkjac._executor import fill
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts
@@ -28,8 +28,6 @@ from chunkjac._units import format_bytes
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
 
-_AMPLE = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -39,12 +37,14 @@ class Known:
         cost: What the job costs.
         chunk_size: The size of its chunks.
         reasons: Why they are planned so.
+        jacobian_bytes: The Jacobian itself, also where it does not count.
         certain: Whether values cannot change what it holds: fake tensors have run it.
     """
 
     cost: Cost
     chunk_size: int
     reasons: tuple[str, ...]
+    jacobian_bytes: int
     certain: bool
 
 
@@ -80,12 +80,14 @@ def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Resu
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
+    started_s = time.perf_counter()
+    tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes if job.walled else None)
     excluded: dict[str, Doubt] = {}
     while True:
         attempt = None
         try:
-            attempt = _Attempt(job, excluded, watch)
-            return attempt.finish(known)
+            attempt = _Attempt(job, excluded, tracker, watch)
+            return attempt.finish(known, started_s)
         except Exception as error:
             again = attempt is not None and job.request.mode == "auto" and attempt.may_exclude(error)
             if attempt is not None and again:
@@ -103,12 +105,12 @@ def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Resu
 class _Attempt:
     """Run a job in the mode that is selected, from its prologue on."""
 
-    def __init__(self, job: Job, excluded: Mapping[str, Doubt], watch: bool) -> None:
-        self._started_s = time.perf_counter()
+    def __init__(self, job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, watch: bool) -> None:
         self._job = job
-        self._tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes)
+        self._tracker = tracker
         self._watch = watch
         self._sizes: list[int] = []
+        tracker.restart_peak()
         with self._watched():
             self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
 
@@ -117,28 +119,28 @@ class _Attempt:
         known = isinstance(error, ChunkjacError)
         return not self._sizes and not known and self.mode.name != "finite-difference"
 
-    def finish(self, known: Known | None) -> Result:
+    def finish(self, known: Known | None, started_s: float) -> Result:
         """Allocate the result and fill it."""
         job, mode, tracker = self._job, self.mode, self._tracker
         terms = job.terms(mode, tracker)
-        if terms.base.level_bytes > job.budget.n_bytes:
+        if job.walled and terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with self._watched():
             sink = TensorSink(mode, job.out)
         pacer = Pacer(terms, known.cost, known.chunk_size, checked=not self._watch) if known else Pacer(terms)
         with show_progress(job.progress, terms.n_directions) as advance:
-            outcome = fill(
+            n_retries = fill(
                 sink, mode, pacer, tracker, self._sizes, advance=advance, halves_over_budget=job.chunk_size is None
             )
-        return Result(
-            sink.result(), mode.outputs.aux, self._report(pacer, outcome, known.reasons if known else self._reasons)
-        )
+        elapsed_s = time.perf_counter() - started_s
+        report = self._report(pacer, n_retries, elapsed_s, known.reasons if known else self._reasons)
+        return Result(sink.result(), mode.outputs.aux, report)
 
     def _watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""
         return self._tracker if self._watch else nullcontext()
 
-    def _report(self, pacer: Pacer, outcome: Outcome, reasons: tuple[str, ...]) -> Report:
+    def _report(self, pacer: Pacer, n_retries: int, elapsed_s: float, reasons: tuple[str, ...]) -> Report:
         """Return plan and measurement side by side."""
         largest = max(self._sizes)  # a probe, where those were larger than what is left
         plan = describe(
@@ -153,10 +155,10 @@ class _Attempt:
         )
         return Report(
             plan=plan,
-            peak_bytes=outcome.peak_bytes,
-            elapsed_s=time.perf_counter() - self._started_s,
+            peak_bytes=self._tracker.highest_bytes,
+            elapsed_s=elapsed_s,
             chunk_sizes=tuple(self._sizes),
-            n_retries=outcome.n_retries,
+            n_retries=n_retries,
         )
 
 
@@ -192,7 +194,7 @@ def describe(
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=reasons,
-        _runner=partial(_run_planned, again, Known(cost, chunk_size, reasons, certain)),
+        _runner=partial(_run_planned, again, Known(cost, chunk_size, reasons, facts.result_bytes, certain)),
     )
 
 
@@ -206,7 +208,10 @@ def _run_planned(job: Job, known: Known, args: tuple[Any, ...], options: dict[st
     problem = job.problem.with_args(args) if args else job.problem
     job = replace(job, problem=problem, out=options.get("out", job.out), progress=options.get("progress", job.progress))
     wants_report = options.get("return_report", False)
-    # What holds the same whatever the values, and half of the budget at most, needs no watching.
-    ample = known.certain and _AMPLE * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
-    result = run_job(job, known, watch=wants_report or not ample)
+    result_bytes = known.jacobian_bytes if job.out is None else 0
+    known = replace(known, cost=replace(known.cost, result_bytes=result_bytes))
+    # What holds the same whatever the values, and half of the device's default at most, needs no
+    # watching. A limit that somebody set is watched: captured state may have changed.
+    ample = known.certain and 2 * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
+    result = run_job(job, known, watch=wants_report or job.budget.explicit or not ample)
     return result.deliver(has_aux=problem.has_aux, return_report=wants_report)

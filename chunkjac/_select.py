@@ -66,10 +66,10 @@ class Request:
 
 
 Selection = tuple[Mode, tuple[str, ...]]
-_NOTHING: Mapping[str, Doubt] = MappingProxyType({})
+NOTHING: Mapping[str, Doubt] = MappingProxyType({})
 
 
-def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt] = _NOTHING) -> Selection:
+def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt] = NOTHING) -> Selection:
     """Return the mode to use, with its prologue run, and why.
 
     Args:

@@ -70,22 +70,13 @@ class Steps:
         return torch.full_like(x, given)
 
 
-def read_step(step: Any, scheme: Scheme, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tuple[Step, ...]:
-    """Check the user's step; return it for each leaf.
+def read_step(step: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tuple[Step, ...]:
+    """Return the user's step for each leaf, checked as far as that takes no arithmetic.
 
     Raises:
-        ArgumentTypeError: ``step`` is neither a float nor tensors like the inputs.
-        ArgumentError: ``step`` is not positive, or too small to move an element.
+        ArgumentTypeError: ``step`` is neither a float nor tensors.
+        ArgumentError: ``step`` is not positive, or its tensors are unlike the inputs.
     """
-    given = _leaf_steps(step, inputs, spec)
-    for x, h in zip(inputs, given):
-        if h is not None:
-            _check_moves(x, h, scheme)
-    return given
-
-
-def _leaf_steps(step: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tuple[Step, ...]:
-    """Return the user's step for each leaf."""
     if step is None:
         return (None,) * len(inputs)
     if isinstance(step, (int, float)) and not isinstance(step, bool):
@@ -103,18 +94,25 @@ def _leaf_steps(step: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tu
                 f"step must be like the input, {tuple(x.shape)} {x.dtype} on {x.device}, "
                 f"found {tuple(h.shape)} {h.dtype} on {h.device}."
             )
-        if not bool(((h > 0) & h.isfinite()).all()):
-            raise ArgumentError("step must be positive and finite in every element.")
     return tuple(leaves)
 
 
-def _check_moves(x: torch.Tensor, h: torch.Tensor | float, scheme: Scheme) -> None:
-    """Refuse a step that rounding swallows: the difference would be 0/0."""
-    for sign in scheme.signs:
-        stuck = x + sign * h == x
-        if bool(stuck.any()):
-            at = tuple(int(i) for i in stuck.nonzero()[0])
-            raise ArgumentError(
-                f"step is too small to move x at index {at} (x is {float(x[at]):.6g}, {x.dtype}); "
-                "give a larger step, or leave it at None."
-            )
+def check_steps(given: Sequence[Step], scheme: Scheme, inputs: Sequence[torch.Tensor]) -> None:
+    """Refuse steps that are not positive, and those that rounding swallows: they give 0/0.
+
+    Raises:
+        ArgumentError: The message names an element.
+    """
+    for x, h in zip(inputs, given):
+        if h is None:
+            continue
+        if isinstance(h, torch.Tensor) and not bool(((h > 0) & h.isfinite()).all()):
+            raise ArgumentError("step must be positive and finite in every element.")
+        for sign in scheme.signs:
+            stuck = x + sign * h == x
+            if bool(stuck.any()):
+                at = tuple(int(i) for i in stuck.nonzero()[0])
+                raise ArgumentError(
+                    f"step is too small to move x at index {at} (x is {float(x[at]):.6g}, {x.dtype}); "
+                    "give a larger step, or leave it at None."
+                )

@@ -44,6 +44,10 @@ BAD = {
     "chunk_size 0": (lambda: cj.jacobian(double, X, chunk_size=0), ValueError, "chunk_size must be at least 1"),
     "chunk_size -1": (lambda: cj.jacobian(double, X, chunk_size=-1), ValueError, "chunk_size must be at least 1"),
     "chunk_size 1.5": (lambda: cj.jacobian(double, X, chunk_size=1.5), TypeError, "chunk_size must be None or an int"),
+    "chunk_size of a spelling": (lambda: cj.jacrev(double, chunk_size=0), ValueError, "chunk_size must be at least 1"),
+    "scheme of a spelling": (lambda: cj.jacfd(double, scheme="centre"), ValueError, "scheme.*did you mean 'central'"),
+    "out is sparse": (lambda: cj.jacobian(double, X, out=torch.eye(3).to_sparse()), ValueError, "dense"),
+    "out for a plan": (lambda: cj.plan(double, X, out=torch.empty(7)), ValueError, r"out must be \(3, 3\)"),
     "chunk_size True": (
         lambda: cj.jacobian(double, X, chunk_size=True),
         TypeError,
@@ -56,6 +60,7 @@ BAD = {
     "max_memory bits": (lambda: cj.jacobian(double, X, max_memory="4 Gb"), ValueError, "max_memory.*ambiguous.*GiB"),
     "max_memory 150 %": (lambda: cj.jacobian(double, X, max_memory="150 %"), ValueError, "max_memory.*100%"),
     "max_memory too small": (lambda: cj.jacobian(double, X, max_memory=40), MemoryError, "max_memory of [0-9]+ bytes"),
+    "step in reverse": (lambda: cj.jacobian(double, X, mode="reverse", step=0.1), ValueError, "finite differences"),
     "step 0": (lambda: cj.jacfd(double, step=0.0)(X), ValueError, "step must be positive"),
     "step too small": (lambda: cj.jacfd(double, step=1e-30)(X), ValueError, r"step is too small.*index \(0,\)"),
     "step of wrong shape": (lambda: cj.jacfd(double, step=torch.ones(2))(X), ValueError, "step must be like"),
@@ -106,7 +111,7 @@ def test_bad_arguments_are_found_before_the_function_is_called(name: str) -> Non
         "chunk_size 0": {"chunk_size": 0},
         "unknown mode": {"mode": "x"},
         "argnums out of range": {"argnums": 3},
-        "step 0": {"step": 0},
+        "step 0": {"step": 0, "mode": "finite-difference"},
     }
     with pytest.raises(cj.ChunkjacError):
         cj.jacobian(never, X, **options[name])
@@ -125,6 +130,17 @@ def test_a_function_that_changes_its_input_is_refused_and_the_input_survives(mod
 
 
 @pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference", "auto"])
+def test_a_function_that_changes_its_input_behind_autograds_back_is_refused(mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x.add_(1)
+        return x * x
+
+    with pytest.raises(cj.FunctionError, match="in place"):
+        cj.jacobian(func, X.clone(), mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference", "auto"])
 def test_a_function_that_changes_a_copy_of_its_input_works(mode: str) -> None:
     def func(x: torch.Tensor) -> torch.Tensor:
         y = x.clone()
@@ -137,7 +153,7 @@ def test_a_function_that_changes_a_copy_of_its_input_works(mode: str) -> None:
 
 def test_a_step_that_moves_nothing_at_another_point_is_refused_there() -> None:
     planned = cj.plan(double, X, mode="finite-difference", step=1e-3)
-    with pytest.raises(cj.ArgumentError, match="step moves some elements"):
+    with pytest.raises(cj.ArgumentError, match="step is too small to move x"):
         planned.run(torch.full((3,), 1e6))
 
 

@@ -30,7 +30,7 @@ V1_MOUNTS = """\
 @pytest.fixture(autouse=True)
 def large_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have so much memory that it never binds."""
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=AVAILABLE))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=AVAILABLE, total=2 * AVAILABLE))
 
 
 def write(root: Path, **files: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import chunkjac
 
-# Top to bottom, as in DESIGN.md; a package counts as one.
+# Top to bottom; a package counts as one.
 ROWS = (
     ("__main__",),
     ("_cli",),

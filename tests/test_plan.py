@@ -141,7 +141,7 @@ def test_finite_differences_are_taken_only_where_autograd_cannot() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((torch.zeros(4),), r"input 0: planned \(3,\)"),
+        ((torch.zeros(4),), r"argument 0: planned \(3,\)"),
         ((torch.zeros(3, dtype=torch.float64),), "torch.float64"),
         ((torch.zeros(3), torch.zeros(3)), "1 arguments"),
         (([torch.zeros(3)],), "structure"),
@@ -249,3 +249,66 @@ def test_a_call_within_inference_mode_works(mode: str) -> None:
         found = cj.jacobian(lambda x: x**2, x, mode=mode)
         assert torch.is_inference_mode_enabled()
     assert torch.allclose(found, torch.diag(torch.tensor([2.0, 4.0], dtype=torch.float64)), atol=1e-8)
+
+
+def test_a_plan_refuses_other_arguments_of_other_shapes_too() -> None:
+    """What is not differentiated costs memory as well."""
+    planned = cj.plan(lambda x, w: w @ x, torch.ones(3), torch.ones(2, 3))
+    with pytest.raises(cj.ArgumentError, match=r"argument 1: planned \(2, 3\).*found \(2000, 3\)"):
+        planned.run(torch.ones(3), torch.ones(2000, 3))
+
+
+def test_a_plan_with_a_step_computes_nothing() -> None:
+    x, step = torch.zeros(5), torch.full((5,), 0.1)
+    with NoArithmetic():
+        cj.plan(torch.sin, x, mode="finite-difference", step=step)
+
+
+def test_a_plan_that_nothing_fits_is_refused_and_says_what_would_do() -> None:
+    """Finite differences are the last resort: after them there is nothing to try."""
+    x = torch.zeros(50, dtype=torch.float64)
+    for call in (cj.plan, cj.jacobian):
+        with pytest.raises(cj.BudgetError) as caught:
+            call(lambda x: x.detach() ** 2, x, max_memory=20)
+        assert caught.value.needed_bytes is not None
+        call(lambda x: x.detach() ** 2, x, max_memory=caught.value.needed_bytes)
+
+
+def test_a_plan_counts_the_result_where_it_is_run() -> None:
+    x, out = torch.zeros(50), torch.empty(50, 50)
+    without = cj.plan(torch.sin, x, mode="reverse").run(out=out, return_report=True)[1]
+    assert without.peak_bytes == without.plan.predicted_peak_bytes
+    within = cj.plan(torch.sin, x, mode="reverse", out=out).run(out=None, return_report=True)[1]
+    assert within.peak_bytes == within.plan.predicted_peak_bytes == without.peak_bytes + out.nbytes
+
+
+def test_where_a_budget_came_from_is_told() -> None:
+    with cj.config_context(max_memory="1MiB"):
+        assert cj.plan(torch.sin, torch.zeros(3)).budget_source == "the setting max_memory='1MiB'"
+        assert cj.plan(torch.sin, torch.zeros(3), max_memory="2MiB").budget_source == "max_memory='2MiB'"
+    assert "50% of" in cj.plan(torch.sin, torch.zeros(3)).budget_source
+    assert "available" in cj.plan(torch.sin, torch.zeros(3), max_memory="10%").budget_source
+
+
+def test_modules_are_found_behind_methods_closures_and_partials() -> None:
+    from functools import partial
+
+    from chunkjac._modules import modules_of
+
+    class Holder:
+        def __init__(self) -> None:
+            self.net = Caching()
+
+        def apply(self, scale: float, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x) * scale
+
+    holder = Holder()
+    for func in (holder.apply, partial(holder.apply, 2.0), holder.net.forward, lambda x: holder.net(x)):
+        assert modules_of(func, ()) == [holder.net]
+
+    def unfilled(x: torch.Tensor) -> torch.Tensor:
+        return later(x)
+
+    assert modules_of(unfilled, ()) == []
+    later = Caching()
+    assert modules_of(unfilled, ()) == [later]

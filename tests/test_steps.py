@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_flatten
 
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._steps import SCHEMES, Step, Steps, read_step
+from chunkjac._steps import SCHEMES, Step, Steps, check_steps, read_step
 
 CENTRAL = SCHEMES["central"]
 X = torch.tensor([0.0, -0.5, 1.0, -3.0, 100.0])
@@ -24,7 +24,9 @@ def steps_at(x: torch.Tensor, relative: float) -> torch.Tensor:
 def read(step: Any, inputs: Any, scheme: str = "central") -> tuple[Step, ...]:
     """Check a step for a tree of inputs."""
     leaves, spec = tree_flatten(inputs)
-    return read_step(step, SCHEMES[scheme], leaves, spec)
+    given = read_step(step, leaves, spec)
+    check_steps(given, SCHEMES[scheme], leaves)
+    return given
 
 
 # 2^-52 has no whole third of a power, so roots are taken; the others are by hand.

@@ -29,17 +29,19 @@ def _free_caching(device: torch.device, backend: Any) -> Free:
     reserved_bytes = statistics.get("reserved_bytes.all.current", 0)
     unused_bytes = reserved_bytes - statistics.get("active_bytes.all.current", 0)
     name = f"torch.{device.type}"
-    readings = [Reading(free_bytes + unused_bytes, f"{name}.mem_get_info + unused cache")]
+    readings = [Reading(free_bytes + unused_bytes, f"{name}.mem_get_info + unused cache", total_bytes)]
     fraction_of = getattr(backend, "get_per_process_memory_fraction", None)
     if fraction_of is not None:
-        allowed_bytes = max(0, int(fraction_of(device) * total_bytes) - reserved_bytes)
-        readings.append(Reading(allowed_bytes + unused_bytes, f"{name}.get_per_process_memory_fraction"))
+        limit_bytes = int(fraction_of(device) * total_bytes)
+        allowed_bytes = max(0, limit_bytes - reserved_bytes) + unused_bytes
+        readings.append(Reading(allowed_bytes, f"{name}.get_per_process_memory_fraction", limit_bytes))
     # The rest is for what the allocator does not see: handles, workspaces, fragments.
     return Free(tuple(readings), 0.90, 128 * _MIB)
 
 
 def _free_mps(backend: Any) -> Free:
     """Read Metal's recommendation; beyond it macOS swaps."""
-    left_bytes = backend.recommended_max_memory() - backend.driver_allocated_memory()
+    limit_bytes = backend.recommended_max_memory()
+    left_bytes = limit_bytes - backend.driver_allocated_memory()
     source = "torch.mps.recommended_max_memory - driver_allocated_memory"
-    return Free((Reading(max(0, left_bytes), source),), 0.60)
+    return Free((Reading(max(0, left_bytes), source, limit_bytes),), 0.60)

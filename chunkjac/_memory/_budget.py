@@ -29,20 +29,24 @@ class Budget:
     source: str
 
 
-def find_budget(max_memory: SupportsIndex | str | None, device: torch.device) -> Budget:
+def find_budget(max_memory: SupportsIndex | str | None, device: torch.device, place: str = "max_memory") -> Budget:
     """Return the budget of a call on a device, read now.
 
     Args:
         max_memory: Bytes, text, a percentage of what is free now, or ``None``.
         device: Where the function runs.
+        place: Where ``max_memory`` came from, for people.
     """
     if max_memory is None:
         free = free_memory(device)
         source = f"{free.fraction:.0%} of {format_bytes(free.least.n_bytes)} ({free.least.source})"
         return Budget(free.default_bytes, False, source)
     relative = isinstance(max_memory, str) and max_memory.strip().endswith("%")
-    of_bytes = free_memory(device).least.n_bytes if relative else None
-    return Budget(parse_bytes(max_memory, of_bytes=of_bytes, name="max_memory"), True, f"max_memory={max_memory!r}")
+    if not relative:
+        return Budget(parse_bytes(max_memory, name="max_memory"), True, f"{place}={max_memory!r}")
+    least = free_memory(device).least
+    n_bytes = parse_bytes(max_memory, of_bytes=least.n_bytes, name="max_memory")
+    return Budget(n_bytes, True, f"{place}={max_memory!r} of {format_bytes(least.n_bytes)} ({least.source})")
 
 
 def free_memory(device: torch.device) -> Free:

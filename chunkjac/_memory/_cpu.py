@@ -28,7 +28,8 @@ def free_cpu_memory(root: Path = Path("/")) -> Free:
     Args:
         root: Where ``/proc`` and ``/sys`` are found; another folder in tests.
     """
-    machine = Reading(psutil.virtual_memory().available, "psutil.virtual_memory().available")
+    memory = psutil.virtual_memory()
+    machine = Reading(memory.available, "psutil.virtual_memory().available", memory.total)
     return Free((machine, *_cgroup_readings(root), *_rlimit_readings(root)), _FRACTION)
 
 
@@ -78,7 +79,7 @@ def _read_group(folder: Path, limit: str, usage: str, cache: str, *, shown: str)
     if limit_bytes is None or usage_bytes is None or limit_bytes >= _NO_LIMIT_BYTES:
         return
     cached = [int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.startswith(f"{cache} ")]
-    yield Reading(max(0, limit_bytes - usage_bytes + sum(cached)), f"{shown}/{limit}")
+    yield Reading(max(0, limit_bytes - usage_bytes + sum(cached)), f"{shown}/{limit}", limit_bytes)
 
 
 def _rlimit_readings(root: Path) -> Iterator[Reading]:
@@ -92,7 +93,7 @@ def _rlimit_readings(root: Path) -> Iterator[Reading]:
         soft_bytes = resource.getrlimit(getattr(resource, name))[0]
         if soft_bytes != resource.RLIM_INFINITY and used in status:
             used_bytes = 1024 * int(status[used].split()[0])
-            yield Reading(max(0, soft_bytes - used_bytes), f"{name} - {used}")
+            yield Reading(max(0, soft_bytes - used_bytes), f"{name} - {used}", soft_bytes)
 
 
 def _number(path: Path) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,10 +12,12 @@ class Reading:
     Attributes:
         n_bytes: What this limit leaves to take now.
         source: The file, call or setting that it was read from.
+        limit_bytes: The limit itself, whatever of it is taken; for people.
     """
 
     n_bytes: int
     source: str
+    limit_bytes: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

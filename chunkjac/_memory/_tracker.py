@@ -45,6 +45,7 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         live_bytes: Bytes alive now.
         peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
+        highest_bytes: The most alive at any moment since the start.
         hidden_scratch: Whether an operation ran that uses memory no tensor shows.
     """
 
@@ -54,6 +55,7 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.live_bytes = 0
         self.peak_bytes = 0
+        self.highest_bytes = 0
         self.hidden_scratch = False
         self._device = device
         self._limit_bytes = limit_bytes
@@ -120,6 +122,7 @@ class LiveBytes(TorchDispatchMode):
                 self._storages[key] = (reference, n_bytes)
                 self.live_bytes += n_bytes - known_bytes
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
 
     def _register(self, tensor: torch.Tensor, n_bytes: int | None) -> None:
         """Count a storage until its last reference dies; not one that was held before (``None``)."""

@@ -18,7 +18,7 @@ from chunkjac._errors import ArgumentError, FunctionError
 from chunkjac._modes._mode import Block
 from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._problem import Problem
-from chunkjac._steps import SCHEMES, Step, Steps
+from chunkjac._steps import SCHEMES, Step, Steps, check_steps
 from chunkjac._types import Outputs
 
 _BATCHED = "vmap(f)"
@@ -52,10 +52,12 @@ class FiniteDifference:
         self._batches = False  # whether func is known to batch: later errors are its own
         self.reasons: tuple[str, ...] = ()
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
-        with PrecisionSeen() as seen:
-            self.outputs = _evaluate_twice(self.problem)
         self._scheme = SCHEMES[scheme]
         given = step or (None,) * len(problem.inputs)
+        if not any(isinstance(x, FakeTensor) for x in problem.inputs):
+            check_steps(given, self._scheme, problem.inputs)
+        with PrecisionSeen() as seen:
+            self.outputs = _evaluate_twice(self.problem)
         leaves = (*problem.leaves, *self.outputs.leaves)
         eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
         self._steps = Steps.of(given, self._scheme, eps)

@@ -27,6 +27,8 @@ class PrecisionSeen(TorchDispatchMode):
     ) -> Any:
         """Run the operation and look at what it made."""
         made = func(*args, **(kwargs or {}))
+        if not any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in args):
+            return made  # a constant: its precision is not that of the computation
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
                 self.eps = max(self.eps, torch.finfo(value.dtype).eps)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from chunkjac._backoff import first_line, is_out_of_memory
 from chunkjac._chunker import OneHot
 from chunkjac._modes._mode import Block
-from chunkjac._problem import Problem, outputs_of
+from chunkjac._problem import Problem, check_unchanged, outputs_of
 from chunkjac._types import Outputs
 
 _PLAIN = "vmap(vjp)"
@@ -93,8 +93,10 @@ def _linearize(problem: Problem, grad_mode: AbstractContextManager[Any]) -> tupl
         told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
         return leaves, [part for part in parts if isinstance(part, torch.Tensor)]
 
+    versions = [x._version for x in problem.inputs]
     with grad_mode:
         _, vjp, *aux_tensors = torch.func.vjp(call, *problem.inputs, has_aux=True)
+    check_unchanged(problem.inputs, versions)
     tensors = iter(aux_tensors[0])
     aux = [next(tensors) if part is _TENSOR else part for part in told["aux"]]
     return Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"])), vjp, told["flows"]

@@ -1,5 +1,5 @@
 """The sinks: where blocks go, one a file."""
 
-from chunkjac._sinks._tensor import TensorSink
+from chunkjac._sinks._tensor import TensorSink, check_out
 
-__all__ = ["TensorSink"]
+__all__ = ["TensorSink", "check_out"]

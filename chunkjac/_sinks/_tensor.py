@@ -35,7 +35,7 @@ class TensorSink:
     def __init__(self, mode: Mode, out: Any = None) -> None:
         self._mode = mode
         self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
-        self._targets = _allocated(self._seeds, self._blocks) if out is None else _given(mode, out)
+        self._targets = _allocated(self._seeds, self._blocks) if out is None else check_out(mode, out)
         self._rows = [_as_rows(target, *pair) for target, pair in zip(self._targets, self._pairs())]
 
     def write(self, chunk: slice, block: Block) -> None:
@@ -91,7 +91,7 @@ def _allocated(seeds: Sequence[Leaf], blocks: Sequence[Leaf]) -> list[torch.Tens
     ]
 
 
-def _given(mode: Mode, out: Any) -> list[torch.Tensor]:
+def check_out(mode: Mode, out: Any) -> list[torch.Tensor]:
     """Check the user's tensors; return them with the directions outermost."""
     outputs, inputs = mode.outputs.leaves, mode.problem.leaves
     found = _in_tree(mode, out)
@@ -129,6 +129,10 @@ def _check_out(out: torch.Tensor, shape: tuple[int, ...], like: Leaf) -> None:
             f"out must be {tuple(shape)} {like.dtype} on {like.device}, "
             f"found {found[0]} {found[1]} on {found[2]}; torch.empty gives such a tensor."
         )
+    if out.layout != torch.strided:
+        raise ArgumentError(f"out must be a dense tensor, found {out.layout}.")
+    if out.is_inference():
+        raise ArgumentError("out must not be made in inference mode; make it outside.")
     if out.requires_grad:
         raise ArgumentError("out must not require grad; pass out.detach().")
     if _overlaps_itself(out):

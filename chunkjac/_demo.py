@@ -45,10 +45,10 @@ def run_demo(max_memory: int | str | None, picture: Path, train_s: float) -> Non
     jacobian, report = cj.jacobian(network, x, max_memory=max_memory, progress=True, return_report=True)
     print(report)
     _check(network, x, jacobian)
-    print("With all directions at once, the same would hold:")
+    print("In one chunk, the same would hold:")
     for mode, rival in (("reverse", "torch.func.jacrev"), ("forward", "torch.func.jacfwd")):
         whole = cj.plan(network, x, mode=mode, chunk_size=10**9, max_memory=2**60)
-        print(f"  {format_bytes(whole.predicted_peak_bytes):>10}  in {mode} mode, the way of {rival}")
+        print(f"  {format_bytes(whole.predicted_peak_bytes):>10}  in {mode} mode; {rival} holds its blocks beside that")
 
 
 class ResidualBlock(nn.Module):

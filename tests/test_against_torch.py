@@ -140,3 +140,15 @@ def test_recurrent_layers_with_trainable_weights_work_in_reverse_mode(cell: type
     found = cj.jacobian(lambda x: net(x)[0][-1], x, mode="reverse", chunk_size=2)
     assert not found.requires_grad
     assert relative_error(found, expected) <= LIMIT[torch.float32]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_the_encoder_layer_of_torch_works_in_reverse_mode_and_in_auto() -> None:
+    """Its fused attention has no forward derivative; the layer of the zoo attends by hand."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True).double().eval()
+    x = torch.randn(1, 5, 16, dtype=torch.float64)
+    expected = expected_of(Example("", layer, (x,)))
+    for mode in ("reverse", "auto"):
+        for size in (1, 3, 80, None):
+            assert relative_error(cj.jacobian(layer, x, mode=mode, chunk_size=size), expected) <= LIMIT[torch.float64]

@@ -49,13 +49,12 @@ def test_live_bytes_never_exceed_the_budget(name: str, mode: str, share: float) 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_plan_predicts_the_peak(name: str, mode: str) -> None:
+def test_the_plan_predicts_the_peak_to_the_byte(name: str, mode: str) -> None:
     case = example(name)
     planned = plan_of(case, mode=mode)
     with LiveBytes(CPU) as tracker:
         _, report = planned.run(return_report=True)
-    assert planned.predicted_peak_bytes == pytest.approx(report.peak_bytes, rel=0.10)
-    assert report.peak_bytes == tracker.peak_bytes
+    assert planned.predicted_peak_bytes == report.peak_bytes == tracker.peak_bytes
     with LiveBytes(CPU) as unwatched:
         planned.run()  # without a report, an ample budget is not watched
     assert unwatched.peak_bytes == tracker.peak_bytes
@@ -73,21 +72,21 @@ def test_a_report_holds_what_a_tracker_outside_sees(name: str, mode: str) -> Non
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["mlp", "decoder", "u_net", "transformer_layer", "parameters"])
+@pytest.mark.parametrize("name", NAMES)
 def test_there_is_never_a_second_copy_of_the_result(name: str, mode: str) -> None:
     """Beside result and activations, a run holds what one of its chunks holds."""
     case = example(name)
-    size = 4
-    _, report, peak_bytes = tracked(case, mode=mode, chunk_size=size)
-    tracker = LiveBytes(CPU)
-    with tracker:
-        made: Mode = MODES[mode](Problem.of(case.func, case.args, case.argnums, has_aux=False))
-        kept_bytes = tracker.live_bytes
-        tracker.restart_peak()
-        made.block(slice(0, min(size, report.plan.n_directions)))
-        working_bytes = tracker.peak_bytes - kept_bytes
-    beside_bytes = peak_bytes - report.plan.result_bytes - kept_bytes
-    assert beside_bytes <= 1.1 * working_bytes
+    for size in (1, 4, 16):
+        _, report, peak_bytes = tracked(case, mode=mode, chunk_size=size)
+        tracker = LiveBytes(CPU)
+        with tracker:
+            made: Mode = MODES[mode](Problem.of(case.func, case.args, case.argnums, has_aux=False))
+            kept_bytes, prologue_bytes = tracker.live_bytes, tracker.peak_bytes
+            tracker.restart_peak()
+            made.block(slice(0, min(size, report.plan.n_directions)))
+            working_bytes = tracker.peak_bytes - kept_bytes
+        level_bytes = report.plan.result_bytes + kept_bytes
+        assert peak_bytes <= max(prologue_bytes, level_bytes + 1.1 * working_bytes)
 
 
 @pytest.mark.parametrize("mode", MODES)

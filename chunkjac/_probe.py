@@ -73,6 +73,8 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
         mode, reasons = select_mode(problem, request, excluded)
         name = mode.name
         del mode
+        if tracker.live_bytes:
+            gc.collect()  # what a mode that failed left in cycles
         tracker.restart_peak()
         mode, _ = select_mode(problem, replace(request, mode=name))
         if job.out is not None:

@@ -43,8 +43,8 @@ _EXAMPLES = 'give bytes as a positive int, or text such as "4GiB", "500MB" or "8
 def _from_int(value: SupportsIndex, name: str) -> int:
     """Read a whole number; a bool or a float is a slip."""
     try:
-        if isinstance(value, bool):
-            raise TypeError
+        if isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", None) == "b":
+            raise TypeError  # NumPy before 2.3 takes its own bools for an index
         return operator.index(value)
     except TypeError:
         raise ArgumentTypeError(f"{name} must be an int or a str, found {value!r}; {_EXAMPLES}.") from None

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
@@ -129,6 +130,7 @@ class Problem:
             add_note(error, "chunkjac: func raised this when evaluated at the given inputs, before the first chunk.")
             raise
         check_unchanged(inputs, versions)
+        check_computed(leaves, inputs)
         return leaves, outputs_of(leaves, spec, aux)
 
     def _split(self, returned: Any) -> tuple[Any, Any]:
@@ -157,6 +159,15 @@ def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
     """
     _check_outputs(leaves)
     return Outputs(tuple(Leaf.of(leaf) for leaf in leaves), spec, aux)
+
+
+def check_computed(values: Sequence[Any], inputs: Sequence[torch.Tensor]) -> None:
+    """Refuse fake tensors that came from real inputs: they have no values, and writing them writes nothing."""
+    if any(isinstance(value, FakeTensor) for value in values) and not any(isinstance(x, FakeTensor) for x in inputs):
+        raise FunctionError(
+            "func returned a fake tensor, which has no values: it keeps tensors for later calls (a cache) and was "
+            "run on fakes before; clear that cache."
+        )
 
 
 def _differences(was: Any, now: Any) -> Iterator[tuple[str, str]]:

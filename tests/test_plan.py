@@ -226,6 +226,27 @@ def test_a_cache_that_cannot_be_found_is_warned_of_and_never_gives_a_wrong_numbe
     assert torch.equal(planned.run(), torch.eye(4))
 
 
+def test_a_cached_fake_is_refused_where_points_are_evaluated_one_by_one() -> None:
+    """Outputs are copied into a buffer there, and copying a fake would leave the buffer as it was."""
+    cache: list[torch.Tensor] = []
+    net = torch.nn.GRU(3, 4).double()
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        if not cache:
+            cache.append(torch.ones(4, dtype=x.dtype))
+        return net(x)[0][-1] * cache[0]
+
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 1, 3)
+    with pytest.warns(UserWarning, match="kept fake tensors"):
+        planned = cj.plan(func, x, mode="finite-difference")
+    assert planned.rung == "loop"
+    with pytest.raises(cj.FunctionError, match="fake"):
+        planned.run()
+    cache.clear()
+    expected = cj.jacobian(func, x, mode="reverse")
+    assert (planned.run() - expected).abs().max() < 1e-8
+
+
 def test_planning_does_not_take_what_fakes_cannot_do_for_what_a_mode_cannot() -> None:
     def func(x: torch.Tensor) -> torch.Tensor:
         return x.repeat(5) * (2.0 if x.detach().sum() > 0 else 3.0)

@@ -17,7 +17,7 @@ from chunkjac._chunker import PerturbedCopies, segments
 from chunkjac._errors import ArgumentError, FunctionError
 from chunkjac._modes._mode import Block
 from chunkjac._modes._precision import PrecisionSeen
-from chunkjac._problem import Problem
+from chunkjac._problem import Problem, check_computed
 from chunkjac._steps import SCHEMES, Step, Steps, check_steps
 from chunkjac._types import Outputs
 
@@ -103,9 +103,9 @@ class FiniteDifference:
         leaves, n_rows = self.outputs.leaves, len(batch[0])
         values = tuple(torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf in leaves)
         for i in range(n_rows):
-            for value, leaf, now in zip(
-                values, leaves, self.problem.flat(*(copies[i] for copies in batch)), strict=True
-            ):
+            found = self.problem.flat(*(copies[i] for copies in batch))
+            check_computed(found, batch)
+            for value, leaf, now in zip(values, leaves, found, strict=True):
                 if now.shape != leaf.shape:
                     raise FunctionError(
                         f"func returned shape {tuple(leaf.shape)} at the base point and {tuple(now.shape)} near it; "

@@ -7,12 +7,12 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from chunkjac._chunker import segments
-from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError
+from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
+from chunkjac._problem import check_computed
 from chunkjac._types import Leaf
 
 
@@ -40,11 +40,7 @@ class TensorSink:
 
     def write(self, chunk: slice, block: Block) -> None:
         """Write a block into its place."""
-        if any(isinstance(values, FakeTensor) for values in block):
-            raise FunctionError(
-                "func returned a fake tensor, which has no values: it keeps tensors for later calls (a cache) and was "
-                "run on fakes before; clear that cache."
-            )
+        check_computed(block, self._mode.problem.inputs)
         for part in segments(chunk, self._seeds):
             for number, values in enumerate(block):
                 at = part.leaf * len(self._blocks) + number

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import chunkjac as cj
+from tests.zoo import Stateless
 
 X = torch.tensor([1.0, 2.0, 3.0])
 
@@ -197,17 +198,13 @@ def test_an_exception_in_a_chunk_says_in_which(mode: str) -> None:
 
 
 def test_an_exception_in_the_backward_pass_says_in_which_chunk() -> None:
-    class Fragile(torch.autograd.Function):
+    class Fragile(Stateless):
         generate_vmap_rule = True
         n_calls = 0
 
         @staticmethod
         def forward(x: torch.Tensor) -> torch.Tensor:
             return x * 2
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            pass
 
         @staticmethod
         def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:

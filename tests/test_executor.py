@@ -19,7 +19,7 @@ from chunkjac._pacer import Pacer, Terms
 from chunkjac._planner import Cost
 from chunkjac._problem import Problem
 from chunkjac._sinks import TensorSink
-from tests.zoo import example
+from tests.zoo import Stateless, example
 
 MODES = ("reverse", "forward", "finite-difference")
 CPU = torch.device("cpu")
@@ -97,7 +97,7 @@ def test_nothing_else_is_swallowed(error: BaseException) -> None:
     "message", ["could not create a primitive", "DefaultCPUAllocator: can't allocate memory: you tried to allocate"]
 )
 def test_an_allocation_failure_halves_the_chunk_and_computes_nothing_twice(message: str) -> None:
-    class Greedy(torch.autograd.Function):
+    class Greedy(Stateless):
         """Fail for more than three rows."""
 
         seen: list[int] = []  # noqa: RUF012
@@ -107,10 +107,6 @@ def test_an_allocation_failure_halves_the_chunk_and_computes_nothing_twice(messa
             return x * 2
 
         @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            pass
-
-        @staticmethod
         def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
             raise AssertionError("vmap is used")
 
@@ -118,14 +114,10 @@ def test_an_allocation_failure_halves_the_chunk_and_computes_nothing_twice(messa
         def vmap(info: Any, in_dims: Any, x: torch.Tensor) -> Any:
             return Greedy.apply(x), in_dims[0]
 
-    class GreedyBackward(torch.autograd.Function):
+    class GreedyBackward(Stateless):
         @staticmethod
         def forward(grad: torch.Tensor) -> torch.Tensor:
             return grad * 2
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            pass
 
         @staticmethod
         def vmap(info: Any, in_dims: Any, grad: torch.Tensor) -> Any:

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
-from tests.zoo import NAMES, example
+from tests.zoo import NAMES, Stateless, example
 
 MODES = ("reverse", "forward", "finite-difference", "auto")
 
@@ -103,14 +103,10 @@ def test_plan_and_report_print_and_turn_into_json() -> None:
 
 
 def test_reasons_name_the_counts_and_what_cannot_be_differentiated() -> None:
-    class NoForward(torch.autograd.Function):
+    class NoForward(Stateless):
         @staticmethod
         def forward(x: torch.Tensor) -> torch.Tensor:
             return x * 2
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            pass
 
         @staticmethod
         def vjp(ctx: Any, grad: torch.Tensor) -> torch.Tensor:

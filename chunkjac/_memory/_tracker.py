@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from functools import cache
 from typing import Any
 
 import torch
@@ -11,18 +10,13 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory._foresight import NO_MEMORY, Given, bytes_to_be_made
+from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made, tensors_among, traits_of
 
 # `torch.tensor` makes its memory unseen, and hands it on through this.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
-_NOTHING_GIVEN = Given([], 1)
 
 _TO_COPY = torch.ops.aten._to_copy.default
 _META = torch.device("meta")
-
-# On the CPU these work in scratch memory that no tensor shows (oneDNN; measured 1.20-1.32 times
-# the tensors' bytes for convolutions).
-_HIDDEN_SCRATCH = ("convolution", "mkldnn_rnn", "_thnn_fused", "lstm", "gru")
 
 
 class OverBudget(MemoryError):  # noqa: N818 - not an error until nothing smaller is left to try
@@ -60,8 +54,8 @@ class LiveBytes(TorchDispatchMode):
         self._device = device
         self._limit_bytes = limit_bytes
         self._fake = fake
-        # By identity: what notices the end of a storage, and its bytes; None for one that was held before.
-        self._storages: dict[int, tuple[weakref.ref[Any], int | None]] = {}
+        self._storages: dict[int, _Watch] = {}  # by identity
+        self._forget = _forgetter(self)
         self._outside: list[torch.Tensor] = []
 
     def restart_peak(self) -> None:
@@ -76,25 +70,21 @@ class LiveBytes(TorchDispatchMode):
         if self._fake is not None:
             args, kwargs = tree_map(self._faked, (args, kwargs))
             kwargs = _where_it_is(func, args, kwargs)
-        given = Given.of(args, kwargs)
-        if self._limit_bytes is not None:
-            self._stay_below(self._limit_bytes, func, args, kwargs, given)
+        tensors = tensors_among((*args, *kwargs.values()) if kwargs else args)
+        limit_bytes = self._limit_bytes
+        if limit_bytes is not None:
+            room_bytes = limit_bytes - self.live_bytes
+            made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
+            if made_bytes > room_bytes:
+                raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
-            self._count(made, _NOTHING_GIVEN if func is _LIFT_FRESH else given)
-            if self._limit_bytes is not None and self.live_bytes > self._limit_bytes:
+            self._count(made, [] if func is _LIFT_FRESH else tensors)
+            if limit_bytes is not None and self.live_bytes > limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
-        self.hidden_scratch = self.hidden_scratch or _has_hidden_scratch(func)
+        if not self.hidden_scratch:
+            self.hidden_scratch = traits_of(func).hidden_scratch
         return made
-
-    def _stay_below(
-        self, limit_bytes: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: Given
-    ) -> None:
-        """Refuse an operation whose result would not fit."""
-        room_bytes = limit_bytes - self.live_bytes
-        made_bytes = bytes_to_be_made(func, args, kwargs, given, self._device, room_bytes)
-        if made_bytes > room_bytes:
-            raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
 
     def _faked(self, value: Any) -> Any:
         """Replace a real tensor by its fake, which counts as held before."""
@@ -104,30 +94,32 @@ class LiveBytes(TorchDispatchMode):
         fake = self._fake.from_tensor(value)
         if _key(fake) not in self._storages:
             self._outside.append(fake)  # one fake for each tensor, for as long as this mode lives
-            self._register(fake, None)
+            self._register(fake.untyped_storage(), None)
         return fake
 
-    def _count(self, made: Any, given: Given) -> None:
-        """Add the new storages among the results."""
-        for tensor in (made,) if isinstance(made, torch.Tensor) else Given.of((made,), {}).tensors:
+    def _count(self, made: Any, given: list[torch.Tensor]) -> None:
+        """Add the new storages among the results; one that an argument has too was held before."""
+        for tensor in (made,) if isinstance(made, torch.Tensor) else tensors_among((made,)):
             if not self._counts(tensor):
                 continue
-            key, n_bytes = _key(tensor), tensor.untyped_storage().nbytes()
-            if key not in self._storages:
-                is_view = any(_key(tensor) == key for tensor in given.tensors)
-                self._register(tensor, None if is_view else n_bytes)
-                continue
-            reference, known_bytes = self._storages[key]
-            if known_bytes is not None and known_bytes != n_bytes:  # resized in place
-                self._storages[key] = (reference, n_bytes)
-                self.live_bytes += n_bytes - known_bytes
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
+            storage = tensor.untyped_storage()
+            key, n_bytes = storage._cdata, storage.nbytes()
+            watch = self._storages.get(key)
+            if watch is None:
+                is_new = all(_key(other) != key for other in given)
+                self._register(storage, n_bytes if is_new else None)
+            elif watch.n_bytes is not None and watch.n_bytes != n_bytes:  # resized in place
+                self.live_bytes += n_bytes - watch.n_bytes
+                watch.n_bytes = n_bytes
+        if self.live_bytes > self.peak_bytes:
+            self.peak_bytes = self.live_bytes
+            self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
 
-    def _register(self, tensor: torch.Tensor, n_bytes: int | None) -> None:
+    def _register(self, storage: torch.UntypedStorage, n_bytes: int | None) -> None:
         """Count a storage until its last reference dies; not one that was held before (``None``)."""
-        key = _key(tensor)
-        self._storages[key] = (weakref.ref(tensor.untyped_storage(), self._forgetter(key)), n_bytes)
+        watch = _Watch(storage, self._forget)
+        watch.key, watch.n_bytes = storage._cdata, n_bytes
+        self._storages[watch.key] = watch
         self.live_bytes += n_bytes or 0
 
     def _counts(self, tensor: torch.Tensor) -> bool:
@@ -140,16 +132,30 @@ class LiveBytes(TorchDispatchMode):
             return False
         return tensor.device == self._device and tensor.layout == torch.strided
 
-    def _forgetter(self, key: int) -> Any:
-        """Return what subtracts a storage once it is gone, without keeping this mode alive."""
-        this = weakref.ref(self)
 
-        def forget(_: object) -> None:
-            mode = this()
-            if mode is not None:
-                mode.live_bytes -= mode._storages.pop(key)[1] or 0
+class _Watch(weakref.ref):
+    """Notice the end of a storage.
 
-        return forget
+    Attributes:
+        key: Its identity.
+        n_bytes: Its bytes; ``None`` for one that was held before.
+    """
+
+    __slots__ = ("key", "n_bytes")
+    key: int
+    n_bytes: int | None
+
+
+def _forgetter(mode: LiveBytes) -> Any:
+    """Return what subtracts a storage once it is gone, without keeping the mode alive."""
+    this = weakref.ref(mode)
+
+    def forget(watch: Any) -> None:
+        mode = this()
+        if mode is not None:
+            mode.live_bytes -= mode._storages.pop(watch.key).n_bytes or 0
+
+    return forget
 
 
 def _where_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -167,9 +173,3 @@ def _where_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
 def _key(tensor: torch.Tensor) -> int:
     """Return the identity of the memory under a tensor."""
     return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
-
-
-@cache
-def _has_hidden_scratch(func: Any) -> bool:
-    """Tell whether an operation works in memory that no tensor shows."""
-    return any(word in func._schema.name for word in _HIDDEN_SCRATCH)

@@ -89,6 +89,7 @@ def jacobian(
         chunk_size=chunk_size,
         out=out,
         progress=progress,
+        return_report=return_report,
     )
     return run_job(job).deliver(has_aux=has_aux, return_report=return_report)
 
@@ -309,6 +310,7 @@ def _job(
     chunk_size: int | None,
     out: Any,
     progress: ProgressOption,
+    return_report: bool = False,
 ) -> Job:
     """Check what a call asks for."""
     _check_name("mode", mode, MODES)
@@ -327,6 +329,7 @@ def _job(
         chunk_size=_read_chunk_size(chunk_size),
         out=out,
         progress=config.progress if progress is None else progress,
+        return_report=return_report,
     )
 
 

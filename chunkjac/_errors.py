@@ -15,6 +15,8 @@ An exception that the user's function raises is passed on as it is, with a note.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ChunkjacError(Exception):
     """Be the root of all errors that chunkjac itself raises."""
@@ -41,12 +43,17 @@ class BudgetError(ChunkjacError, MemoryError):
 
     Attributes:
         needed_bytes: The smallest budget, in bytes, that would do; ``None`` if unknown.
+        needed_bytes_by_mode: The same for each mode that a dry run can tell it of, also for those
+            that were not asked for.
         budget_bytes: The budget, in bytes, that was found.
     """
 
-    def __init__(self, message: str, *, needed_bytes: int | None, budget_bytes: int) -> None:
+    def __init__(
+        self, message: str, *, needed_bytes: int | None, needed_bytes_by_mode: Mapping[str, int], budget_bytes: int
+    ) -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes
+        self.needed_bytes_by_mode = dict(needed_bytes_by_mode)
         self.budget_bytes = budget_bytes
 
 

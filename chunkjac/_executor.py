@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from chunkjac._backoff import is_out_of_memory, reclaim
@@ -11,6 +13,7 @@ from chunkjac._errors import add_note
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Block, Mode, n_directions
 from chunkjac._pacer import Pacer
+from chunkjac._units import format_bytes
 
 
 class Sink(Protocol):
@@ -21,16 +24,41 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Log:
+    """Hold what has happened so far; it is there also when the loop ends in an exception.
+
+    Attributes:
+        chunk_sizes: The directions of each finished chunk.
+        n_retries: How often memory ran out and a smaller chunk was tried.
+        growths_bytes: What each chunk left alive that had not been alive before it, where that can be told.
+    """
+
+    chunk_sizes: list[int] = field(default_factory=list)
+    n_retries: int = 0
+    growths_bytes: list[int] = field(default_factory=list)
+
+    @property
+    def growth(self) -> str | None:
+        """Name the symptom of a function that keeps tensors; ``None`` if it does not, or no longer (a cache)."""
+        if not (self.growths_bytes and self.growths_bytes[-1]):
+            return None
+        return (
+            f"func keeps memory: {format_bytes(self.growths_bytes[-1])} more were alive after a chunk than before it, "
+            f"{format_bytes(sum(self.growths_bytes))} in all; it may collect tensors in a list, a cache or a hook"
+        )
+
+
 def fill(
     sink: Sink,
     mode: Mode,
     pacer: Pacer,
     tracker: LiveBytes,
-    sizes: list[int],
+    log: Log,
     *,
     advance: Callable[[int], object],
     halves_over_budget: bool = True,
-) -> int:
+) -> None:
     """Write the Jacobian block by block; no second copy of it ever exists.
 
     A chunk that runs out of memory is tried again at half its size, from where it began:
@@ -41,43 +69,48 @@ def fill(
         mode: What makes them.
         pacer: What says how large each chunk is.
         tracker: What counts live bytes; it runs only for chunks that tell something new.
-        sizes: Takes the directions of each finished chunk, also when this raises.
+        log: Takes what happens.
         advance: Is told how many directions each chunk finished.
         halves_over_budget: Whether the tracker's limit is treated like running out of memory.
-
-    Returns:
-        How often memory ran out and a smaller chunk was tried.
 
     Raises:
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
     total, done = n_directions(mode), 0
-    n_retries, level_bytes = 0, tracker.live_bytes
+    start_bytes, buffered = tracker.live_bytes, 0
     while done < total:
         chunk, measured = pacer.next_chunk(done), pacer.measures
+        size, before_bytes = chunk.stop - chunk.start, tracker.live_bytes
         tracker.restart_peak()
         try:
             with tracker if measured else nullcontext():
                 sink.write(chunk, mode.block(chunk))
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.
-            retry = _may_retry(error, halves_over_budget) and pacer.shrink(chunk.stop - chunk.start)
+            retry = _may_retry(error, halves_over_budget) and pacer.shrink(size)
             if not retry:
-                _say_where(error, mode, chunk, len(sizes), total)
+                _say_where(error, mode, chunk, len(log.chunk_sizes), total)
                 raise
         else:
             retry = False
         if retry:
-            n_retries += 1
+            log.n_retries += 1
             mode.release()
             reclaim(mode.problem.device)
+            buffered = 0
             continue
         if measured:
-            pacer.learn(chunk, tracker.peak_bytes - level_bytes, scratch=tracker.hidden_scratch)
+            # A chunk for which no buffer had to be made leaves the level as it found it.
+            grows = tracker.live_bytes > before_bytes if size <= buffered else None
+            if grows:
+                gc.collect()  # garbage in cycles is not kept by anybody
+            if grows is not None:
+                log.growths_bytes.append(max(0, tracker.live_bytes - before_bytes))
+            pacer.learn(chunk, tracker.peak_bytes - start_bytes, scratch=tracker.hidden_scratch, grows=grows)
+        buffered = max(buffered, size)
         done = chunk.stop
-        sizes.append(chunk.stop - chunk.start)
-        advance(sizes[-1])
-    return n_retries
+        log.chunk_sizes.append(size)
+        advance(size)
 
 
 def _may_retry(error: BaseException, halves_over_budget: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from chunkjac._memory import Budget, LiveBytes
+from chunkjac._memory import Budget, Gauge, LiveBytes
 from chunkjac._modes import Mode, least_direction_bytes, n_directions, result_bytes
 from chunkjac._pacer import Terms
 from chunkjac._planner import Cost
@@ -33,6 +33,7 @@ class Job:
         chunk_size: The exact chunk size, if one was asked for.
         out: Where to write the result; ``None`` allocates it.
         progress: How to show progress.
+        return_report: Whether the report is wanted beside the result.
     """
 
     problem: Problem
@@ -41,11 +42,26 @@ class Job:
     chunk_size: int | None = None
     out: Any = None
     progress: ProgressOption = None
+    return_report: bool = False
 
     @property
     def walled(self) -> bool:
         """Tell whether the budget is enforced: a chunk size of the user's may exceed the default one."""
         return self.budget.explicit or self.chunk_size is None
+
+    @property
+    def trusting(self) -> bool:
+        """Tell whether what fits many times over need not be measured: nobody set a limit, or wants the figures."""
+        return not self.budget.explicit and not self.return_report
+
+    def tracker(self) -> LiveBytes:
+        """Return what counts live bytes, and stops what would exceed the budget."""
+        device = self.problem.device
+        return LiveBytes(
+            device,
+            limit_bytes=self.budget.n_bytes if self.walled else None,
+            gauge=None if device.type == "cpu" else Gauge.of(device),
+        )
 
     def terms(self, mode: Mode, tracker: LiveBytes) -> Terms:
         """Return what the chunk sizes have to keep to, when the mode's prologue has run.
@@ -71,4 +87,5 @@ class Job:
             exact_size=self.chunk_size,
             margin=1.0 if exact else _DEFAULT_MARGIN,
             scratch_margin=_CPU_SCRATCH_MARGIN if exact else _DEFAULT_MARGIN,
+            trusting=self.trusting,
         )

@@ -2,7 +2,7 @@
 
 The first chunks of a job are its probes: they are part of the result, and what they hold
 gives the line from which the size of all others follows. A budget that is plainly ample
-starts with good chunks at once, because small chunks are slow; a tight one with 2, 2 and 8,
+starts with one good chunk at once, because small chunks are slow; a tight one with 2, 2 and 8,
 where the second 2 overwrites the measure of the first (lazy first-call work).
 """
 
@@ -13,11 +13,19 @@ from dataclasses import dataclass, replace
 
 from chunkjac._planner import TIGHT_PROBES, Cost, choose_chunk, even_chunk, fit_chunks
 
-_AMPLE_PROBES = (8, 32)
-
 # A first guess, before anything is measured: no function in the tests holds more per
-# direction than this many times the peak of its prologue.
+# direction than this many times the peak of its prologue, and most hold half of that.
 _PROLOGUES_PER_DIRECTION = 4
+
+# A budget is ample if so many directions fit, even if each holds so many times the guess.
+_AMPLE_SIZE = 32
+_AMPLE_FACTOR = 4
+
+# A job is plain if it is one chunk, even if that holds so many times the guess.
+_PLAIN_FACTOR = 16
+
+# Another size than the one that runs must be so many times as large to be worth a new shape.
+_WORTH_A_NEW_SIZE = 2
 
 # What a function keeps for later (a cache, say) is no reason to plan anew.
 _TOLERANCE = 1.02
@@ -35,6 +43,7 @@ class Terms:
         exact_size: The chunk size that the user asked for.
         margin: How many times its tensors' bytes a chunk may really take.
         scratch_margin: The same where operations ran that work in memory no tensor shows.
+        trusting: Whether a job that is plainly small need not be measured.
     """
 
     n_directions: int
@@ -44,11 +53,24 @@ class Terms:
     exact_size: int | None = None
     margin: float = 1.0
     scratch_margin: float = 1.0
+    trusting: bool = False
 
     @property
     def room_bytes(self) -> int:
         """Return what a chunk may hold."""
         return self.budget_bytes - self.base.level_bytes
+
+    @property
+    def guess_bytes(self) -> int:
+        """Return what a direction may hold, before anything is measured."""
+        return self.base.direction_bytes + _PROLOGUES_PER_DIRECTION * self.base.prologue_bytes
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the whole job is one chunk that fits many times over."""
+        all_bytes = self.n_directions * self.guess_bytes
+        within_target = self.target_bytes is None or all_bytes <= self.target_bytes * _WORTH_A_NEW_SIZE
+        return self.exact_size is None and within_target and _PLAIN_FACTOR * all_bytes <= self.room_bytes
 
     def fit(self, samples: Mapping[int, int], *, scratch: bool) -> Cost:
         """Return the cost that follows from measured chunks.
@@ -91,11 +113,12 @@ class Pacer:
         self._probes = [] if self.chunk_size else _choose_probes(terms)
         self._samples: dict[int, int] = {}
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
-        self._checked = checked
+        self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
+        self._checked = checked or (terms.trusting and terms.is_plain)
 
     @property
     def measures(self) -> bool:
-        """Tell whether the next chunk must be measured: a probe, or the first of its size."""
+        """Tell whether the next chunk must be measured: a probe, the first of its size, or after a surprise."""
         return not self._checked
 
     def next_chunk(self, done: int) -> slice:
@@ -107,25 +130,31 @@ class Pacer:
             size = self.chunk_size = self.chunk_size or self._choose(left)
         return slice(done, done + max(1, min(size, left)))
 
-    def learn(self, chunk: slice, held_bytes: int, *, scratch: bool = False) -> None:
+    def learn(self, chunk: slice, held_bytes: int, *, scratch: bool = False, grows: bool | None = None) -> None:
         """Take in what a measured chunk held.
 
         Args:
             chunk: The directions that were computed.
             held_bytes: The chunk's peak above the level between chunks.
             scratch: Whether operations ran that work in memory no tensor shows.
+            grows: Whether more was alive after the chunk than before; ``None`` if that cannot be
+                told. All chunks are measured until one is seen that does not grow.
         """
         size, left = chunk.stop - chunk.start, self._terms.n_directions - chunk.stop
         as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
         self._samples[size] = held_bytes
+        if grows is not None:
+            self._level_holds = not grows
         if self._probes:
             del self._probes[0]
         elif as_predicted:
-            self._checked = True
+            self._checked = self._level_holds
             return
         self.cost = self._terms.fit(self._samples, scratch=scratch)
         if not self._probes and left:
-            self.chunk_size = self._choose(left)
+            chosen = self._choose(left)
+            stays = len(self._samples) == 1 and size <= chosen < _WORTH_A_NEW_SIZE * size
+            self.chunk_size = size if stays else chosen
 
     def shrink(self, failed_size: int) -> bool:
         """Halve after running out of memory; return whether there is anything to halve."""
@@ -158,8 +187,9 @@ class Pacer:
 
 def _choose_probes(terms: Terms) -> list[int]:
     """Return the sizes of the first chunks."""
-    guess_bytes = terms.base.direction_bytes + _PROLOGUES_PER_DIRECTION * terms.base.prologue_bytes
-    ample = 4 * guess_bytes * _AMPLE_PROBES[-1] <= terms.room_bytes
-    if ample and terms.n_directions <= _AMPLE_PROBES[-1]:
-        return [terms.n_directions]
-    return [*(_AMPLE_PROBES if ample else TIGHT_PROBES)]
+    ample_size = terms.room_bytes // max(1, _AMPLE_FACTOR * terms.guess_bytes)
+    if ample_size < min(_AMPLE_SIZE, terms.n_directions):
+        return [*TIGHT_PROBES]
+    if terms.target_bytes is not None:
+        ample_size = min(ample_size, max(_AMPLE_SIZE, terms.target_bytes // max(1, terms.guess_bytes)))
+    return [even_chunk(terms.n_directions, ample_size)]

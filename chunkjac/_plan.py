@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from chunkjac._bar import draw_bar
 from chunkjac._units import format_bytes
 
 
@@ -27,7 +28,10 @@ class Plan:
         n_outputs: Elements of the outputs: rows.
         n_directions: What the chunks divide: rows in reverse mode, columns otherwise.
         result_bytes: The Jacobian itself.
+        allocated_bytes: What of that the call allocates on ``device``, so that it counts.
         prologue_bytes: The peak of what runs once, before the result is allocated.
+        kept_bytes: What that leaves alive: in reverse mode, the saved activations.
+        seed_bytes: The seeds of a chunk; in finite differences its perturbed copies.
         fixed_bytes: What stays alive beside the result, whatever the chunk size.
         direction_bytes: What each direction of a chunk takes.
         predicted_peak_bytes: The most that the job will hold.
@@ -47,7 +51,10 @@ class Plan:
     n_outputs: int
     n_directions: int
     result_bytes: int
+    allocated_bytes: int
     prologue_bytes: int
+    kept_bytes: int
+    seed_bytes: int
     fixed_bytes: int
     direction_bytes: int
     predicted_peak_bytes: int
@@ -84,14 +91,26 @@ class Plan:
         """Return what the table shows."""
         axis = "rows (outputs)" if self.mode == "reverse" else "columns (inputs)"
         share = self.predicted_peak_bytes / self.budget_bytes
+        chunk_bytes = self.fixed_bytes - self.kept_bytes + self.direction_bytes * self.chunk_size
+        in_prologue = self.prologue_bytes > self.allocated_bytes + self.kept_bytes + chunk_bytes
+        parts = {
+            "result": self.allocated_bytes,
+            "kept": self.kept_bytes,
+            "seeds": min(self.seed_bytes, chunk_bytes),
+            "working set": max(0, chunk_bytes - self.seed_bytes),
+        }
+        bar, legend = draw_bar(parts, self.budget_bytes)
         return [
             ("Jacobian", f"{self.n_outputs} x {self.n_inputs}, {format_bytes(self.result_bytes)} in {self.sink}"),
             ("mode", f"{self.mode} by {self.rung}"),
             ("chunks", f"{self.n_directions} {axis}, {self.chunk_size} at a time, in {_count(self.n_chunks, 'chunk')}"),
             ("fixed", format_bytes(self.fixed_bytes)),
             ("per direction", format_bytes(self.direction_bytes)),
+            *([("prologue", f"{format_bytes(self.prologue_bytes)}: that is the peak")] if in_prologue else []),
             ("predicted peak", f"{format_bytes(self.predicted_peak_bytes)}, {share:.0%} of the budget"),
             ("budget", f"{format_bytes(self.budget_bytes)}, {self.budget_source}"),
+            ("memory", bar),
+            ("", legend),
         ]
 
 
@@ -102,7 +121,12 @@ class Report:
     Attributes:
         plan: The plan.
         peak_bytes: The most that was alive, counted as ``plan.predicted_peak_bytes`` is; measured
-            in the prologue, the probes and the first chunk of each size, which the others repeat.
+            in the prologue, the probes and the first two chunks of each size, which the others repeat.
+        process_rise_bytes: How far the process's resident set rose above its level at the call; on
+            an accelerator, its allocator's bytes. Exact where that is a new peak for the process,
+            else the highest level seen between chunks. It holds what no tensor shows as well.
+        growth_bytes: What chunks left alive that was not alive before them: tensors that ``func``
+            keeps. 0 in a sound run.
         elapsed_s: Seconds from call to return.
         chunk_sizes: The directions of each chunk, in order.
         n_retries: How often memory ran out and a smaller chunk was tried.
@@ -111,6 +135,8 @@ class Report:
 
     plan: Plan
     peak_bytes: int
+    process_rise_bytes: int
+    growth_bytes: int
     elapsed_s: float
     chunk_sizes: tuple[int, ...]
     n_retries: int
@@ -125,6 +151,8 @@ class Report:
         ratio = self.peak_bytes / max(1, self.plan.predicted_peak_bytes)
         rows = [
             ("measured peak", f"{format_bytes(self.peak_bytes)}, {ratio:.1%} of predicted"),
+            ("process rise", f"{format_bytes(self.process_rise_bytes)} on {self.plan.device}"),
+            *([("kept by func", f"{format_bytes(self.growth_bytes)} between chunks")] if self.growth_bytes else []),
             ("time", f"{self.elapsed_s:.3g} s for {_count(len(self.chunk_sizes), 'chunk')}"),
             ("retries", f"{self.n_retries}, after running out of memory" if self.n_retries else "none"),
         ]

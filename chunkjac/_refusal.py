@@ -7,31 +7,37 @@ from dataclasses import replace
 from chunkjac._errors import BudgetError
 from chunkjac._job import Job
 from chunkjac._probe import Probe, dry_probe
+from chunkjac._types import MODES
 from chunkjac._units import format_bytes
 
 
-def over_budget(job: Job, failure: str) -> BudgetError:
+def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetError:
     """Return the error that says what would be needed, by mode, and what to change.
 
     Args:
         job: What does not fit.
         failure: What is known where no dry run can tell.
+        growth: The symptom, where the function keeps memory: then it has no need that could be told.
     """
-    first = _least(job, job.request.mode)
-    derivatives = job.request.mode == "auto" and (first is None or first.facts.name != "finite-difference")
-    found = [_least(job, name) for name in ("reverse", "forward")] if derivatives else [first]
-    probes = [probe for probe in found if probe is not None]
-    needed_bytes = min((probe.peak_bytes for probe in probes), default=None)
-    advice = [
-        "max_memory" if needed_bytes is None else f"max_memory of {needed_bytes} bytes or more",
-        *(["a smaller chunk_size"] if job.chunk_size is not None else []),
-        "another mode",
-        *(["a tensor of your own as out= (then the result does not count)"] if job.out is None else []),
-    ]
+    where = f"the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source})"
+    if growth is not None:
+        return BudgetError(
+            f"{where}: {growth}. Let it keep nothing, or give a mode that calls it once (mode='reverse') or more "
+            "max_memory.",
+            needed_bytes=None,
+            needed_bytes_by_mode={},
+            budget_bytes=job.budget.n_bytes,
+        )
+    found = {name: _least(job, name) for name in MODES if name != "auto"}
+    probes = {name: probe for name, probe in found.items() if probe is not None}
+    needs = {name: probe.peak_bytes for name, probe in probes.items()}
+    own = _own_modes(job, needs)
+    needed_bytes = min((needs[name] for name in own), default=None)
+    what = "; ".join(_say(probe) for probe in probes.values()) or failure
     return BudgetError(
-        f"the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source}): "
-        f"{'; '.join(map(_say, probes)) or failure}. Give {', '.join(advice[:-1])} or {advice[-1]}.",
+        f"{where}: {what}. Give {_either(_advice(job, probes, own, needed_bytes))}.",
         needed_bytes=needed_bytes,
+        needed_bytes_by_mode=needs,
         budget_bytes=job.budget.n_bytes,
     )
 
@@ -42,6 +48,36 @@ def _least(job: Job, name: str) -> Probe | None:
         return dry_probe(replace(job, request=replace(job.request, mode=name), chunk_size=job.chunk_size or 1))
     except Exception:
         return None
+
+
+def _own_modes(job: Job, needs: dict[str, int]) -> list[str]:
+    """Return the modes that the call may take: finite differences only where nothing else can do it."""
+    if job.request.mode != "auto":
+        return [name for name in needs if name == job.request.mode]
+    automatic = _least(job, "auto")
+    if automatic is not None and automatic.facts.name == "finite-difference":
+        return ["finite-difference"]
+    return [name for name in ("reverse", "forward") if name in needs]
+
+
+def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: int | None) -> list[str]:
+    """Return what would help, the arguments by name."""
+    advice = ["more max_memory" if needed_bytes is None else f"max_memory of {needed_bytes} bytes or more"]
+    if job.chunk_size is not None:
+        advice.append("a smaller chunk_size")
+    others = {name: probe.peak_bytes for name, probe in probes.items() if name not in own}
+    if others and (needed_bytes is None or min(others.values()) < needed_bytes):
+        name = min(others, key=lambda name: others[name])
+        fits = "fits" if others[name] <= job.budget.n_bytes else "needs less"
+        advice.append(f"mode={name!r}, which {fits}")
+    if job.out is None:
+        advice.append("a tensor of your own as out= (the result does not count then)")
+    return advice
+
+
+def _either(choices: list[str]) -> str:
+    """Return choices as a sentence has them."""
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
 
 
 def _say(probe: Probe) -> str:

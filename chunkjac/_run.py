@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,9 +14,9 @@ import torch
 
 from chunkjac._backoff import reclaim
 from chunkjac._errors import ArgumentTypeError, ChunkjacError
-from chunkjac._executor import fill
+from chunkjac._executor import Log, fill
 from chunkjac._job import Job
-from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._memory import Gauge, LiveBytes, OverBudget
 from chunkjac._modes import Facts
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
@@ -81,13 +82,15 @@ def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Resu
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     started_s = time.perf_counter()
-    tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes if job.walled else None)
+    gauge = Gauge.of(job.problem.device) if job.return_report else None
+    tracker = job.tracker()
     excluded: dict[str, Doubt] = {}
     while True:
         attempt = None
+        log = Log()
         try:
-            attempt = _Attempt(job, excluded, tracker, watch)
-            return attempt.finish(known, started_s)
+            attempt = _Attempt(job, excluded, tracker, log, watch)
+            return attempt.finish(known, started_s, gauge)
         except Exception as error:
             again = attempt is not None and job.request.mode == "auto" and attempt.may_exclude(error)
             if attempt is not None and again:
@@ -99,17 +102,17 @@ def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Resu
         attempt = None
         reclaim(job.problem.device)  # its tensors go before the next attempt, or the dry run, begins
         if not again:
-            raise over_budget(job, failure)
+            raise over_budget(job, failure, log.growth)
 
 
 class _Attempt:
     """Run a job in the mode that is selected, from its prologue on."""
 
-    def __init__(self, job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, watch: bool) -> None:
+    def __init__(self, job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, log: Log, watch: bool) -> None:
         self._job = job
         self._tracker = tracker
+        self._log = log
         self._watch = watch
-        self._sizes: list[int] = []
         tracker.restart_peak()
         with self._watched():
             self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
@@ -117,9 +120,9 @@ class _Attempt:
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""
         known = isinstance(error, ChunkjacError)
-        return not self._sizes and not known and self.mode.name != "finite-difference"
+        return not self._log.chunk_sizes and not known and self.mode.name != "finite-difference"
 
-    def finish(self, known: Known | None, started_s: float) -> Result:
+    def finish(self, known: Known | None, started_s: float, gauge: Gauge | None) -> Result:
         """Allocate the result and fill it."""
         job, mode, tracker = self._job, self.mode, self._tracker
         terms = job.terms(mode, tracker)
@@ -128,27 +131,35 @@ class _Attempt:
         with self._watched():
             sink = TensorSink(mode, job.out)
         pacer = Pacer(terms, known.cost, known.chunk_size, checked=not self._watch) if known else Pacer(terms)
-        with show_progress(job.progress, terms.n_directions) as advance:
-            n_retries = fill(
-                sink, mode, pacer, tracker, self._sizes, advance=advance, halves_over_budget=job.chunk_size is None
-            )
+        with show_progress(job.progress, terms.n_directions) as show:
+
+            def advance(size: int) -> None:
+                show(size)
+                if gauge is not None:
+                    gauge.sample()
+
+            fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
+        if self._log.growth:
+            warnings.warn(self._log.growth, RuntimeWarning, stacklevel=2)
         elapsed_s = time.perf_counter() - started_s
-        report = self._report(pacer, n_retries, elapsed_s, known.reasons if known else self._reasons)
+        rise_bytes = gauge.highest_bytes if gauge is not None else 0
+        report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons)
         return Result(sink.result(), mode.outputs.aux, report)
 
     def _watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""
         return self._tracker if self._watch else nullcontext()
 
-    def _report(self, pacer: Pacer, n_retries: int, elapsed_s: float, reasons: tuple[str, ...]) -> Report:
+    def _report(self, pacer: Pacer, elapsed_s: float, rise_bytes: int, reasons: tuple[str, ...]) -> Report:
         """Return plan and measurement side by side."""
-        largest = max(self._sizes)  # a probe, where those were larger than what is left
+        sizes = tuple(self._log.chunk_sizes)
+        largest = max(sizes)  # a probe, where those were larger than what is left
         plan = describe(
             job=self._job,
             facts=Facts.of(self.mode),
             cost=pacer.cost,
             chunk_size=min(pacer.chunk_size or largest, largest),
-            n_chunks=len(self._sizes),
+            n_chunks=len(sizes),
             peak_bytes=pacer.cost.peak_bytes(largest),
             reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
             certain=False,
@@ -156,9 +167,11 @@ class _Attempt:
         return Report(
             plan=plan,
             peak_bytes=self._tracker.highest_bytes,
+            process_rise_bytes=rise_bytes,
+            growth_bytes=sum(self._log.growths_bytes),
             elapsed_s=elapsed_s,
-            chunk_sizes=tuple(self._sizes),
-            n_retries=n_retries,
+            chunk_sizes=sizes,
+            n_retries=self._log.n_retries,
         )
 
 
@@ -187,7 +200,10 @@ def describe(
         n_outputs=facts.n_outputs,
         n_directions=facts.n_directions,
         result_bytes=facts.result_bytes,
+        allocated_bytes=cost.result_bytes,
         prologue_bytes=cost.prologue_bytes,
+        kept_bytes=cost.kept_bytes,
+        seed_bytes=facts.seed_bytes * chunk_size,
         fixed_bytes=cost.kept_bytes + cost.fixed_bytes,
         direction_bytes=cost.direction_bytes,
         predicted_peak_bytes=peak_bytes,
@@ -206,12 +222,17 @@ def _run_planned(job: Job, known: Known, args: tuple[Any, ...], options: dict[st
             f"run takes out, progress and return_report, found {unknown}; plan again to change that."
         )
     problem = job.problem.with_args(args) if args else job.problem
-    job = replace(job, problem=problem, out=options.get("out", job.out), progress=options.get("progress", job.progress))
-    wants_report = options.get("return_report", False)
+    job = replace(
+        job,
+        problem=problem,
+        out=options.get("out", job.out),
+        progress=options.get("progress", job.progress),
+        return_report=options.get("return_report", False),
+    )
     result_bytes = known.jacobian_bytes if job.out is None else 0
     known = replace(known, cost=replace(known.cost, result_bytes=result_bytes))
     # What holds the same whatever the values, and half of the device's default at most, needs no
     # watching. A limit that somebody set is watched: captured state may have changed.
     ample = known.certain and 2 * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
-    result = run_job(job, known, watch=wants_report or job.budget.explicit or not ample)
-    return result.deliver(has_aux=problem.has_aux, return_report=wants_report)
+    result = run_job(job, known, watch=not (job.trusting and ample))
+    return result.deliver(has_aux=problem.has_aux, return_report=job.return_report)

@@ -39,7 +39,7 @@ def run(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> tuple[list[sl
             assert pacer.shrink(size), "one direction fits, and yet nothing is left to halve"
             continue
         if measured:
-            pacer.learn(chunk, held(size))
+            pacer.learn(chunk, held(size), grows=False)
         chunks.append(chunk)
         done = chunk.stop
     return chunks, failures
@@ -94,7 +94,9 @@ def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[T
 @pytest.mark.parametrize(
     ("budget", "sizes"),
     [
-        (1280, [8, 32, 60]),  # 4 * 32 directions fit: ample
+        (4000, [100]),  # 4 * 100 directions fit: ample
+        (3999, [50, 50]),  # 99 do: two chunks, evenly filled
+        (1280, [25, 75]),  # 4 * 32 do; it holds no more than guessed, so all the rest fits
         (1279, [2, 2, 8, 88]),
         (100, [2, 2, 8, *[10] * 8, 8]),  # 10 fit
         (50, [2, 2, 5, *[5] * 18, 1]),  # 8 would be 80
@@ -102,7 +104,7 @@ def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[T
         (19, [1] * 100),
     ],
 )
-def test_a_tight_budget_starts_2_2_8_and_an_ample_one_8_32(budget: int, sizes: list[int]) -> None:
+def test_a_tight_budget_starts_2_2_8_and_an_ample_one_with_a_good_chunk(budget: int, sizes: list[int]) -> None:
     terms = terms_of(100, budget, floor=10)
     assert sizes_of(Pacer(terms), terms, line(0, 10)) == sizes
 
@@ -175,7 +177,7 @@ def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int) -> None:
     for start in (0, 2, 4, 12, 62, 112):
         chunk = pacer.next_chunk(start)
         measured.append(pacer.measures)
-        pacer.learn(chunk, held(chunk.stop - chunk.start))
+        pacer.learn(chunk, held(chunk.stop - chunk.start), grows=False)
     assert measured == [True, True, True, True, False, False]
 
 
@@ -206,7 +208,7 @@ def test_after_a_surprise_the_next_chunk_is_measured_again() -> None:
     pacer = planned_to_be_50()
     pacer.learn(pacer.next_chunk(0), 1000)
     assert pacer.measures
-    pacer.learn(pacer.next_chunk(50), 500)
+    pacer.learn(pacer.next_chunk(50), 500, grows=False)
     assert not pacer.measures
 
 
@@ -227,6 +229,44 @@ def test_a_single_direction_cannot_be_halved() -> None:
 def test_nothing_larger_is_tried_after_running_out_of_memory() -> None:
     terms = terms_of(1000, 100_000)
     pacer = Pacer(terms)
-    assert pacer.next_chunk(0) == slice(0, 8)
-    assert pacer.shrink(8)
-    assert sizes_of(pacer, terms, line(0, 1)) == [4] * 250
+    assert pacer.next_chunk(0) == slice(0, 1000)
+    assert pacer.shrink(1000)
+    assert sizes_of(pacer, terms, line(0, 1)) == [500] * 2
+
+
+def test_an_ample_budget_begins_with_the_working_set_that_is_fast() -> None:
+    terms = terms_of(1000, 10**6, floor=10, target=1000)
+    assert sizes_of(Pacer(terms), terms, line(0, 10)) == [100] * 10
+    assert sizes_of(Pacer(terms), terms, line(0, 6)) == [100] * 10  # 166 would be fast: not worth a new shape
+    assert sizes_of(Pacer(terms), terms, line(0, 4)) == [100, *[225] * 4]  # 250 are
+
+
+@pytest.mark.parametrize(
+    ("grows", "measured"),
+    [
+        ([None, False, False, False, False], [True, True, False, False, False]),
+        ([None, None, False, False, False], [True, True, True, False, False]),  # it cannot be told at first
+        ([None, True, True, False, False], [True, True, True, True, False]),  # a cache, full after three
+        ([None, True, True, True, True], [True, True, True, True, True]),
+    ],
+)
+def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
+    grows: list[bool | None], measured: list[bool]
+) -> None:
+    pacer = Pacer(terms_of(500, 10**6, floor=10, target=1000))
+    seen = []
+    for start, rise in zip(range(0, 500, 100), grows):
+        chunk = pacer.next_chunk(start)
+        seen.append(pacer.measures)
+        if seen[-1]:
+            pacer.learn(chunk, 1000, grows=rise)
+    assert seen == measured
+
+
+@pytest.mark.parametrize(("room", "plain"), [(16 * 1000, True), (16 * 1000 - 1, False)])
+def test_a_trusting_job_is_measured_unless_it_fits_many_times_over(room: int, plain: bool) -> None:
+    terms = terms_of(100, room, floor=10, target=500)
+    assert Pacer(terms).measures
+    assert Pacer(replace(terms, trusting=True)).measures != plain
+    assert not replace(terms, target_bytes=499).is_plain  # 1000 in more than one chunk
+    assert not replace(terms, exact_size=100).is_plain

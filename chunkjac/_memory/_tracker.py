@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made, tensors_among, traits_of
+from chunkjac._memory._gauge import Gauge
 
 # `torch.tensor` makes its memory unseen, and hands it on through this.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
@@ -28,13 +29,15 @@ class LiveBytes(TorchDispatchMode):
 
     A storage counts from the operation that makes it until its last reference dies, also
     inside ``vmap``, ``vjp``, ``jvp`` and the backward pass. What was there before, what NumPy
-    holds and what kernels use within one operation do not count.
+    holds and what kernels use within one operation do not count; but on an accelerator they come
+    from the allocator, whose peak is taken where it is higher.
 
     Args:
         device: The only device that counts.
         limit_bytes: Raise :class:`OverBudget` before an operation that would exceed this.
         fake: The mode to dry-run in. Fake tensors count as what they stand for, and tensors
             that the function captured become fake once and count as held before.
+        gauge: Tells the allocator's peak, on an accelerator.
 
     Attributes:
         live_bytes: Bytes alive now.
@@ -44,7 +47,12 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(
-        self, device: torch.device, *, limit_bytes: int | None = None, fake: FakeTensorMode | None = None
+        self,
+        device: torch.device,
+        *,
+        limit_bytes: int | None = None,
+        fake: FakeTensorMode | None = None,
+        gauge: Gauge | None = None,
     ) -> None:
         super().__init__()
         self.live_bytes = 0
@@ -54,6 +62,7 @@ class LiveBytes(TorchDispatchMode):
         self._device = device
         self._limit_bytes = limit_bytes
         self._fake = fake
+        self._gauge = gauge
         self._storages: dict[int, _Watch] = {}  # by identity
         self._forget = _forgetter(self)
         self._outside: list[torch.Tensor] = []
@@ -61,6 +70,20 @@ class LiveBytes(TorchDispatchMode):
     def restart_peak(self) -> None:
         """Begin a new peak at what is alive now."""
         self.peak_bytes = self.live_bytes
+
+    def __enter__(self) -> LiveBytes:
+        """Begin to count."""
+        if self._gauge is not None:
+            self._gauge.sample()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        """Stop counting."""
+        super().__exit__(*failure)
+        if self._gauge is not None:
+            self.peak_bytes = max(self.peak_bytes, self._gauge.sample())
+            self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -53,6 +53,7 @@ class FiniteDifference:
         self.reasons: tuple[str, ...] = ()
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
         self._scheme = SCHEMES[scheme]
+        self.seeds_per_direction = len(self._scheme.signs)
         given = step or (None,) * len(problem.inputs)
         if not any(isinstance(x, FakeTensor) for x in problem.inputs):
             check_steps(given, self._scheme, problem.inputs)

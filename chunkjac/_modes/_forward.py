@@ -38,6 +38,7 @@ class Forward:
     by_rows: ClassVar[bool] = False
 
     def __init__(self, problem: Problem, outputs: Outputs | None = None) -> None:
+        self.seeds_per_direction = 1
         self.rung = "vmap(jvp)"
         self.reasons: tuple[str, ...] = ()
         self.problem = problem

@@ -28,10 +28,12 @@ class Mode(Protocol):
         problem: The function and its inputs.
         outputs: What the function returns.
         by_rows: Whether directions are rows of the Jacobian (outputs), or columns (inputs).
+        seeds_per_direction: How many seeds, or perturbed copies, a direction takes.
     """
 
     name: ClassVar[str]
     by_rows: ClassVar[bool]
+    seeds_per_direction: int
     rung: str
     reasons: tuple[str, ...]
     problem: Problem
@@ -73,13 +75,14 @@ def result_bytes(mode: Mode) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Hold what a plan says of a mode, without the tensors that the mode holds."""
+    """Hold what a plan says of a mode, without the tensors that the mode holds; ``seed_bytes`` are a direction's."""
 
     name: str
     rung: str
     n_inputs: int
     n_outputs: int
     n_directions: int
+    seed_bytes: int
     result_bytes: int
 
     @classmethod
@@ -91,5 +94,6 @@ class Facts:
             n_inputs=sum(leaf.numel for leaf in mode.problem.leaves),
             n_outputs=sum(leaf.numel for leaf in mode.outputs.leaves),
             n_directions=n_directions(mode),
+            seed_bytes=mode.seeds_per_direction * sum(leaf.n_bytes for leaf in seed_leaves(mode)),
             result_bytes=result_bytes(mode),
         )

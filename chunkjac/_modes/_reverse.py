@@ -44,6 +44,7 @@ class Reverse:
     by_rows: ClassVar[bool] = True
 
     def __init__(self, problem: Problem) -> None:
+        self.seeds_per_direction = 1
         self.rung = _PLAIN
         self.reasons: tuple[str, ...] = ()
         self.problem = problem

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import torch
+
 from chunkjac._config import get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._job import Job
-from chunkjac._memory import find_budget
+from chunkjac._memory import find_budget, find_device
 from chunkjac._plan import Plan
 from chunkjac._planning import plan_job
 from chunkjac._problem import Problem
@@ -106,6 +108,7 @@ def plan(
     chunk_size: int | None = None,
     out: Any = None,
     progress: ProgressOption = None,
+    device: torch.device | str | None = None,
 ) -> Plan:
     """Plan a Jacobian without computing it.
 
@@ -124,6 +127,8 @@ def plan(
         chunk_size: See there.
         out: See there.
         progress: See there.
+        device: Plan for this device; it need not be here, and ``max_memory`` is in bytes then. The
+            function runs on fake tensors where its inputs are; ``run`` takes them on the device.
 
     Returns:
         A :class:`Plan`; print it to read it, call its ``run`` to compute the Jacobian.
@@ -138,6 +143,8 @@ def plan(
         (100, 100, 40000)
         >>> p.run().shape
         torch.Size([100, 100])
+        >>> cj.plan(torch.sin, torch.zeros(100), device="cuda", max_memory="8GiB").n_chunks
+        1
     """
     job = _job(
         func,
@@ -151,6 +158,7 @@ def plan(
         chunk_size=chunk_size,
         out=out,
         progress=progress,
+        device=device,
     )
     return plan_job(job)
 
@@ -311,6 +319,7 @@ def _job(
     out: Any,
     progress: ProgressOption,
     return_report: bool = False,
+    device: torch.device | str | None = None,
 ) -> Job:
     """Check what a call asks for."""
     _check_name("mode", mode, MODES)
@@ -321,11 +330,13 @@ def _job(
         raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
     problem = Problem.of(func, args, argnums, has_aux)
     config = get_config()
+    target = problem.device if device is None else find_device(device)
     place = "max_memory" if max_memory is not None else "the setting max_memory"
     return Job(
         problem=problem,
         request=Request(mode, scheme, read_step(step, problem.inputs, problem.spec)),
-        budget=find_budget(config.max_memory if max_memory is None else max_memory, problem.device, place),
+        device=target,
+        budget=find_budget(config.max_memory if max_memory is None else max_memory, target, place),
         chunk_size=_read_chunk_size(chunk_size),
         out=out,
         progress=config.progress if progress is None else progress,

@@ -22,7 +22,7 @@ import chunkjac
 from chunkjac._backoff import is_out_of_memory
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ConfigError
 from chunkjac._files import check_target, import_function, load_input, save_result
-from chunkjac._memory import free_memory
+from chunkjac._memory import free_memory, is_here
 from chunkjac._steps import SCHEMES
 from chunkjac._types import MODES
 from chunkjac._units import format_bytes
@@ -98,7 +98,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
         "--input", type=Path, action="append", required=True, help="a .npy or .pt file; once for each argument"
     )
     parser.add_argument("--argnums", type=int, action="append", help="argument to differentiate by (default: 0)")
-    parser.add_argument("--device", type=_device, help="move the inputs there")
+    parser.add_argument("--device", type=_device, help="where to compute; a plan may be for a device that is not here")
     parser.add_argument("--mode", choices=MODES, default="auto")
     parser.add_argument("--scheme", choices=[*SCHEMES], default="central", help="for finite differences")
     parser.add_argument("--step", type=float, help="for finite differences")
@@ -110,7 +110,8 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
 def _problem(options: argparse.Namespace, command: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command of the library with the function, its inputs and all options put in."""
     function = import_function(options.function)
-    inputs = [load_input(path, options.device) for path in options.input]
+    planning = command is chunkjac.plan  # for a device that need not be here; a run moves its inputs there
+    inputs = [load_input(path, None if planning else options.device) for path in options.input]
     argnums = options.argnums or [0]
     return partial(
         command,
@@ -122,6 +123,7 @@ def _problem(options: argparse.Namespace, command: Callable[..., Any]) -> Callab
         step=options.step,
         max_memory=_whole(options.max_memory),
         chunk_size=options.chunk_size,
+        **({"device": options.device} if planning else {}),
     )
 
 
@@ -184,11 +186,9 @@ def _devices(_: argparse.Namespace) -> None:
 
 def _available() -> list[torch.device]:
     """Return the devices that are here."""
-    found = [torch.device("cpu")]
-    for kind in ("cuda", "xpu"):
-        backend = getattr(torch, kind, None)
-        if backend is not None and backend.is_available():
-            found += [torch.device(kind, i) for i in range(backend.device_count())]
-    if torch.backends.mps.is_available():
-        found.append(torch.device("mps"))
-    return found
+    possible = [
+        torch.device("cpu"),
+        torch.device("mps"),
+        *(torch.device(kind, i) for kind in ("cuda", "xpu") for i in range(64)),
+    ]
+    return [device for device in possible if is_here(device)]

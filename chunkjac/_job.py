@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from chunkjac._memory import Budget, Gauge, LiveBytes
 from chunkjac._modes import Mode, least_direction_bytes, n_directions, result_bytes
 from chunkjac._pacer import Terms
@@ -29,7 +31,8 @@ class Job:
     Attributes:
         problem: The function and its inputs.
         request: What was asked of the mode.
-        budget: What the job may hold.
+        device: Where the function is to run: where its inputs are, or where a plan is for.
+        budget: What the job may hold there.
         chunk_size: The exact chunk size, if one was asked for.
         out: Where to write the result; ``None`` allocates it.
         progress: How to show progress.
@@ -38,6 +41,7 @@ class Job:
 
     problem: Problem
     request: Request
+    device: torch.device
     budget: Budget
     chunk_size: int | None = None
     out: Any = None
@@ -56,11 +60,10 @@ class Job:
 
     def tracker(self) -> LiveBytes:
         """Return what counts live bytes, and stops what would exceed the budget."""
-        device = self.problem.device
         return LiveBytes(
-            device,
+            self.device,
             limit_bytes=self.budget.n_bytes if self.walled else None,
-            gauge=None if device.type == "cpu" else Gauge.of(device),
+            gauge=None if self.device.type == "cpu" else Gauge.of(self.device),
         )
 
     def terms(self, mode: Mode, tracker: LiveBytes) -> Terms:
@@ -70,7 +73,7 @@ class Job:
             mode: What makes the blocks.
             tracker: What counted live bytes since the job began.
         """
-        on_cpu = self.problem.device.type == "cpu"
+        on_cpu = self.device.type == "cpu"
         exact = on_cpu and self.budget.explicit
         base = Cost(
             prologue_bytes=tracker.peak_bytes,
@@ -85,6 +88,7 @@ class Job:
             budget_bytes=self.budget.n_bytes,
             target_bytes=_CPU_TARGET_BYTES if on_cpu else None,
             exact_size=self.chunk_size,
+            batched=mode.batched,
             margin=1.0 if exact else _DEFAULT_MARGIN,
             scratch_margin=_CPU_SCRATCH_MARGIN if exact else _DEFAULT_MARGIN,
             trusting=self.trusting,

@@ -24,6 +24,9 @@ _AMPLE_FACTOR = 4
 # A job is plain if it is one chunk, even if that holds so many times the guess.
 _PLAIN_FACTOR = 16
 
+# Where directions are computed one after the other, larger chunks gain nothing.
+_LOOPED_SIZE = 8
+
 # Another size than the one that runs must be so many times as large to be worth a new shape.
 _WORTH_A_NEW_SIZE = 2
 
@@ -41,6 +44,7 @@ class Terms:
         budget_bytes: What the job may hold.
         target_bytes: The working set beyond which chunks do not get faster; ``None`` if unknown.
         exact_size: The chunk size that the user asked for.
+        batched: Whether larger chunks are faster at all.
         margin: How many times its tensors' bytes a chunk may really take.
         scratch_margin: The same where operations ran that work in memory no tensor shows.
         trusting: Whether a job that is plainly small need not be measured.
@@ -51,6 +55,7 @@ class Terms:
     budget_bytes: int
     target_bytes: int | None
     exact_size: int | None = None
+    batched: bool = True
     margin: float = 1.0
     scratch_margin: float = 1.0
     trusting: bool = False
@@ -70,7 +75,9 @@ class Terms:
         """Tell whether the whole job is one chunk that fits many times over."""
         all_bytes = self.n_directions * self.guess_bytes
         within_target = self.target_bytes is None or all_bytes <= self.target_bytes * _WORTH_A_NEW_SIZE
-        return self.exact_size is None and within_target and _PLAIN_FACTOR * all_bytes <= self.room_bytes
+        return (
+            self.exact_size is None and self.batched and within_target and _PLAIN_FACTOR * all_bytes <= self.room_bytes
+        )
 
     def fit(self, samples: Mapping[int, int], *, scratch: bool) -> Cost:
         """Return the cost that follows from measured chunks.
@@ -87,7 +94,8 @@ class Terms:
         """Return the chunk size for so many directions."""
         if self.exact_size is not None:
             return min(self.exact_size, n_directions)
-        return choose_chunk(cost, n_directions, self.budget_bytes, self.target_bytes)
+        size = choose_chunk(cost, n_directions, self.budget_bytes, self.target_bytes)
+        return size if self.batched else min(size, _LOOPED_SIZE)
 
 
 class Pacer:
@@ -190,6 +198,8 @@ def _choose_probes(terms: Terms) -> list[int]:
     ample_size = terms.room_bytes // max(1, _AMPLE_FACTOR * terms.guess_bytes)
     if ample_size < min(_AMPLE_SIZE, terms.n_directions):
         return [*TIGHT_PROBES]
+    if not terms.batched:
+        return [_LOOPED_SIZE]
     if terms.target_bytes is not None:
         ample_size = min(ample_size, max(_AMPLE_SIZE, terms.target_bytes // max(1, terms.guess_bytes)))
     return [even_chunk(terms.n_directions, ample_size)]

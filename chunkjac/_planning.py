@@ -39,7 +39,7 @@ def plan_job(job: Job) -> Plan:
                 chunk_size=probe.chunk_size,
                 n_chunks=-(-probe.facts.n_directions // probe.chunk_size),
                 peak_bytes=probe.peak_bytes,
-                reasons=probe.reasons,
+                reasons=(*probe.reasons, *_away(job)),
                 certain=probe.certain,
             )
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
@@ -58,3 +58,11 @@ def _probe(job: Job, excluded: Mapping[str, Doubt]) -> Probe:
     except Exception:
         pass  # values are needed, or func is wrong: the real run tells
     return real_probe(job, excluded)
+
+
+def _away(job: Job) -> tuple[str, ...]:
+    """Say what a plan for another device goes by."""
+    here = job.problem.device
+    return (
+        () if job.device == here else (f"sizes are those of kernels on {here}, as memory of {job.device} counts them",)
+    )

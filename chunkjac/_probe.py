@@ -51,7 +51,7 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     keeps fakes elsewhere is warned of; their use in a real run is an error (see the sinks).
     """
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        tracker = LiveBytes(job.problem.device, fake=fake)
+        tracker = LiveBytes(job.problem.device, fake=fake, stands_for=job.device)
         with restored_attributes(modules_of(job.problem.func, job.problem.args)):
             probe = _dry_probe(job, excluded, fake, tracker)
     if tracker.live_bytes:
@@ -96,7 +96,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     Raises:
         OverBudget: Not even one direction fits.
     """
-    tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes)
+    tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
     with tracker:
         mode, reasons = select_mode(job.problem, job.request, excluded)
         terms, samples = job.terms(mode, tracker), _measure(mode, tracker)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -71,8 +71,12 @@ class Problem:
         """Return where the function runs: where its first input is."""
         return self.inputs[0].device
 
-    def with_args(self, args: tuple[Any, ...]) -> Problem:
+    def with_args(self, args: tuple[Any, ...], device: torch.device) -> Problem:
         """Return the same problem at another point.
+
+        Args:
+            args: All arguments.
+            device: Where those tensors must be that are now where the first input is.
 
         Raises:
             ArgumentError: A tree, shape, dtype or device differs; each is listed as it was and as it is.
@@ -82,7 +86,7 @@ class Problem:
         differences = [
             f"argument {i}: planned {was}, found {now}"
             for i, pair in enumerate(zip(self.args, args))
-            for was, now in _differences(*pair)
+            for was, now in _differences(*pair, {self.device: device})
         ]
         if differences:
             raise ArgumentError("run needs arguments like those planned for. " + "; ".join(differences) + ".")
@@ -170,21 +174,22 @@ def check_computed(values: Sequence[Any], inputs: Sequence[torch.Tensor]) -> Non
         )
 
 
-def _differences(was: Any, now: Any) -> Iterator[tuple[str, str]]:
-    """Yield what differs between an argument and another that stands for it."""
+def _differences(was: Any, now: Any, moved: Mapping[torch.device, torch.device]) -> Iterator[tuple[str, str]]:
+    """Yield what differs between an argument and another that stands for it, and may have been moved."""
     (leaves, spec), (other_leaves, other_spec) = tree_flatten(was), tree_flatten(now)
     if spec != other_spec:
         yield f"structure {spec}", f"structure {other_spec}"
         return
     for leaf, other in zip(leaves, other_leaves):
-        if _looks(leaf) != _looks(other):
-            yield _looks(leaf), _looks(other)
+        planned = _looks(leaf, moved)
+        if planned != _looks(other, {}):
+            yield planned, _looks(other, {})
 
 
-def _looks(value: Any) -> str:
+def _looks(value: Any, moved: Mapping[torch.device, torch.device]) -> str:
     """Return what a plan depends on: of a tensor its shape, dtype and device, of others their type."""
     if isinstance(value, torch.Tensor):
-        return f"{tuple(value.shape)} {value.dtype} on {value.device}"
+        return f"{tuple(value.shape)} {value.dtype} on {moved.get(value.device, value.device)}"
     return type(value).__name__
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from chunkjac._backoff import reclaim
-from chunkjac._errors import ArgumentTypeError, ChunkjacError
+from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
 from chunkjac._memory import Gauge, LiveBytes, OverBudget
@@ -82,7 +82,7 @@ def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Resu
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     started_s = time.perf_counter()
-    gauge = Gauge.of(job.problem.device) if job.return_report else None
+    gauge = Gauge.of(job.device) if job.return_report else None
     tracker = job.tracker()
     excluded: dict[str, Doubt] = {}
     while True:
@@ -100,7 +100,7 @@ def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Resu
                 raise
             failure = str(error)
         attempt = None
-        reclaim(job.problem.device)  # its tensors go before the next attempt, or the dry run, begins
+        reclaim(job.device)  # its tensors go before the next attempt, or the dry run, begins
         if not again:
             raise over_budget(job, failure, log.growth)
 
@@ -193,7 +193,7 @@ def describe(
         rung=facts.rung,
         structure=None,
         sink="a new tensor" if job.out is None else "out",
-        device=str(job.problem.device),
+        device=str(job.device),
         chunk_size=chunk_size,
         n_chunks=n_chunks,
         n_inputs=facts.n_inputs,
@@ -221,7 +221,9 @@ def _run_planned(job: Job, known: Known, args: tuple[Any, ...], options: dict[st
         raise ArgumentTypeError(
             f"run takes out, progress and return_report, found {unknown}; plan again to change that."
         )
-    problem = job.problem.with_args(args) if args else job.problem
+    if not args and job.device != job.problem.device:
+        raise ArgumentError(f"this plan is for {job.device}: give run the arguments there, and let func use it.")
+    problem = job.problem.with_args(args, job.device) if args else job.problem
     job = replace(
         job,
         problem=problem,

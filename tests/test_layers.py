@@ -25,7 +25,8 @@ ROWS = (
     ("_executor", "_select", "_sinks"),
     ("_modes",),
     ("_config", "_memory", "_plan", "_steps"),
-    ("_chunker", "_files", "_modules", "_pacer", "_problem", "_units"),
+    ("_bar", "_chunker", "_files", "_modules", "_pacer", "_problem"),
+    ("_units",),
     ("_backoff", "_errors", "_planner", "_progress", "_types"),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -12,6 +12,8 @@ from chunkjac._memory._accelerators import free_accelerator_memory
 from chunkjac._memory._cpu import free_cpu_memory
 from chunkjac._memory._readings import Free
 from chunkjac._units import format_bytes, parse_bytes
+
+_DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,43 @@ def find_budget(max_memory: SupportsIndex | str | None, device: torch.device, pl
     return Budget(n_bytes, True, f"{place}={max_memory!r} of {format_bytes(least.n_bytes)} ({least.source})")
 
 
+def find_device(name: Any) -> torch.device:
+    """Return the device that a plan is for; it need not be here.
+
+    Raises:
+        ArgumentError: There is no such device, or nothing can be computed on it.
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(f"device must be one such as 'cpu' or 'cuda', found {name!r}.") from error
+    if device.type not in _DEVICE_TYPES:
+        raise ArgumentError(f"device must be of type {', '.join(_DEVICE_TYPES)}, found {str(device)!r}.")
+    if device.type == "cpu" or device.index is not None:
+        return torch.device("cpu") if device.type == "cpu" else device
+    backend = getattr(torch, device.type)
+    index = backend.current_device() if is_here(device) and hasattr(backend, "current_device") else 0
+    return torch.device(device.type, index)
+
+
+def is_here(device: torch.device) -> bool:
+    """Tell whether this machine has a device."""
+    if device.type == "cpu":
+        return True
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    backend = getattr(torch, device.type, None)
+    return backend is not None and backend.is_available() and (device.index or 0) < backend.device_count()
+
+
 def free_memory(device: torch.device) -> Free:
     """Return what a device has left to take.
 
     Raises:
         ArgumentError: Nothing can be computed on this device, or its memory cannot be read.
     """
-    if device.type not in ("cpu", "cuda", "xpu", "mps"):
+    if device.type not in _DEVICE_TYPES:
         raise ArgumentError(f"the inputs are on {device}, where nothing can be computed; move them with x.to().")
+    if not is_here(device):
+        raise ArgumentError(f"max_memory must be given in bytes for {device}, which is not here, such as '8GiB'.")
     return free_cpu_memory() if device.type == "cpu" else free_accelerator_memory(device)

@@ -16,6 +16,9 @@ from chunkjac._memory._gauge import Gauge
 # `torch.tensor` makes its memory unseen, and hands it on through this.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
 
+# What allocators give is a multiple of this (c10/cuda/CUDACachingAllocator.h, kMinBlockSize; XPU's alike).
+_GRANULES = {"cuda": 512, "xpu": 512}
+
 _TO_COPY = torch.ops.aten._to_copy.default
 _META = torch.device("meta")
 
@@ -38,6 +41,7 @@ class LiveBytes(TorchDispatchMode):
         fake: The mode to dry-run in. Fake tensors count as what they stand for, and tensors
             that the function captured become fake once and count as held before.
         gauge: Tells the allocator's peak, on an accelerator.
+        stands_for: The device whose allocator is assumed; ``device`` itself, if not given.
 
     Attributes:
         live_bytes: Bytes alive now.
@@ -53,6 +57,7 @@ class LiveBytes(TorchDispatchMode):
         limit_bytes: int | None = None,
         fake: FakeTensorMode | None = None,
         gauge: Gauge | None = None,
+        stands_for: torch.device | None = None,
     ) -> None:
         super().__init__()
         self.live_bytes = 0
@@ -63,6 +68,7 @@ class LiveBytes(TorchDispatchMode):
         self._limit_bytes = limit_bytes
         self._fake = fake
         self._gauge = gauge
+        self._granule = _GRANULES.get((stands_for or device).type, 1)
         self._storages: dict[int, _Watch] = {}  # by identity
         self._forget = _forgetter(self)
         self._outside: list[torch.Tensor] = []
@@ -126,7 +132,7 @@ class LiveBytes(TorchDispatchMode):
             if not self._counts(tensor):
                 continue
             storage = tensor.untyped_storage()
-            key, n_bytes = storage._cdata, storage.nbytes()
+            key, n_bytes = storage._cdata, -(-storage.nbytes() // self._granule) * self._granule
             watch = self._storages.get(key)
             if watch is None:
                 is_new = all(_key(other) != key for other in given)

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,6 @@ from chunkjac._modes._mode import Block
 from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._problem import Problem, check_computed
 from chunkjac._steps import SCHEMES, Step, Steps, check_steps
-from chunkjac._types import Outputs
 
 _BATCHED = "vmap(f)"
 _LOOPED = "loop"
@@ -49,7 +49,6 @@ class FiniteDifference:
 
     def __init__(self, problem: Problem, *, scheme: str = "central", step: tuple[Step, ...] | None = None) -> None:
         self.rung = _BATCHED
-        self._batches = False  # whether func is known to batch: later errors are its own
         self.reasons: tuple[str, ...] = ()
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
         self._scheme = SCHEMES[scheme]
@@ -58,11 +57,17 @@ class FiniteDifference:
         if not any(isinstance(x, FakeTensor) for x in problem.inputs):
             check_steps(given, self._scheme, problem.inputs)
         with PrecisionSeen() as seen:
-            self.outputs = _evaluate_twice(self.problem)
+            values, self.outputs = self.problem.evaluate()
+            self._evaluate_again(values)
         leaves = (*problem.leaves, *self.outputs.leaves)
         eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
         self._steps = Steps.of(given, self._scheme, eps)
         self._copies = PerturbedCopies(self.problem.inputs, self._scheme.signs, self._scheme.with_base)
+
+    @property
+    def batched(self) -> bool:
+        """Tell whether the copies of a chunk are evaluated at once."""
+        return self.rung == _BATCHED
 
     def block(self, chunk: slice) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""
@@ -81,22 +86,35 @@ class FiniteDifference:
         """Give the copies back."""
         self._copies.release()
 
+    def _evaluate_again(self, values: Block) -> None:
+        """Find out whether the function can be batched, and refuse one that is random.
+
+        The noise of a random function would be divided by the step.
+        """
+        pair = tuple(x.expand(2, *x.shape).contiguous() for x in self.problem.inputs)
+        try:
+            again = [both[0] for both in self._map(pair)]
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            again = None
+            self.rung = _LOOPED
+            self.reasons = (f"one point at a time, since vmap cannot batch func: {first_line(error)}",)
+        if not any(isinstance(value, FakeTensor) for value in values):
+            _check_same(values, again or self.problem.evaluate()[0])
+
     def _evaluate(self, batch: Block) -> Block:
         """Evaluate the function at each copy, all at once where it can be batched."""
         versions = [copies._version for copies in batch]
-        if self.rung == _BATCHED:
-            try:
-                values: Block = torch.func.vmap(self.problem.flat)(*batch)
-                self._batches = True
-            except Exception as error:
-                if self._batches or is_out_of_memory(error):
-                    raise
-                self.rung = _LOOPED
-                self.reasons = (f"one point at a time, since vmap cannot batch func: {first_line(error)}",)
-        if self.rung == _LOOPED:
-            values = self._loop(batch)
+        values = self._map(batch) if self.rung == _BATCHED else self._loop(batch)
         if [copies._version for copies in batch] != versions:
             raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
+        return values
+
+    def _map(self, batch: Block) -> Block:
+        """Evaluate the function at all copies at once."""
+        with torch.no_grad():
+            values: Block = torch.func.vmap(self.problem.flat)(*batch)
         return values
 
     def _loop(self, batch: Block) -> Block:
@@ -121,22 +139,15 @@ class FiniteDifference:
         return first - (second[0] if second else base)
 
 
-def _evaluate_twice(problem: Problem) -> Outputs:
-    """Evaluate the function, twice where that tells something; refuse one that is random.
-
-    The noise of a random function would be divided by the step.
-    """
-    values, outputs = problem.evaluate()
-    if any(isinstance(value, FakeTensor) for value in values):
-        return outputs
-    for value, again in zip(values, problem.evaluate()[0]):
+def _check_same(values: Block, again: Sequence[torch.Tensor]) -> None:
+    """Refuse two answers for the same input."""
+    for value, other in zip(values, again):
         noise = _NOISE * torch.finfo(value.dtype).eps
-        if not torch.allclose(value, again, rtol=noise, atol=noise, equal_nan=True):
+        if not torch.allclose(value, other, rtol=noise, atol=noise, equal_nan=True):
             raise FunctionError(
                 "func gives different answers for the same input, so its differences mean nothing; "
                 "make it deterministic (model.eval() turns dropout off), or use mode='reverse'."
             )
-    return outputs
 
 
 def _check_taken(taken: torch.Tensor) -> None:

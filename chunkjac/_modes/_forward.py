@@ -35,10 +35,11 @@ class Forward:
     """
 
     name: ClassVar[str] = "forward"
+    batched: ClassVar[bool] = True
+    seeds_per_direction: ClassVar[int] = 1
     by_rows: ClassVar[bool] = False
 
     def __init__(self, problem: Problem, outputs: Outputs | None = None) -> None:
-        self.seeds_per_direction = 1
         self.rung = "vmap(jvp)"
         self.reasons: tuple[str, ...] = ()
         self.problem = problem

@@ -28,16 +28,24 @@ class Mode(Protocol):
         problem: The function and its inputs.
         outputs: What the function returns.
         by_rows: Whether directions are rows of the Jacobian (outputs), or columns (inputs).
-        seeds_per_direction: How many seeds, or perturbed copies, a direction takes.
     """
 
     name: ClassVar[str]
     by_rows: ClassVar[bool]
-    seeds_per_direction: int
     rung: str
     reasons: tuple[str, ...]
     problem: Problem
     outputs: Outputs
+
+    @property
+    def seeds_per_direction(self) -> int:
+        """Return how many seeds, or perturbed copies, a direction takes."""
+        ...
+
+    @property
+    def batched(self) -> bool:
+        """Tell whether the directions of a chunk are computed together, so that larger chunks are faster."""
+        ...
 
     def block(self, chunk: slice) -> Block:
         """Compute a block. It holds until the next one is asked for."""

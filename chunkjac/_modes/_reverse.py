@@ -41,10 +41,11 @@ class Reverse:
     """
 
     name: ClassVar[str] = "reverse"
+    batched: ClassVar[bool] = True
+    seeds_per_direction: ClassVar[int] = 1
     by_rows: ClassVar[bool] = True
 
     def __init__(self, problem: Problem) -> None:
-        self.seeds_per_direction = 1
         self.rung = _PLAIN
         self.reasons: tuple[str, ...] = ()
         self.problem = problem

@@ -177,12 +177,12 @@ def lstm() -> Architecture:
 
 
 def gru() -> Architecture:
-    net = nn.GRU(16, 64, batch_first=True)
-    return Architecture(lambda x: net(x)[0][:, -8:], (torch.randn(1, 64, 16),), (net,))
+    net = nn.GRU(8, 64, batch_first=True)
+    return Architecture(lambda x: net(x)[0][:, -8:], (torch.randn(1, 32, 8),), (net,))
 
 
 def lstm_cell_loop() -> Architecture:
-    cell = nn.LSTMCell(16, 64)
+    cell = nn.LSTMCell(4, 64)
 
     def unroll(xs: torch.Tensor) -> torch.Tensor:
         state = None
@@ -190,7 +190,7 @@ def lstm_cell_loop() -> Architecture:
             state = cell(x, state)
         return state[0]
 
-    return Architecture(unroll, (torch.randn(64, 1, 16),), (cell,))
+    return Architecture(unroll, (torch.randn(64, 1, 4),), (cell,))
 
 
 def neural_ode() -> Architecture:

@@ -19,7 +19,7 @@ import chunkjac
 RESULTS = Path(__file__).parent / "results"
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str) -> dict[str, Any]:
     """Say on what a result was measured."""
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
     return {
@@ -27,17 +27,19 @@ def environment() -> dict[str, Any]:
         "cpu": cpu or platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "chunkjac": chunkjac.__version__,
     }
 
 
-def save(name: str, rows: list[dict[str, Any]], *, quick: bool) -> Path:
-    """Keep a result; a quick one does not replace a full one."""
+def save(name: str, rows: list[dict[str, Any]], *, device: str = "cpu", quick: bool) -> Path:
+    """Keep a result; a quick one does not replace a full one, nor one of another device."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}{'.quick' if quick else ''}.json"
-    path.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=2) + "\n")
+    parts = [name, *([] if device == "cpu" else [device.replace(":", "_")]), *(["quick"] if quick else []), "json"]
+    path = RESULTS / ".".join(parts)
+    path.write_text(json.dumps({"environment": environment(device), "rows": rows}, indent=2) + "\n")
     return path
 
 

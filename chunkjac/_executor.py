@@ -106,7 +106,7 @@ def fill(
                 gc.collect()  # garbage in cycles is not kept by anybody
             if grows is not None:
                 log.growths_bytes.append(max(0, tracker.live_bytes - before_bytes))
-            pacer.learn(chunk, tracker.peak_bytes - start_bytes, scratch=tracker.hidden_scratch, grows=grows)
+            pacer.learn(chunk, tracker.peak_bytes - start_bytes, load=tracker.load(start_bytes), grows=grows)
         buffered = max(buffered, size)
         done = chunk.stop
         log.chunk_sizes.append(size)

@@ -45,8 +45,7 @@ class Terms:
         target_bytes: The working set beyond which chunks do not get faster; ``None`` if unknown.
         exact_size: The chunk size that the user asked for.
         batched: Whether larger chunks are faster at all.
-        margin: How many times its tensors' bytes a chunk may really take.
-        scratch_margin: The same where operations ran that work in memory no tensor shows.
+        margin: How many times its tensors' bytes a chunk is taken to need, at least.
         trusting: Whether a job that is plainly small need not be measured.
     """
 
@@ -57,7 +56,6 @@ class Terms:
     exact_size: int | None = None
     batched: bool = True
     margin: float = 1.0
-    scratch_margin: float = 1.0
     trusting: bool = False
 
     @property
@@ -79,15 +77,15 @@ class Terms:
             self.exact_size is None and self.batched and within_target and _PLAIN_FACTOR * all_bytes <= self.room_bytes
         )
 
-    def fit(self, samples: Mapping[int, int], *, scratch: bool) -> Cost:
+    def fit(self, samples: Mapping[int, int], load: float) -> Cost:
         """Return the cost that follows from measured chunks.
 
         Args:
             samples: Chunk size to bytes held above the level between chunks; not empty.
-            scratch: Whether operations ran that work in memory no tensor shows.
+            load: How many times its tensors' bytes a chunk really took.
         """
         fixed_bytes, direction_bytes = fit_chunks(samples)
-        margin = self.scratch_margin if scratch else self.margin
+        margin = max(self.margin, load)
         return replace(self.base, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes, margin=margin)
 
     def choose(self, cost: Cost, n_directions: int) -> int:
@@ -120,6 +118,7 @@ class Pacer:
         self._terms = terms
         self._probes = [] if self.chunk_size else _choose_probes(terms)
         self._samples: dict[int, int] = {}
+        self._load = 1.0
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
         self._checked = checked or (terms.trusting and terms.is_plain)
@@ -138,19 +137,21 @@ class Pacer:
             size = self.chunk_size = self.chunk_size or self._choose(left)
         return slice(done, done + max(1, min(size, left)))
 
-    def learn(self, chunk: slice, held_bytes: int, *, scratch: bool = False, grows: bool | None = None) -> None:
+    def learn(self, chunk: slice, held_bytes: int, *, load: float = 1.0, grows: bool | None = None) -> None:
         """Take in what a measured chunk held.
 
         Args:
             chunk: The directions that were computed.
             held_bytes: The chunk's peak above the level between chunks.
-            scratch: Whether operations ran that work in memory no tensor shows.
+            load: How many times its tensors' bytes it really took, where kernels work in memory
+                that no tensor shows.
             grows: Whether more was alive after the chunk than before; ``None`` if that cannot be
                 told. All chunks are measured until one is seen that does not grow.
         """
         size, left = chunk.stop - chunk.start, self._terms.n_directions - chunk.stop
         as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
         self._samples[size] = held_bytes
+        self._load = max(self._load, load)
         if grows is not None:
             self._level_holds = not grows
         if self._probes:
@@ -158,7 +159,7 @@ class Pacer:
         elif as_predicted:
             self._checked = self._level_holds
             return
-        self.cost = self._terms.fit(self._samples, scratch=scratch)
+        self.cost = self._terms.fit(self._samples, self._load)
         if not self._probes and left:
             chosen = self._choose(left)
             stays = len(self._samples) == 1 and size <= chosen < _WORTH_A_NEW_SIZE * size

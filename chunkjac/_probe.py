@@ -79,14 +79,14 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
         mode, _ = select_mode(problem, replace(request, mode=name))
         if job.out is not None:
             check_out(mode, job.out)
-        terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
+        terms, samples = job.terms(mode, tracker), _Samples(mode, tracker)
         while True:
-            cost = terms.fit(samples, scratch=tracker.hidden_scratch)
+            cost = terms.fit(samples.held_bytes, samples.load)
             size = terms.choose(cost, terms.n_directions)
-            if size in samples:
+            if size in samples.held_bytes:
                 break
-            samples[size] = _held_bytes(mode, tracker, size)
-    peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples[size])
+            samples.take(size)
+    peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True)
 
 
@@ -99,27 +99,38 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
     with tracker:
         mode, reasons = select_mode(job.problem, job.request, excluded)
-        terms, samples = job.terms(mode, tracker), _measure(mode, tracker)
-    cost = terms.fit(samples, scratch=tracker.hidden_scratch)
+        terms, samples = job.terms(mode, tracker), _Samples(mode, tracker)
+    cost = terms.fit(samples.held_bytes, samples.load)
     size = terms.choose(cost, terms.n_directions)
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size), certain=False)
 
 
-def _measure(mode: Mode, tracker: LiveBytes) -> dict[int, int]:
-    """Return what chunks of a few sizes hold; where the larger do not fit, of the smaller."""
-    samples: dict[int, int] = {}
-    for size in (min(size, n_directions(mode)) for size in TIGHT_PROBES):
-        try:
-            samples[size] = _held_bytes(mode, tracker, size)
-        except OverBudget:
-            break
-    return samples or {1: _held_bytes(mode, tracker, 1)}
+class _Samples:
+    """Measure chunks of a few sizes; where the larger do not fit, of the smaller.
 
+    Attributes:
+        held_bytes: What chunks hold above the level between chunks, their buffers included, by size.
+        load: How many times its tensors' bytes a chunk really takes.
+    """
 
-def _held_bytes(mode: Mode, tracker: LiveBytes, size: int) -> int:
-    """Return what a chunk holds above the level between chunks, its buffers included."""
-    mode.release()
-    level_bytes = tracker.live_bytes
-    tracker.restart_peak()
-    mode.block(slice(0, size))
-    return tracker.peak_bytes - level_bytes
+    def __init__(self, mode: Mode, tracker: LiveBytes) -> None:
+        self._mode = mode
+        self._tracker = tracker
+        self.held_bytes: dict[int, int] = {}
+        self.load = 1.0
+        for size in (min(size, n_directions(mode)) for size in TIGHT_PROBES):
+            try:
+                self.take(size)
+            except OverBudget:
+                break
+        if not self.held_bytes:
+            self.take(1)
+
+    def take(self, size: int) -> None:
+        """Measure a chunk."""
+        self._mode.release()
+        level_bytes = self._tracker.live_bytes
+        self._tracker.restart_peak()
+        self._mode.block(slice(0, size))
+        self.held_bytes[size] = self._tracker.peak_bytes - level_bytes
+        self.load = max(self.load, self._tracker.load(level_bytes))

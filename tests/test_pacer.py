@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkjac._pacer import Pacer, Terms
-from chunkjac._planner import Cost, choose_chunk
+from chunkjac._planner import Cost, choose_chunk, even_chunk
 
 MARGINS = st.sampled_from([1.0, 1.1, 1.35])
 
@@ -142,13 +142,14 @@ def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:
     assert pacer.cost.peak_bytes(2) == 7000
 
 
-def test_operations_with_hidden_scratch_take_their_own_margin() -> None:
-    terms = terms_of(100, 10_000, floor=100)
-    for scratch, margin in ((False, 1.1), (True, 1.35)):
-        pacer = Pacer(replace(terms, margin=1.1, scratch_margin=1.35))
-        for done in (0, 2):
-            pacer.learn(pacer.next_chunk(done), 200, scratch=scratch)
-        assert pacer.cost.margin == margin
+@pytest.mark.parametrize(("load", "margin"), [(1.0, 1.1), (1.05, 1.1), (1.7, 1.7)])
+def test_chunks_are_chosen_by_what_they_really_take(load: float, margin: float) -> None:
+    pacer = Pacer(replace(terms_of(100, 10_000, floor=100), margin=1.1))
+    for done in (0, 2):
+        pacer.learn(pacer.next_chunk(done), 200, load=load if done == 0 else 1.0)
+    assert pacer.cost.margin == margin
+    pacer.learn(pacer.next_chunk(4), 800)
+    assert pacer.next_chunk(12) == slice(12, 12 + even_chunk(88, int(10_000 / margin / 100)))
 
 
 @given(jobs(), st.integers(1, 400))

@@ -268,19 +268,32 @@ def test_captured_parameters_count_nothing(dry: bool) -> None:
         assert track(use)[:2] == (12, 12)
 
 
+IMAGE, KERNEL = torch.ones(1, 2, 6, 6), torch.ones(4, 2, 3, 3)  # 288 and 288 bytes; 256 of the result
+
+
 @pytest.mark.parametrize(
-    ("func", "scratch"),
+    ("func", "peak", "loaded"),
     [
-        (lambda: torch.ones(3, 3) @ torch.ones(3), False),
-        (lambda: nn.functional.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 3)), True),
-        (lambda: nn.LSTM(2, 2)(torch.ones(3, 2)), True),
+        (lambda: torch.ones(3, 3) @ torch.ones(3), 36 + 12 + 12, 36 + 12 + 12),
+        (lambda: nn.functional.conv2d(IMAGE, KERNEL), 256, 256 + 288),
+        (lambda: nn.functional.conv2d(IMAGE[:1].expand(2, 2, 6, 6), KERNEL), 512, 512 + 576 + 576),
+        (lambda: nn.functional.conv_transpose2d(IMAGE, torch.ones(2, 1, 3, 3)), 72 + 256, 72 + 256 + 2 * 288),
     ],
-    ids=["product", "convolution", "lstm"],
+    ids=["product", "convolution", "of an expanded input", "transposed"],
 )
-def test_operations_with_hidden_scratch_are_noticed(func: Callable[[], Any], scratch: bool) -> None:
+def test_what_convolutions_work_in_is_foreseen(func: Callable[[], Any], peak: int, loaded: int) -> None:
     with LiveBytes(CPU) as tracker:
         func()
-    assert tracker.hidden_scratch is scratch
+    assert (tracker.peak_bytes, tracker.loaded_bytes) == (peak, loaded)
+    assert tracker.load(0) == loaded / peak
+    tracker.restart_peak()
+    assert tracker.load(0) == 1.0
+
+
+def test_recurrent_layers_are_taken_to_need_a_third_more() -> None:
+    with LiveBytes(CPU) as tracker:
+        nn.LSTM(2, 2)(torch.ones(3, 2))
+    assert tracker.load(0) == pytest.approx(1.35, abs=0.05)
 
 
 @pytest.mark.parametrize("dry", [False, True])

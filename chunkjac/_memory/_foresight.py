@@ -21,10 +21,6 @@ _GROWTH = 16
 # complex128
 _LARGEST_ITEM_BYTES = 16
 
-# On the CPU these work in scratch memory that no tensor shows (oneDNN; measured 1.20-1.32 times
-# the tensors' bytes for convolutions).
-_HIDDEN_SCRATCH = ("convolution", "mkldnn_rnn", "_thnn_fused", "lstm", "gru")
-
 # Gives a view without saying so.
 _UNSAFE_VIEW = torch.ops.aten._unsafe_view.default
 
@@ -49,14 +45,12 @@ class Traits:
         is_pointwise: Whether its result has its arguments' shapes, broadcast.
         is_product: Whether it is a product of matrices.
         is_no_larger: Whether its results hold no more elements than its arguments.
-        hidden_scratch: Whether it works in memory that no tensor shows.
     """
 
     allocates: bool
     is_pointwise: bool
     is_product: bool
     is_no_larger: bool
-    hidden_scratch: bool
 
 
 @cache
@@ -68,7 +62,6 @@ def traits_of(func: Any) -> Traits:
         is_pointwise=torch.Tag.pointwise in func.tags and len(schema.returns) == 1,
         is_product=func in _PRODUCTS,
         is_no_larger=schema.name.startswith("aten::") and schema.name.endswith(_NO_LARGER),
-        hidden_scratch=any(word in schema.name for word in _HIDDEN_SCRATCH),
     )
 
 

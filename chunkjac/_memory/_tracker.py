@@ -10,8 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made, tensors_among, traits_of
+from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made, tensors_among
 from chunkjac._memory._gauge import Gauge
+from chunkjac._memory._scratch import scratch_bytes
 
 # `torch.tensor` makes its memory unseen, and hands it on through this.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
@@ -47,7 +48,8 @@ class LiveBytes(TorchDispatchMode):
         live_bytes: Bytes alive now.
         peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
         highest_bytes: The most alive at any moment since the start.
-        hidden_scratch: Whether an operation ran that uses memory no tensor shows.
+        loaded_bytes: Like ``peak_bytes``, with what kernels work in beside their tensors as far as it
+            can be foreseen. It is not what is promised; chunks are chosen so that it fits.
     """
 
     def __init__(
@@ -63,11 +65,12 @@ class LiveBytes(TorchDispatchMode):
         self.live_bytes = 0
         self.peak_bytes = 0
         self.highest_bytes = 0
-        self.hidden_scratch = False
+        self.loaded_bytes = 0
         self._device = device
         self._limit_bytes = limit_bytes
         self._fake = fake
         self._gauge = gauge
+        self._has_scratch = (stands_for or device).type == "cpu"
         self._granule = _GRANULES.get((stands_for or device).type, 1)
         self._storages: dict[int, _Watch] = {}  # by identity
         self._forget = _forgetter(self)
@@ -75,7 +78,12 @@ class LiveBytes(TorchDispatchMode):
 
     def restart_peak(self) -> None:
         """Begin a new peak at what is alive now."""
-        self.peak_bytes = self.live_bytes
+        self.peak_bytes = self.loaded_bytes = self.live_bytes
+
+    def load(self, level_bytes: int) -> float:
+        """Return how many times its tensors' bytes was really taken above a level, since :meth:`restart_peak`."""
+        held_bytes = self.peak_bytes - level_bytes
+        return max(1.0, (self.loaded_bytes - level_bytes) / held_bytes) if held_bytes > 0 else 1.0
 
     def __enter__(self) -> LiveBytes:
         """Begin to count."""
@@ -111,8 +119,9 @@ class LiveBytes(TorchDispatchMode):
             self._count(made, [] if func is _LIFT_FRESH else tensors)
             if limit_bytes is not None and self.live_bytes > limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
-        if not self.hidden_scratch:
-            self.hidden_scratch = traits_of(func).hidden_scratch
+        if self._has_scratch:
+            loaded_bytes = self.live_bytes + scratch_bytes(func, args, made, self.live_bytes)
+            self.loaded_bytes = max(self.loaded_bytes, loaded_bytes)
         return made
 
     def _faked(self, value: Any) -> Any:

@@ -8,12 +8,14 @@ Source:
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
 
 from chunkjac._chunker import OneHot
 from chunkjac._modes._mode import Block
+from chunkjac._modes._zeros import ZeroProducts
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
 
@@ -45,11 +47,14 @@ class Forward:
         self.problem = problem
         self.outputs = outputs or problem.evaluate()[1]
         self._seeds = OneHot(problem.leaves)
+        self._skips_zeros = True  # until a block has shown that there are none worth it
 
     def block(self, chunk: slice) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""
-        with _LEVEL, torch.no_grad():
+        skipping = ZeroProducts() if self._skips_zeros else None
+        with _LEVEL, torch.no_grad(), skipping or nullcontext():
             columns: Block = torch.func.vmap(self._push)(*self._seeds.seeds(chunk))
+        self._skips_zeros = skipping is not None and skipping.pays
         return columns
 
     def release(self) -> None:

@@ -6,23 +6,38 @@ import gc
 
 import torch
 
-# How allocators say it where torch has no exception type for it. Anything else is not ours to
-# swallow.
+# How allocators say it where torch has no exception type for it, in lower case. Anything else is
+# not ours to swallow.
 _MESSAGES = (
     "can't allocate memory",  # DefaultCPUAllocator
+    "not enough memory",  # the same on Windows
     "out of memory",
     "std::bad_alloc",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "could not create a primitive",  # oneDNN; ambiguous, raised again as it was if it persists
+    "bad allocation",  # the same on Windows
+    "_alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSOLVER_STATUS_, CUFFT
+    "out_of_device_memory",  # XPU
+)
+
+# They may mean something else, and are raised again as they were if they persist.
+_AMBIGUOUS = (
+    "could not create a primitive",  # oneDNN
+    "could not create a memory",
+    "_status_not_initialized",  # a cuBLAS or cuDNN handle that found no room
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception means that memory ran out."""
+    """Tell whether an exception means that memory ran out, or may mean it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(message in text for message in (*_MESSAGES, *_AMBIGUOUS))
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """Return an exception that holds on to no tensors: its frames go, and what it came from."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from chunkjac._backoff import first_line, is_out_of_memory, reclaim
+from chunkjac._backoff import first_line, is_out_of_memory, reclaim, without_frames
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import OverBudget
 from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, n_directions
@@ -42,10 +42,12 @@ class Doubt:
     Attributes:
         why: The reason, for people.
         fits: Whether the reason is something else than memory.
+        failure: What an allocator raised, without frames; ``None`` where it was the budget.
     """
 
     why: str
     fits: bool
+    failure: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ def doubt_about(name: str, failure: BaseException) -> Doubt:
     """Return why a mode is not used, without holding on to the failure."""
     fits = not is_out_of_memory(failure)
     what = "cannot differentiate func" if fits else "does not fit in the budget"
-    return Doubt(f"{name} {what}: {first_line(failure)}", fits)
+    kept = None if fits or isinstance(failure, OverBudget) else without_frames(failure)
+    return Doubt(f"{name} {what}: {first_line(failure)}", fits, kept)
 
 
 def _make(problem: Problem, request: Request, name: str) -> Mode:
@@ -142,8 +145,14 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     if "reverse" not in doubts:
         return reverse or Reverse(problem), (counts, *_reasons(doubts))
     if not all(doubt.fits for doubt in doubts.values()):
-        raise OverBudget("; ".join(_reasons(doubts)))
+        raise _why_nothing_fits(doubts)
     return _make(problem, request, "finite-difference"), _reasons(doubts)
+
+
+def _why_nothing_fits(doubts: Mapping[str, Doubt]) -> BaseException:
+    """Return what an allocator raised; that the budget is too small, if it was not reached."""
+    failures = [doubt.failure for doubt in doubts.values() if doubt.failure is not None]
+    return failures[0] if failures else OverBudget("; ".join(_reasons(doubts)))
 
 
 def _reasons(doubts: Mapping[str, Doubt]) -> tuple[str, ...]:

@@ -40,6 +40,10 @@ class ZeroProducts(TorchDispatchMode):
             left, right = args
             shape = (*left.shape[:-1], right.shape[-1])
             return left.new_zeros(shape, dtype=torch.promote_types(left.dtype, right.dtype))
+        if self._zeros and func._schema.is_mutable:
+            for written in args:
+                if isinstance(written, torch.Tensor):
+                    self._zeros.pop(written.untyped_storage()._cdata, None)
         made = func(*args, **(kwargs or {}))
         if func is _ZEROS and made.dim() == 0:
             storage = made.untyped_storage()
@@ -52,7 +56,7 @@ class ZeroProducts(TorchDispatchMode):
             return False
         storage = matrix.untyped_storage()
         known = self._zeros.get(storage._cdata)
-        if known is None or known() is not storage or matrix._version:
+        if known is None or known() is not storage:
             return False
         self.pays = self.pays or prod(matrix.shape) * matrix.element_size() >= _WORTH_BYTES
         return True

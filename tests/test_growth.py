@@ -1,0 +1,123 @@
+"""Functions that keep memory: noticed by the level between chunks, and never over the limit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import chunkjac as cj
+from chunkjac._memory import LiveBytes
+from tests.zoo import Stateless
+
+CPU = torch.device("cpu")
+MODES = ("forward", "finite-difference")  # reverse mode calls the function once
+
+
+class Collector:
+    """Be ``x -> tanh(w x)``, and keep each result."""
+
+    def __init__(self, n_calls: int | None = None) -> None:
+        self.weight = torch.linspace(-1, 1, 400 * 100).reshape(400, 100)
+        self.kept: list[torch.Tensor] = []
+        self.n_calls = n_calls
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(self.weight @ x)
+        if self.n_calls is None or len(self.kept) < self.n_calls:
+            self.kept.append(y)
+        return y * 2
+
+
+def run(func: Callable[..., Any], **options: Any) -> tuple[torch.Tensor, cj.Report, int, list[str]]:
+    """Return Jacobian, report, the peak that a tracker outside saw, and the warnings."""
+    x = torch.zeros(100)
+    with LiveBytes(CPU) as tracker, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", RuntimeWarning)
+        found, report = cj.jacobian(func, x, return_report=True, **options)
+    said = [str(warning.message) for warning in seen if warning.category is RuntimeWarning]
+    return found, report, tracker.peak_bytes, said
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("options", [{"chunk_size": 10}, {"max_memory": 800_000}, {}])
+def test_a_list_that_collects_tensors_is_noticed(mode: str, options: dict[str, Any]) -> None:
+    func = Collector()
+    found, report, peak_bytes, said = run(func, mode=mode, **options)
+    assert torch.allclose(found, 2 * func.weight, atol=1e-3)
+    if len(report.chunk_sizes) > 1:
+        assert report.growth_bytes > 0
+        assert len(said) == 1
+        assert "func keeps memory" in said[0]
+        assert "kept by func" in str(report)
+    assert peak_bytes == report.peak_bytes <= options.get("max_memory", peak_bytes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_growth_never_exceeds_the_limit_and_is_named_in_the_error(mode: str) -> None:
+    sound = cj.plan(Collector(n_calls=0), torch.zeros(100), mode=mode, chunk_size=10).predicted_peak_bytes
+    func, x = Collector(), torch.zeros(100)
+    with LiveBytes(CPU) as tracker, pytest.raises(cj.BudgetError, match=r"func keeps memory: .* more were alive"):
+        cj.jacobian(func, x, mode=mode, max_memory=sound + 1000)
+    assert tracker.peak_bytes <= sound + 1000
+    assert func.kept
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_kept_once_is_a_cache_and_no_growth(mode: str) -> None:
+    """Two calls: of the prologue and the first chunk, or both of the prologue."""
+    _, report, peak_bytes, said = run(Collector(n_calls=2), mode=mode, chunk_size=10)
+    assert not said
+    assert report.growth_bytes == 0
+    assert peak_bytes == report.peak_bytes
+
+
+def test_garbage_in_cycles_is_no_growth() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        cycle: list[Any] = [x.sin()]
+        cycle.append(cycle)
+        return cycle[0] * 2
+
+    _, report, _, said = run(func, mode="forward", chunk_size=10)
+    assert not said
+    assert report.growth_bytes == 0
+
+
+def test_what_a_backward_pass_keeps_is_noticed() -> None:
+    kept = []
+
+    class Greedy(Stateless):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            kept.append(grad * 1)
+            return grad * 2
+
+    found, report, _, said = run(Greedy.apply, mode="reverse", chunk_size=10)
+    assert torch.equal(found, 2 * torch.eye(100))
+    assert report.growth_bytes >= 8 * 10 * 100 * 4  # a block in each of eight chunks, at least
+    assert any("func keeps memory" in text for text in said)
+
+
+def test_a_sound_function_is_measured_in_two_chunks_of_a_size_and_no_more() -> None:
+    func = Collector(n_calls=0)
+    n_tracked = 0
+
+    class Counter(LiveBytes):
+        def __torch_dispatch__(self, *args: Any, **kwargs: Any) -> Any:
+            nonlocal n_tracked
+            n_tracked += str(args[0]) == "aten.tanh.default"
+            return super().__torch_dispatch__(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chunkjac._job.LiveBytes", Counter)
+        cj.jacobian(func, torch.zeros(100), mode="forward", chunk_size=10)
+    assert n_tracked == 1 + 2  # the prologue, and two chunks of ten

@@ -62,6 +62,15 @@ def mlp() -> Architecture:
     return _of(nn.Sequential(*layers), 512)
 
 
+def many_activations() -> Architecture:
+    """Save more for the backward pass than small budgets hold."""
+    layers = [nn.Tanh() for _ in range(40)]
+    net = nn.Sequential(
+        nn.Linear(64, 2**16), *layers, nn.Unflatten(-1, (64, -1)), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    )
+    return _of(net, 1, 64)
+
+
 def cnn() -> Architecture:
     layers = nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 8, 3, stride=4, padding=1), nn.Flatten(0)
     return _of(nn.Sequential(*layers), 1, 3, 32, 32)
@@ -273,6 +282,7 @@ _MAKERS: dict[str, Callable[[], Architecture]] = {
     make.__name__: make
     for make in (
         mlp,
+        many_activations,
         cnn,
         cnn_with_batch_norm,
         resnet,

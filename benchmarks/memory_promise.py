@@ -64,11 +64,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         left.loglog(tracked, [row["planned_bytes"] / _MIB for row in of_mode], "o", ms=4, alpha=0.6, label=mode)
         budgets = [row["budget_bytes"] / _MIB for row in of_mode]
         right.loglog(budgets, [row["rise_bytes"] / _MIB for row in of_mode], "o", ms=4, alpha=0.6, label=mode)
-    ends = [0.5, 1000]
+    ends = [0.05, 1000]
+    sizes = [2.0**power for power in range(2, 11)]
     left.loglog(ends, ends, "k-", lw=0.8, label="equal")
     left.set(xlabel="tracked peak, MiB", ylabel="planned peak, MiB", title="Predicted before it is spent")
-    right.loglog(ends, ends, "k-", lw=0.8, label="budget")
-    right.loglog(ends, [1.05 * end + 8 for end in ends], "k--", lw=0.8, label="1.05 x budget + 8 MiB")
+    right.loglog(sizes, sizes, "k-", lw=0.8, label="budget")
+    right.loglog(sizes, [1.05 * size + 8 for size in sizes], "k--", lw=0.8, label="1.05 x budget + 8 MiB")
     right.set(xlabel="budget, MiB", ylabel="rise of the process, MiB", title="Never over budget")
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=8)

@@ -208,3 +208,39 @@ def test_a_result_too_large_for_the_budget_is_an_error_before_the_first_chunk() 
     with pytest.raises(cj.BudgetError, match="result"):
         cj.jacobian(func, torch.zeros(1000), mode="finite-difference", max_memory="1MiB")
     assert all(shape == (1000,) for shape in calls[:2])  # evaluated, not batched
+
+
+@pytest.mark.parametrize("mode", [*MODES, "auto"])
+def test_what_does_not_fit_says_what_every_mode_needs(mode: str) -> None:
+    case = example("decoder")
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(case.func, *case.args, mode=mode, max_memory=1)
+    needs = caught.value.needed_bytes_by_mode
+    assert list(needs) == [*MODES]
+    own = min(needs["reverse"], needs["forward"]) if mode == "auto" else needs[mode]
+    assert caught.value.needed_bytes == own
+    for name, needed in needs.items():
+        assert f"{name} in chunks of 1 needs" in str(caught.value)
+        _, _, peak_bytes = tracked(case, mode=name, max_memory=needed)
+        assert peak_bytes <= needed
+
+
+def test_a_mode_that_fits_is_named_in_the_error_of_one_that_does_not() -> None:
+    layers = [torch.nn.Tanh() for _ in range(30)]
+    func = torch.nn.Sequential(torch.nn.Linear(100, 1000), *layers, torch.nn.Linear(1000, 30))
+    x = torch.zeros(100)
+    for budget, advice in ((60_000, "mode='forward', which fits"), (10_000, "mode='forward', which needs less")):
+        with pytest.raises(cj.BudgetError, match=advice):
+            cj.jacobian(func, x, mode="reverse", max_memory=budget)
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, x, mode="forward", max_memory=10_000)
+    assert "mode=" not in str(caught.value).split("Give")[1]  # no other needs less
+
+
+def test_a_chunk_size_that_does_not_fit_is_named() -> None:
+    case = example("mlp")
+    with pytest.raises(cj.BudgetError, match="a smaller chunk_size") as caught:
+        cj.jacobian(case.func, *case.args, mode="reverse", chunk_size=9, max_memory=4000)
+    needed = caught.value.needed_bytes
+    assert needed is not None
+    assert tracked(case, mode="reverse", chunk_size=9, max_memory=needed)[2] == needed

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
+from chunkjac._units import format_bytes
 from tests.zoo import NAMES, Stateless, example
 
 MODES = ("reverse", "forward", "finite-difference", "auto")
@@ -329,3 +330,72 @@ def test_modules_are_found_behind_methods_closures_and_partials() -> None:
     assert modules_of(unfilled, ()) == []
     later = Caching()
     assert modules_of(unfilled, ()) == [later]
+
+
+def test_a_plan_for_a_device_that_is_not_here() -> None:
+    case = example("u_net")
+    here = cj.plan(case.func, *case.args, mode="reverse", max_memory="64MiB")
+    there = cj.plan(case.func, *case.args, mode="reverse", max_memory="64MiB", device="cuda")
+    assert there.device == "cuda:0"
+    assert (there.n_outputs, there.n_inputs, there.result_bytes) == (here.n_outputs, here.n_inputs, here.result_bytes)
+    assert here.direction_bytes <= there.direction_bytes <= here.direction_bytes + 512  # in blocks of 512 bytes
+    assert there.predicted_peak_bytes <= 64 * 2**20
+    assert any("cuda:0" in reason for reason in there.reasons)
+    with pytest.raises(cj.BudgetError, match=r"reverse in chunks of 1 needs"):
+        cj.plan(case.func, *case.args, mode="reverse", max_memory="1KiB", device="cuda")
+
+
+def test_a_plan_for_another_device_takes_its_arguments_there() -> None:
+    net = torch.nn.Linear(3, 2)
+    there = cj.plan(net, torch.zeros(3), max_memory="1MiB", device="cuda")
+    with pytest.raises(cj.ArgumentError, match="this plan is for cuda:0: give run the arguments there"):
+        there.run()
+    with pytest.raises(cj.ArgumentError, match=r"planned \(3,\) torch.float32 on cuda:0, found .* on cpu"):
+        there.run(torch.zeros(3))
+    assert cj.plan(net, torch.zeros(3), device="cpu").run().shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:7"}, "max_memory must be given in bytes for cuda:7, which is not here"),
+        ({"device": "cuda:7", "max_memory": "50%"}, "max_memory must be given in bytes for cuda:7"),
+        ({"device": "potato"}, "device must be one such as 'cpu' or 'cuda', found 'potato'"),
+        ({"device": "meta"}, "device must be of type cpu, cuda, xpu, mps"),
+        ({"device": 2.5}, "device must be one such as"),
+    ],
+)
+def test_a_device_that_cannot_be_planned_for_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(cj.ArgumentError, match=message):
+        cj.plan(torch.sin, torch.zeros(3), **options)
+
+
+def test_a_function_that_reads_values_is_planned_for_another_device_by_real_probes() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum().item() > 0 else x * 3
+
+    plan = cj.plan(func, torch.ones(50), mode="reverse", device="cuda", max_memory="1MiB")
+    assert (plan.device, plan.n_directions) == ("cuda:0", 50)
+
+
+def test_the_parts_of_a_plan_add_up_to_its_peak() -> None:
+    case = example("cnn")
+    for mode in ("reverse", "forward", "finite-difference"):
+        plan = cj.plan(case.func, *case.args, mode=mode, chunk_size=5)
+        chunk_bytes = plan.fixed_bytes - plan.kept_bytes + 5 * plan.direction_bytes
+        assert plan.allocated_bytes + plan.kept_bytes + chunk_bytes == pytest.approx(
+            plan.predicted_peak_bytes, rel=0.02
+        )
+        n_seeds = {"reverse": 5 * plan.n_outputs, "forward": 5 * plan.n_inputs, "finite-difference": 10 * plan.n_inputs}
+        assert plan.seed_bytes == 8 * n_seeds[mode] <= chunk_bytes
+        assert f"S seeds {format_bytes(plan.seed_bytes)}" in str(plan)
+    out = torch.empty(plan.n_outputs, *case.args[0].shape, dtype=torch.float64)
+    assert cj.plan(case.func, *case.args, out=out).allocated_bytes == 0
+
+
+def test_a_peak_in_the_prologue_is_named() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.ones(1000).sum()
+
+    assert "3.918 KiB: that is the peak" in str(cj.plan(func, torch.zeros(3), mode="reverse"))
+    assert "that is the peak" not in str(cj.plan(torch.sin, torch.zeros(3), mode="reverse"))

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import jvp, vjp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._memory._foresight import _most_bytes, tensors_among, traits_of
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1)
@@ -306,3 +308,63 @@ def test_the_tracker_is_freed_while_what_it_counted_lives(dry: bool) -> None:
     del tracker
     assert gone() is None
     assert made.shape == (1,)
+
+
+A, B, C = torch.ones(6, 5), torch.ones(5, 7), torch.ones(3, 6, 5)
+BOUNDED = {
+    "broadcast": lambda: torch.ones(40, 1) * torch.ones(50),
+    "outer": lambda: torch.outer(torch.ones(40), torch.ones(50)),
+    "compare": lambda: A > 1,
+    "to double": lambda: A.double(),
+    "to complex": lambda: A.to(torch.complex128),
+    "product": lambda: A @ B,
+    "batched product": lambda: torch.bmm(C, torch.ones(3, 5, 90)),
+    "addmm": lambda: torch.addmm(torch.ones(90), A, torch.ones(5, 90)),
+    "baddbmm": lambda: torch.baddbmm(torch.ones(3, 6, 90), C, torch.ones(3, 5, 90)),
+    "empty product": lambda: torch.ones(60, 0) @ torch.ones(0, 70),
+    "layer norm": lambda: torch.native_layer_norm(torch.ones(64, 1, dtype=torch.float64), [1], None, None, 1e-5),
+    "softmax": lambda: torch.softmax(A, 0),
+    "cat": lambda: torch.cat([A, A, A.double()]),
+    "stack": lambda: torch.stack([A, A]),
+    "where": lambda: torch.where(torch.ones(30, 1) > 0, torch.ones(40), 1.0),
+    "clone of a view": lambda: torch.ones(1).expand(500).clone(),
+    "contiguous": lambda: torch.ones(1, 9).expand(50, 9).contiguous(),
+    "convolution": lambda: nn.functional.conv1d(torch.ones(1, 1, 50), torch.ones(30, 1, 3), padding=20),
+    "unfold": lambda: nn.functional.unfold(torch.ones(1, 1, 9, 9), 5, padding=4),
+    "embedding": lambda: nn.functional.embedding(torch.zeros(100, dtype=torch.long), torch.ones(2, 50)),
+    "index": lambda: A[torch.zeros(200, dtype=torch.long)],
+    "one hot": lambda: nn.functional.one_hot(torch.arange(20), 90),
+    "repeat": lambda: torch.ones(3).repeat(50, 20),
+    "arange": lambda: torch.arange(700),
+    "new zeros": lambda: A.new_zeros(40, 40),
+    "cdist": lambda: torch.cdist(torch.ones(60, 2), torch.ones(70, 2)),
+    "norm": lambda: torch.linalg.vector_norm(A, dim=1, keepdim=True),
+    "fft": lambda: torch.fft.rfft(torch.ones(10), n=2000),
+    "interpolate": lambda: nn.functional.interpolate(torch.ones(1, 1, 5, 5), scale_factor=20),
+    "pad": lambda: nn.functional.pad(torch.ones(5), (300, 300)),
+    "kron": lambda: torch.kron(torch.eye(15), torch.eye(16)),
+    "diag": lambda: torch.diag_embed(torch.ones(60)),
+    "tril": lambda: torch.tril_indices(30, 30),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_no_result_is_larger_than_its_bound(name: str) -> None:
+    """A limit that is not reached by the bound is not looked at closer, so the bound must hold."""
+    n_seen = 0
+
+    class Bound(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal n_seen
+            made = func(*args, **(kwargs or {}))
+            tensors = tensors_among((*args, *(kwargs or {}).values()))
+            given = {tensor.untyped_storage()._cdata for tensor in tensors}
+            storages = {tensor.untyped_storage() for tensor in tensors_among((made,))}
+            new_bytes = sum(storage.nbytes() for storage in storages if storage._cdata not in given)
+            assert new_bytes <= _most_bytes(traits_of(func), args, kwargs or {}, tensors), func
+            n_seen += 1
+            return made
+
+    with Bound():
+        BOUNDED[name]()
+    assert n_seen

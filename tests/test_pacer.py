@@ -94,10 +94,10 @@ def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[T
 @pytest.mark.parametrize(
     ("budget", "sizes"),
     [
-        (4000, [100]),  # 4 * 100 directions fit: ample
-        (3999, [50, 50]),  # 99 do: two chunks, evenly filled
-        (1280, [25, 75]),  # 4 * 32 do; it holds no more than guessed, so all the rest fits
-        (1279, [2, 2, 8, 88]),
+        (1000, [100]),  # ample: 100 directions fit
+        (999, [50, 50]),  # 99 do: two chunks, evenly filled
+        (160, [15, 15, 15, 15, 15, 15, 10]),  # 16 do
+        (159, [2, 2, 8, 15, 15, 15, 15, 15, 13]),  # fewer than 16 do: tight
         (100, [2, 2, 8, *[10] * 8, 8]),  # 10 fit
         (50, [2, 2, 5, *[5] * 18, 1]),  # 8 would be 80
         (20, [2] * 50),
@@ -124,12 +124,13 @@ def test_a_large_fixed_part_does_not_keep_chunks_small(fixed: int, slope: int, r
 
 def test_a_large_prologue_makes_a_budget_tight() -> None:
     terms = terms_of(100, 1280, floor=10)
-    tight = replace(terms, base=replace(terms.base, prologue_bytes=1))  # 4 * 32 * (10 + 4) = 1792
+    tight = replace(terms, base=replace(terms.base, prologue_bytes=18))  # 16 * (10 + 4 * 18) = 1312
+    assert sizes_of(Pacer(terms), terms, line(0, 10)) == [100]
     assert sizes_of(Pacer(tight), tight, line(0, 10))[:3] == [2, 2, 8]
 
 
 def test_what_the_first_of_tight_chunks_held_is_thrown_away() -> None:
-    pacer = Pacer(terms_of(100, 10_000, floor=100))
+    pacer = Pacer(terms_of(100, 1500, floor=100))
     for chunk, held_bytes in ((slice(0, 2), 7000), (slice(2, 4), 210), (slice(4, 12), 810)):
         assert pacer.next_chunk(chunk.start) == chunk
         pacer.learn(chunk, held_bytes)
@@ -144,7 +145,7 @@ def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:
 
 @pytest.mark.parametrize(("load", "margin"), [(1.0, 1.1), (1.05, 1.1), (1.7, 1.7)])
 def test_chunks_are_chosen_by_what_they_really_take(load: float, margin: float) -> None:
-    pacer = Pacer(replace(terms_of(100, 10_000, floor=100), margin=1.1))
+    pacer = Pacer(replace(terms_of(100, 10_000, floor=700), margin=1.1))
     for done in (0, 2):
         pacer.learn(pacer.next_chunk(done), 200, load=load if done == 0 else 1.0)
     assert pacer.cost.margin == margin
@@ -172,7 +173,7 @@ def test_a_known_cost_needs_no_probes(job: tuple[Terms, Callable[[int], int]]) -
 
 @pytest.mark.parametrize("fixed", [0, 500])
 def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int) -> None:
-    terms, held = terms_of(1000, 1000, floor=10), line(fixed, 10)
+    terms, held = terms_of(1000, 1000, floor=70), line(fixed, 10)
     pacer = Pacer(terms)
     measured = []
     for start in (0, 2, 4, 12, 62, 112):
@@ -264,10 +265,26 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
     assert seen == measured
 
 
-@pytest.mark.parametrize(("room", "plain"), [(16 * 1000, True), (16 * 1000 - 1, False)])
+@pytest.mark.parametrize(("room", "plain"), [(4 * 1000, True), (4 * 1000 - 1, False)])
 def test_a_trusting_job_is_measured_unless_it_fits_many_times_over(room: int, plain: bool) -> None:
-    terms = terms_of(100, room, floor=10, target=500)
+    terms = terms_of(100, room, floor=10, target=501)
     assert Pacer(terms).measures
     assert Pacer(replace(terms, trusting=True)).measures != plain
-    assert not replace(terms, target_bytes=499).is_plain  # 1000 in more than one chunk
+    assert not replace(terms, target_bytes=500).is_plain  # 1000 in two chunks
+    assert not replace(terms, batched=False).is_plain
     assert not replace(terms, exact_size=100).is_plain
+
+
+def test_where_one_direction_runs_after_the_other_chunks_stay_small() -> None:
+    for budget in (10**6, 150):
+        terms = replace(terms_of(100, budget, floor=10), batched=False)
+        assert max(sizes_of(Pacer(terms), terms, line(0, 10))) == 8
+
+
+def test_a_plan_that_holds_is_kept_though_one_chunk_alone_would_tell_less() -> None:
+    """The plan knows 100 fixed and 1 for each; a single measure of 150 looks like 3 for each."""
+    terms = terms_of(500, 1000)
+    cost = replace(terms.base, fixed_bytes=100, direction_bytes=1)
+    pacer = Pacer(terms, cost, 50)
+    pacer.learn(pacer.next_chunk(0), 150, grows=False)
+    assert (pacer.cost, pacer.chunk_size, pacer.measures) == (cost, 50, False)

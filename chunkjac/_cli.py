@@ -22,7 +22,7 @@ import chunkjac
 from chunkjac._backoff import is_out_of_memory
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ConfigError
 from chunkjac._files import check_target, import_function, load_input, save_result
-from chunkjac._memory import free_memory, is_here
+from chunkjac._memory import devices_here, free_memory
 from chunkjac._steps import SCHEMES
 from chunkjac._types import MODES
 from chunkjac._units import format_bytes
@@ -171,7 +171,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _devices(_: argparse.Namespace) -> None:
     """List devices."""
-    for device in _available():
+    for device in devices_here():
         free = free_memory(device)
         print(device)
         rows = [
@@ -182,13 +182,3 @@ def _devices(_: argparse.Namespace) -> None:
         rows.append((format_bytes(free.default_bytes), "default budget", f"{free.fraction:.0%} of the least{reserve}"))
         for amount, what, source in rows:
             print(f"  {amount:>10}  {what:<18}  {source}")
-
-
-def _available() -> list[torch.device]:
-    """Return the devices that are here."""
-    possible = [
-        torch.device("cpu"),
-        torch.device("mps"),
-        *(torch.device(kind, i) for kind in ("cuda", "xpu") for i in range(64)),
-    ]
-    return [device for device in possible if is_here(device)]

@@ -15,6 +15,8 @@ An exception that the user's function raises is passed on as it is, with a note.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Mapping
 
 
@@ -55,6 +57,14 @@ class BudgetError(ChunkjacError, MemoryError):
         self.needed_bytes = needed_bytes
         self.needed_bytes_by_mode = dict(needed_bytes_by_mode)
         self.budget_bytes = budget_bytes
+
+
+def warn(message: str) -> None:
+    """Warn the caller: the first frame that is neither ours nor torch's is named."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("chunkjac", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def add_note(error: BaseException, note: str) -> None:

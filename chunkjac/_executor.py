@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from typing import Protocol
 
 from chunkjac._backoff import is_out_of_memory, reclaim
 from chunkjac._errors import add_note
+from chunkjac._level import Level
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Block, Mode, n_directions
 from chunkjac._pacer import Pacer
-from chunkjac._units import format_bytes
 
 
 class Sink(Protocol):
@@ -31,22 +30,22 @@ class Log:
     Attributes:
         chunk_sizes: The directions of each finished chunk.
         n_retries: How often memory ran out and a smaller chunk was tried.
-        growths_bytes: What each chunk left alive that had not been alive before it, where that can be told.
+        level: What is alive between chunks; ``None`` before the first.
     """
 
     chunk_sizes: list[int] = field(default_factory=list)
     n_retries: int = 0
-    growths_bytes: list[int] = field(default_factory=list)
+    level: Level | None = None
 
     @property
-    def growth(self) -> str | None:
-        """Name the symptom of a function that keeps tensors; ``None`` if it does not, or no longer (a cache)."""
-        if not (self.growths_bytes and self.growths_bytes[-1]):
-            return None
-        return (
-            f"func keeps memory: {format_bytes(self.growths_bytes[-1])} more were alive after a chunk than before it, "
-            f"{format_bytes(sum(self.growths_bytes))} in all; it may collect tensors in a list, a cache or a hook"
-        )
+    def symptom(self) -> str | None:
+        """Name what a function does that keeps memory, if it does."""
+        return self.level.symptom if self.level is not None else None
+
+    @property
+    def growth_bytes(self) -> int:
+        """Return what the function kept, as far as it was seen."""
+        return self.level.growth_bytes if self.level is not None else 0
 
 
 def fill(
@@ -77,10 +76,10 @@ def fill(
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
     total, done = n_directions(mode), 0
-    start_bytes, buffered = tracker.live_bytes, 0
+    level = log.level = Level(tracker)
     while done < total:
-        chunk, measured = pacer.next_chunk(done), pacer.measures
-        size, before_bytes = chunk.stop - chunk.start, tracker.live_bytes
+        chunk = pacer.next_chunk(done)
+        size, measured, before_bytes = chunk.stop - chunk.start, pacer.measures(chunk), tracker.live_bytes
         tracker.restart_peak()
         try:
             with tracker if measured else nullcontext():
@@ -96,18 +95,12 @@ def fill(
         if retry:
             log.n_retries += 1
             mode.release()
+            level.forget_buffers()
             reclaim(mode.problem.device)
-            buffered = 0
             continue
         if measured:
-            # A chunk for which no buffer had to be made leaves the level as it found it.
-            grows = tracker.live_bytes > before_bytes if size <= buffered else None
-            if grows:
-                gc.collect()  # garbage in cycles is not kept by anybody
-            if grows is not None:
-                log.growths_bytes.append(max(0, tracker.live_bytes - before_bytes))
-            pacer.learn(chunk, tracker.peak_bytes - start_bytes, load=tracker.load(start_bytes), grows=grows)
-        buffered = max(buffered, size)
+            held_bytes, margin = tracker.peak_bytes - level.start_bytes, tracker.margin
+            pacer.learn(chunk, held_bytes, margin=margin, grows=level.grows(size, before_bytes))
         done = chunk.stop
         log.chunk_sizes.append(size)
         advance(size)

@@ -96,15 +96,15 @@ class Terms:
             size = min(size, max(_AMPLE_SIZE, self.target_bytes // self.typical_bytes))
         return even_chunk(self.n_directions, size)
 
-    def fit(self, samples: Mapping[int, int], load: float) -> Cost:
+    def fit(self, samples: Mapping[int, int], margin: float) -> Cost:
         """Return the cost that follows from measured chunks.
 
         Args:
             samples: Chunk size to bytes held above the level between chunks; not empty.
-            load: How many times its tensors' bytes a chunk really took.
+            margin: How many times its tensors' bytes a chunk really took.
         """
         fixed_bytes, direction_bytes = fit_chunks(samples)
-        margin = max(self.margin, load)
+        margin = max(self.margin, margin)
         return replace(self.base, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes, margin=margin)
 
     def choose(self, cost: Cost, n_directions: int) -> int:
@@ -138,32 +138,35 @@ class Pacer:
         first_size = terms.first_size()
         self._probes = [] if self.chunk_size else [first_size] if first_size else [*TIGHT_PROBES]
         self._samples: dict[int, int] = {}
-        self._load = 1.0
+        self._margin = 1.0
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
         self._checked = checked or (terms.trusting and terms.is_plain)
+        self._is_watched = not self._checked
 
-    @property
-    def measures(self) -> bool:
-        """Tell whether the next chunk must be measured: a probe, the first of its size, or after a surprise."""
-        return not self._checked
+    def measures(self, chunk: slice) -> bool:
+        """Tell whether a chunk must be measured: until two of its size have shown nothing new.
+
+        A single direction runs other kernels than several do, so the first one is measured.
+        """
+        is_new_single = chunk.stop - chunk.start == 1 and 1 not in self._samples
+        return not self._checked or (self._is_watched and is_new_single)
 
     def next_chunk(self, done: int) -> slice:
         """Return the directions that come next, after the first ``done``."""
         left = self._terms.n_directions - done
-        if self._probes:
-            size = min(self._probes[0], self._may_fit(), self._most)
-        else:
-            size = self.chunk_size = self.chunk_size or self._choose(left)
+        if not self._probes and self.chunk_size is None:
+            self.chunk_size = self._choose(left)
+        size = self.chunk_size or min(self._probes[0], self._may_fit(), self._most)
         return slice(done, done + max(1, min(size, left)))
 
-    def learn(self, chunk: slice, held_bytes: int, *, load: float = 1.0, grows: bool | None = None) -> None:
+    def learn(self, chunk: slice, held_bytes: int, *, margin: float = 1.0, grows: bool | None = None) -> None:
         """Take in what a measured chunk held.
 
         Args:
             chunk: The directions that were computed.
             held_bytes: The chunk's peak above the level between chunks.
-            load: How many times its tensors' bytes it really took, where kernels work in memory
+            margin: How many times its tensors' bytes it really took, where kernels work in memory
                 that no tensor shows.
             grows: Whether more was alive after the chunk than before; ``None`` if that cannot be
                 told. All chunks are measured until one is seen that does not grow.
@@ -171,11 +174,11 @@ class Pacer:
         size, left = chunk.stop - chunk.start, self._terms.n_directions - chunk.stop
         as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
         self._samples[size] = held_bytes
-        self._load = max(self._load, load)
+        self._margin = max(self._margin, margin)
         if grows is not None:
             self._level_holds = not grows
         if self._probes or not as_predicted or len(self._samples) > 1:
-            self.cost = self._terms.fit(self._samples, self._load)
+            self.cost = self._terms.fit(self._samples, self._margin)
         if self._probes:
             del self._probes[0]
             if not self._probes and left:

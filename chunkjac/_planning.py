@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -32,16 +33,8 @@ def plan_job(job: Job) -> Plan:
             failure = str(error)
             break
         if probe.peak_bytes <= job.budget.n_bytes or not job.walled:
-            return describe(
-                job=job,
-                facts=probe.facts,
-                cost=probe.cost,
-                chunk_size=probe.chunk_size,
-                n_chunks=-(-probe.facts.n_directions // probe.chunk_size),
-                peak_bytes=probe.peak_bytes,
-                reasons=(*probe.reasons, *_away(job)),
-                certain=probe.certain,
-            )
+            probe = replace(probe, reasons=(*probe.reasons, *_away(job)))
+            return describe(job, probe, n_chunks=-(-probe.facts.n_directions // probe.chunk_size))
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
         if job.request.mode != "auto" or probe.facts.name == "finite-difference":
             break

@@ -8,12 +8,12 @@ for real and are thrown away.
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from chunkjac._errors import warn
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, n_directions
@@ -57,10 +57,9 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     if tracker.live_bytes:
         gc.collect()
     if tracker.live_bytes:
-        warnings.warn(
+        warn(
             "func has kept fake tensors from planning, outside of the modules that it can be seen to use. If that is a "
-            "cache that it reads again, clear it, or its next call fails; call func once before planning it.",
-            stacklevel=2,
+            "cache that it reads again, clear it, or its next call fails; call func once before planning it."
         )
     return probe
 
@@ -81,7 +80,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
             check_out(mode, job.out)
         terms, samples = job.terms(mode, tracker), _Samples(mode, tracker)
         while True:
-            cost = terms.fit(samples.held_bytes, samples.load)
+            cost = terms.fit(samples.held_bytes, samples.margin)
             size = terms.choose(cost, terms.n_directions)
             if size in samples.held_bytes:
                 break
@@ -100,7 +99,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     with tracker:
         mode, reasons = select_mode(job.problem, job.request, excluded)
         terms, samples = job.terms(mode, tracker), _Samples(mode, tracker)
-    cost = terms.fit(samples.held_bytes, samples.load)
+    cost = terms.fit(samples.held_bytes, samples.margin)
     size = terms.choose(cost, terms.n_directions)
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size), certain=False)
 
@@ -110,14 +109,14 @@ class _Samples:
 
     Attributes:
         held_bytes: What chunks hold above the level between chunks, their buffers included, by size.
-        load: How many times its tensors' bytes a chunk really takes.
+        margin: How many times its tensors' bytes a chunk really takes.
     """
 
     def __init__(self, mode: Mode, tracker: LiveBytes) -> None:
         self._mode = mode
         self._tracker = tracker
         self.held_bytes: dict[int, int] = {}
-        self.load = 1.0
+        self.margin = 1.0
         for size in (min(size, n_directions(mode)) for size in TIGHT_PROBES):
             try:
                 self.take(size)
@@ -133,4 +132,4 @@ class _Samples:
         self._tracker.restart_peak()
         self._mode.block(slice(0, size))
         self.held_bytes[size] = self._tracker.peak_bytes - level_bytes
-        self.load = max(self.load, self._tracker.load(level_bytes))
+        self.margin = max(self.margin, self._tracker.margin)

@@ -22,8 +22,7 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
     where = f"the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source})"
     if growth is not None:
         return BudgetError(
-            f"{where}: {growth}. Let it keep nothing, or give a mode that calls it once (mode='reverse') or more "
-            "max_memory.",
+            f"{where}: {growth}. Let it keep nothing, or give {_either(_advice_on_growth(job))}.",
             needed_bytes=None,
             needed_bytes_by_mode={},
             budget_bytes=job.budget.n_bytes,
@@ -31,7 +30,7 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
     found = {name: _least(job, name) for name in MODES if name != "auto"}
     probes = {name: probe for name, probe in found.items() if probe is not None}
     needs = {name: probe.peak_bytes for name, probe in probes.items()}
-    own = _own_modes(job, needs)
+    own = _own_modes(job, probes)
     needed_bytes = min((needs[name] for name in own), default=None)
     what = "; ".join(_say(probe) for probe in probes.values()) or failure
     return BudgetError(
@@ -50,14 +49,14 @@ def _least(job: Job, name: str) -> Probe | None:
         return None
 
 
-def _own_modes(job: Job, needs: dict[str, int]) -> list[str]:
+def _own_modes(job: Job, probes: dict[str, Probe]) -> list[str]:
     """Return the modes that the call may take: finite differences only where nothing else can do it."""
     if job.request.mode != "auto":
-        return [name for name in needs if name == job.request.mode]
-    automatic = _least(job, "auto")
-    if automatic is not None and automatic.facts.name == "finite-difference":
-        return ["finite-difference"]
-    return [name for name in ("reverse", "forward") if name in needs]
+        return [name for name in probes if name == job.request.mode]
+    no_gradient = "reverse" in probes and not probes["reverse"].facts.flows
+    wanted = () if no_gradient else ("reverse", "forward")
+    derivatives = [name for name in probes if name in wanted]
+    return derivatives or [name for name in probes if name == "finite-difference"]
 
 
 def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: int | None) -> list[str]:
@@ -75,6 +74,12 @@ def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: in
     return advice
 
 
+def _advice_on_growth(job: Job) -> list[str]:
+    """Return what would help a function that keeps memory."""
+    once = [] if job.request.mode == "reverse" else ["mode='reverse', which calls it once"]
+    return [*once, "more max_memory"]
+
+
 def _either(choices: list[str]) -> str:
     """Return choices as a sentence has them."""
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
@@ -86,5 +91,5 @@ def _say(probe: Probe) -> str:
     return (
         f"{probe.facts.name} in chunks of {probe.chunk_size} needs {format_bytes(probe.peak_bytes)} "
         f"(result {format_bytes(cost.result_bytes)}, prologue {format_bytes(cost.prologue_bytes)}, "
-        f"kept {format_bytes(cost.kept_bytes)}, per direction {format_bytes(cost.direction_bytes)})"
+        f"saved activations {format_bytes(cost.kept_bytes)}, per direction {format_bytes(cost.direction_bytes)})"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,14 +12,14 @@ from typing import Any
 import torch
 
 from chunkjac._backoff import reclaim
-from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError
+from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, warn
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
 from chunkjac._memory import Gauge, LiveBytes, OverBudget
 from chunkjac._modes import Facts
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
-from chunkjac._planner import Cost
+from chunkjac._probe import Probe
 from chunkjac._progress import show_progress
 from chunkjac._refusal import over_budget
 from chunkjac._select import Doubt, doubt_about, select_mode
@@ -28,25 +27,6 @@ from chunkjac._sinks import TensorSink
 from chunkjac._units import format_bytes
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Hold what a plan tells a run, so that nothing is probed again.
-
-    Attributes:
-        cost: What the job costs.
-        chunk_size: The size of its chunks.
-        reasons: Why they are planned so.
-        jacobian_bytes: The Jacobian itself, also where it does not count.
-        certain: Whether values cannot change what it holds: fake tensors have run it.
-    """
-
-    cost: Cost
-    chunk_size: int
-    reasons: tuple[str, ...]
-    jacobian_bytes: int
-    certain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +50,7 @@ class Result:
 
 
 @torch.inference_mode(False)
-def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Result:
+def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Result:
     """Compute the Jacobian.
 
     Args:
@@ -102,7 +82,7 @@ def run_job(job: Job, known: Known | None = None, *, watch: bool = True) -> Resu
         attempt = None
         reclaim(job.device)  # its tensors go before the next attempt, or the dry run, begins
         if not again:
-            raise over_budget(job, failure, log.growth)
+            raise over_budget(job, failure, log.symptom)
 
 
 class _Attempt:
@@ -122,7 +102,7 @@ class _Attempt:
         known = isinstance(error, ChunkjacError)
         return not self._log.chunk_sizes and not known and self.mode.name != "finite-difference"
 
-    def finish(self, known: Known | None, started_s: float, gauge: Gauge | None) -> Result:
+    def finish(self, known: Probe | None, started_s: float, gauge: Gauge | None) -> Result:
         """Allocate the result and fill it."""
         job, mode, tracker = self._job, self.mode, self._tracker
         terms = job.terms(mode, tracker)
@@ -139,8 +119,8 @@ class _Attempt:
                     gauge.sample()
 
             fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
-        if self._log.growth:
-            warnings.warn(self._log.growth, RuntimeWarning, stacklevel=2)
+        if self._log.symptom:
+            warn(self._log.symptom)
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
         report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons)
@@ -154,39 +134,29 @@ class _Attempt:
         """Return plan and measurement side by side."""
         sizes = tuple(self._log.chunk_sizes)
         largest = max(sizes)  # a probe, where those were larger than what is left
-        plan = describe(
-            job=self._job,
+        probe = Probe(
             facts=Facts.of(self.mode),
+            reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
             cost=pacer.cost,
             chunk_size=min(pacer.chunk_size or largest, largest),
-            n_chunks=len(sizes),
             peak_bytes=pacer.cost.peak_bytes(largest),
-            reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
             certain=False,
         )
+        plan = describe(self._job, probe, n_chunks=len(sizes))
         return Report(
             plan=plan,
             peak_bytes=self._tracker.highest_bytes,
             process_rise_bytes=rise_bytes,
-            growth_bytes=sum(self._log.growths_bytes),
+            growth_bytes=self._log.growth_bytes,
             elapsed_s=elapsed_s,
             chunk_sizes=sizes,
             n_retries=self._log.n_retries,
         )
 
 
-def describe(
-    *,
-    job: Job,
-    facts: Facts,
-    cost: Cost,
-    chunk_size: int,
-    n_chunks: int,
-    peak_bytes: int,
-    reasons: tuple[str, ...],
-    certain: bool,
-) -> Plan:
+def describe(job: Job, probe: Probe, n_chunks: int) -> Plan:
     """Put a plan's numbers together."""
+    facts, cost, chunk_size = probe.facts, probe.cost, probe.chunk_size
     again = replace(job, request=replace(job.request, mode=facts.name))
     return Plan(
         mode=facts.name,
@@ -206,15 +176,15 @@ def describe(
         seed_bytes=facts.seed_bytes * chunk_size,
         fixed_bytes=cost.kept_bytes + cost.fixed_bytes,
         direction_bytes=cost.direction_bytes,
-        predicted_peak_bytes=peak_bytes,
+        predicted_peak_bytes=probe.peak_bytes,
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
-        reasons=reasons,
-        _runner=partial(_run_planned, again, Known(cost, chunk_size, reasons, facts.result_bytes, certain)),
+        reasons=probe.reasons,
+        _runner=partial(_run_planned, again, probe),
     )
 
 
-def _run_planned(job: Job, known: Known, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _run_planned(job: Job, known: Probe, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Run a plan, at its own inputs or at others."""
     if not options.keys() <= _RUN_OPTIONS:
         unknown = ", ".join(sorted(options.keys() - _RUN_OPTIONS))
@@ -231,7 +201,7 @@ def _run_planned(job: Job, known: Known, args: tuple[Any, ...], options: dict[st
         progress=options.get("progress", job.progress),
         return_report=options.get("return_report", False),
     )
-    result_bytes = known.jacobian_bytes if job.out is None else 0
+    result_bytes = known.facts.result_bytes if job.out is None else 0
     known = replace(known, cost=replace(known.cost, result_bytes=result_bytes))
     # What holds the same whatever the values, and half of the device's default at most, needs no
     # watching. A limit that somebody set is watched: captured state may have changed.

@@ -23,7 +23,7 @@ ROWS = (
     ("_probe",),
     ("_job",),
     ("_executor", "_select", "_sinks"),
-    ("_modes",),
+    ("_level", "_modes"),
     ("_config", "_memory", "_plan", "_steps"),
     ("_bar", "_chunker", "_files", "_modules", "_pacer", "_problem"),
     ("_units",),

@@ -32,7 +32,8 @@ def run(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> tuple[list[sl
     failures: list[int] = []
     done = 0
     while done < terms.n_directions:
-        chunk, measured = pacer.next_chunk(done), pacer.measures
+        chunk = pacer.next_chunk(done)
+        measured = pacer.measures(chunk)
         size = chunk.stop - chunk.start
         if held(size) > terms.room_bytes:
             failures.append(len(chunks))
@@ -143,11 +144,11 @@ def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:
     assert pacer.cost.peak_bytes(2) == 7000
 
 
-@pytest.mark.parametrize(("load", "margin"), [(1.0, 1.1), (1.05, 1.1), (1.7, 1.7)])
-def test_chunks_are_chosen_by_what_they_really_take(load: float, margin: float) -> None:
+@pytest.mark.parametrize(("took", "margin"), [(1.0, 1.1), (1.05, 1.1), (1.7, 1.7)])
+def test_chunks_are_chosen_by_what_they_really_take(took: float, margin: float) -> None:
     pacer = Pacer(replace(terms_of(100, 10_000, floor=700), margin=1.1))
     for done in (0, 2):
-        pacer.learn(pacer.next_chunk(done), 200, load=load if done == 0 else 1.0)
+        pacer.learn(pacer.next_chunk(done), 200, margin=took if done == 0 else 1.0)
     assert pacer.cost.margin == margin
     pacer.learn(pacer.next_chunk(4), 800)
     assert pacer.next_chunk(12) == slice(12, 12 + even_chunk(88, int(10_000 / margin / 100)))
@@ -178,7 +179,7 @@ def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int) -> None:
     measured = []
     for start in (0, 2, 4, 12, 62, 112):
         chunk = pacer.next_chunk(start)
-        measured.append(pacer.measures)
+        measured.append(pacer.measures(chunk))
         pacer.learn(chunk, held(chunk.stop - chunk.start), grows=False)
     assert measured == [True, True, True, True, False, False]
 
@@ -209,9 +210,9 @@ def test_a_full_chunk_that_holds_more_than_predicted_leads_to_smaller_ones(held_
 def test_after_a_surprise_the_next_chunk_is_measured_again() -> None:
     pacer = planned_to_be_50()
     pacer.learn(pacer.next_chunk(0), 1000)
-    assert pacer.measures
+    assert pacer.measures(slice(50, 100))
     pacer.learn(pacer.next_chunk(50), 500, grows=False)
-    assert not pacer.measures
+    assert not pacer.measures(slice(50, 100))
 
 
 @pytest.mark.parametrize(("failed_size", "then"), [(8, 4), (7, 4), (3, 2), (2, 1)])
@@ -221,7 +222,7 @@ def test_running_out_of_memory_halves_upwards_and_starts_at_the_same_place(faile
     assert pacer.next_chunk(40) == slice(40, 40 + failed_size)
     assert pacer.shrink(failed_size)
     assert pacer.next_chunk(40) == slice(40, 40 + then)
-    assert pacer.measures
+    assert pacer.measures(slice(50, 100))
 
 
 def test_a_single_direction_cannot_be_halved() -> None:
@@ -259,7 +260,7 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
     seen = []
     for start, rise in zip(range(0, 500, 100), grows):
         chunk = pacer.next_chunk(start)
-        seen.append(pacer.measures)
+        seen.append(pacer.measures(chunk))
         if seen[-1]:
             pacer.learn(chunk, 1000, grows=rise)
     assert seen == measured
@@ -268,8 +269,8 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
 @pytest.mark.parametrize(("room", "plain"), [(4 * 1000, True), (4 * 1000 - 1, False)])
 def test_a_trusting_job_is_measured_unless_it_fits_many_times_over(room: int, plain: bool) -> None:
     terms = terms_of(100, room, floor=10, target=501)
-    assert Pacer(terms).measures
-    assert Pacer(replace(terms, trusting=True)).measures != plain
+    assert Pacer(terms).measures(slice(0, 100))
+    assert Pacer(replace(terms, trusting=True)).measures(slice(0, 100)) != plain
     assert not replace(terms, target_bytes=500).is_plain  # 1000 in two chunks
     assert not replace(terms, batched=False).is_plain
     assert not replace(terms, exact_size=100).is_plain
@@ -287,4 +288,17 @@ def test_a_plan_that_holds_is_kept_though_one_chunk_alone_would_tell_less() -> N
     cost = replace(terms.base, fixed_bytes=100, direction_bytes=1)
     pacer = Pacer(terms, cost, 50)
     pacer.learn(pacer.next_chunk(0), 150, grows=False)
-    assert (pacer.cost, pacer.chunk_size, pacer.measures) == (cost, 50, False)
+    assert (pacer.cost, pacer.chunk_size, pacer.measures(slice(50, 100))) == (cost, 50, False)
+
+
+def test_the_first_single_direction_is_measured_wherever_it_comes() -> None:
+    """It runs other kernels; here it is what is left over."""
+    terms = terms_of(201, 10**6, floor=10, exact_size=50)
+    pacer = Pacer(terms)
+    measured = []
+    for start in range(0, 201, 50):
+        chunk = pacer.next_chunk(start)
+        measured.append(pacer.measures(chunk))
+        pacer.learn(chunk, 10 * (chunk.stop - chunk.start), grows=False)
+    assert measured == [True, False, False, False, True]
+    assert not Pacer(terms, terms.base, 50, checked=True).measures(slice(200, 201))

@@ -80,7 +80,29 @@ def zeros_of_a_data_pointer(x: torch.Tensor) -> torch.Tensor:
     return scalar.expand(3, 3) @ x
 
 
-@pytest.mark.parametrize("func", [own_zeros, written_zeros, zeros_written_later, zeros_of_a_data_pointer])
+def zeros_written_as_out(x: torch.Tensor) -> torch.Tensor:
+    scalar, one = torch.zeros(()), torch.ones(())
+    torch.add(one, one, out=scalar)
+    return scalar.expand(3, 3) @ x
+
+
+def zeros_written_in_a_list(x: torch.Tensor) -> torch.Tensor:
+    scalar = torch.zeros(())
+    torch._foreach_add_([scalar], 2.0)
+    return scalar.expand(3, 3) @ x
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        own_zeros,
+        written_zeros,
+        zeros_written_later,
+        zeros_of_a_data_pointer,
+        zeros_written_as_out,
+        zeros_written_in_a_list,
+    ],
+)
 def test_products_of_the_users_own_are_right(func: Callable[[torch.Tensor], torch.Tensor]) -> None:
     x = torch.eye(3, dtype=torch.float32) + 1
     expected = torch.func.jacfwd(func)(x)

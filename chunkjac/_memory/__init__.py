@@ -1,7 +1,7 @@
 """Memory: what is alive now, what an operation will take, and what a device can give."""
 
-from chunkjac._memory._budget import Budget, find_budget, find_device, free_memory, is_here
+from chunkjac._memory._budget import Budget, devices_here, find_budget, find_device, free_memory
 from chunkjac._memory._gauge import Gauge
 from chunkjac._memory._tracker import LiveBytes, OverBudget
 
-__all__ = ["Budget", "Gauge", "LiveBytes", "OverBudget", "find_budget", "find_device", "free_memory", "is_here"]
+__all__ = ["Budget", "Gauge", "LiveBytes", "OverBudget", "devices_here", "find_budget", "find_device", "free_memory"]

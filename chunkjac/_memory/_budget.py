@@ -63,11 +63,20 @@ def find_device(name: Any) -> torch.device:
         raise ArgumentError(f"device must be one such as 'cpu' or 'cuda', found {name!r}.") from error
     if device.type not in _DEVICE_TYPES:
         raise ArgumentError(f"device must be of type {', '.join(_DEVICE_TYPES)}, found {str(device)!r}.")
-    if device.type == "cpu" or device.index is not None:
-        return torch.device("cpu") if device.type == "cpu" else device
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.index is not None:
+        return device
     backend = getattr(torch, device.type)
     index = backend.current_device() if is_here(device) and hasattr(backend, "current_device") else 0
     return torch.device(device.type, index)
+
+
+def devices_here() -> list[torch.device]:
+    """Return the devices that this machine has."""
+    counts = {kind: getattr(torch, kind).device_count() for kind in ("cuda", "xpu") if hasattr(torch, kind)}
+    numbered = [torch.device(kind, i) for kind, count in counts.items() for i in range(count)]
+    return [device for device in (torch.device("cpu"), *numbered, torch.device("mps")) if is_here(device)]
 
 
 def is_here(device: torch.device) -> bool:

@@ -1,8 +1,8 @@
-"""Memory that kernels work in and no tensor shows: on the CPU, what oneDNN reorders.
+"""Memory that kernels work in and no tensor shows, on the CPU: what convolutions copy.
 
-A convolution copies what it reads or writes into blocked layouts. Measured with torch 2.13 on
-AVX-512 (the highest resident set during one call, less its tensors), in units of the larger of
-its input and its output::
+oneDNN's convolutions (single precision and lower) copy what they read or write into blocked
+layouts. Measured with torch 2.13 on AVX-512 (the highest resident set during one call, less its
+tensors), in units of the larger of input and output::
 
     forward                          1.0  (0.9-1.05 over 10 shapes)
     forward, transposed              2.0  (2.0 over 3)
@@ -10,13 +10,16 @@ its input and its output::
     backward to the input, strided   2.0  (1.0-2.05 over 4)
     backward, transposed             1.0  (1.0-1.25 over 3)
 
-and before that it copies arguments whose elements do not lie side by side (an input that ``vmap``
-has expanded, for instance). On other processors other kernels run; there this is a guess.
+and before that they copy arguments whose elements do not lie side by side (an input that ``vmap``
+has expanded, for instance). In double precision a convolution unfolds its input, one group at a
+time: forward for the whole batch (0.96-1.0 of that over 8 shapes; where it is dilated, and
+backward, for one sample). On other processors other kernels run; there this is a guess.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -24,29 +27,43 @@ import torch
 _FORWARD = torch.ops.aten.convolution.default
 _BACKWARD = torch.ops.aten.convolution_backward.default
 
+_BLOCKED = (torch.float32, torch.bfloat16, torch.float16)
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
-# Recurrent kernels reorder too, by a part of what is alive.
+# Recurrent kernels reorder too, by a part of what is held.
 _RECURRENT = ("mkldnn_rnn", "lstm", "gru")
 _RECURRENT_SHARE = 0.35
 
 
-def scratch_bytes(func: Any, args: tuple[Any, ...], made: Any, live_bytes: int) -> int:
+def scratch_bytes(func: Any, args: tuple[Any, ...], made: Any, held_bytes: int) -> int:
     """Return the bytes that an operation works in beside its tensors, until it ends.
 
     Args:
         func: The operation.
         args: Its arguments.
         made: What it returned.
-        live_bytes: What is alive.
+        held_bytes: What the chunk, or the prologue, holds so far.
     """
     if func is _FORWARD:
-        return int((2.0 if args[6] else 1.0) * max(_n_bytes(args[0]), _n_bytes(made))) + _copied_bytes(args[:2])
+        image, weight, _, strides, _, dilation, transposed, _, _ = args
+        if image.dtype in _BLOCKED:
+            return int((2.0 if transposed else 1.0) * max(_n_bytes(image), _n_bytes(made))) + _copied_bytes(args[:2])
+        places = image if transposed else made
+        one_by_one = prod(weight.shape[2:]) == 1 and max(strides) == 1
+        n_samples = 1 if max(dilation) > 1 else len(image)
+        return 0 if one_by_one else n_samples * _unfolded_bytes(weight, places)
     if func is _BACKWARD:
-        strided = any(stride > 1 for stride in args[4])
-        factor = 1.25 if args[7] else 2.0 if strided else 1.4
-        return int(factor * max(_n_bytes(args[0]), _n_bytes(args[1]))) + _copied_bytes(args[:3])
-    return int(_RECURRENT_SHARE * live_bytes) if _is_recurrent(func) else 0
+        grad, image, weight, _, strides, _, _, transposed, *_ = args
+        if image.dtype in _BLOCKED:
+            factor = 1.25 if transposed else 2.0 if max(strides) > 1 else 1.4
+            return int(factor * max(_n_bytes(grad), _n_bytes(image))) + _copied_bytes(args[:3])
+        return _unfolded_bytes(weight, image if transposed else grad)
+    return int(_RECURRENT_SHARE * held_bytes) if _is_recurrent(func) else 0
+
+
+def _unfolded_bytes(weight: torch.Tensor, places: torch.Tensor) -> int:
+    """Return the bytes of one sample unfolded: for each place, all that the kernel sees of one group."""
+    return prod(weight.shape[1:]) * prod(places.shape[2:]) * places.element_size()
 
 
 def _copied_bytes(tensors: tuple[torch.Tensor, ...]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from math import inf
 from typing import Any
 
 import torch
@@ -48,8 +49,6 @@ class LiveBytes(TorchDispatchMode):
         live_bytes: Bytes alive now.
         peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
         highest_bytes: The most alive at any moment since the start.
-        loaded_bytes: Like ``peak_bytes``, with what kernels work in beside their tensors as far as it
-            can be foreseen. It is not what is promised; chunks are chosen so that it fits.
     """
 
     def __init__(
@@ -65,11 +64,13 @@ class LiveBytes(TorchDispatchMode):
         self.live_bytes = 0
         self.peak_bytes = 0
         self.highest_bytes = 0
-        self.loaded_bytes = 0
+        self._level_bytes = 0  # alive at the last restart
+        self._worked_bytes = 0  # the peak since then, with what kernels work in beside their tensors
         self._device = device
         self._limit_bytes = limit_bytes
         self._fake = fake
         self._gauge = gauge
+        self._gauge_bytes = 0
         self._has_scratch = (stands_for or device).type == "cpu"
         self._granule = _GRANULES.get((stands_for or device).type, 1)
         self._storages: dict[int, _Watch] = {}  # by identity
@@ -78,17 +79,27 @@ class LiveBytes(TorchDispatchMode):
 
     def restart_peak(self) -> None:
         """Begin a new peak at what is alive now."""
-        self.peak_bytes = self.loaded_bytes = self.live_bytes
+        self.peak_bytes = self._level_bytes = self._worked_bytes = self.live_bytes
 
-    def load(self, level_bytes: int) -> float:
-        """Return how many times its tensors' bytes was really taken above a level, since :meth:`restart_peak`."""
-        held_bytes = self.peak_bytes - level_bytes
-        return max(1.0, (self.loaded_bytes - level_bytes) / held_bytes) if held_bytes > 0 else 1.0
+    @property
+    def margin(self) -> float:
+        """Return how many times its tensors' bytes was really taken since :meth:`restart_peak`.
+
+        Kernels work in memory that no tensor shows. It is not promised; chunks are chosen so that
+        it fits, as far as it can be foreseen.
+        """
+        held_bytes = self.peak_bytes - self._level_bytes
+        return max(1.0, (self._worked_bytes - self._level_bytes) / held_bytes) if held_bytes > 0 else 1.0
+
+    @property
+    def room_bytes(self) -> float:
+        """Return what may still be made."""
+        return inf if self._limit_bytes is None else self._limit_bytes - self.live_bytes
 
     def __enter__(self) -> LiveBytes:
         """Begin to count."""
         if self._gauge is not None:
-            self._gauge.sample()
+            self._gauge_bytes = self._gauge.sample() - self.live_bytes  # what is not ours
         super().__enter__()
         return self
 
@@ -96,7 +107,7 @@ class LiveBytes(TorchDispatchMode):
         """Stop counting."""
         super().__exit__(*failure)
         if self._gauge is not None:
-            self.peak_bytes = max(self.peak_bytes, self._gauge.sample())
+            self.peak_bytes = max(self.peak_bytes, self._gauge.sample() - self._gauge_bytes)
             self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
 
     def __torch_dispatch__(
@@ -112,7 +123,7 @@ class LiveBytes(TorchDispatchMode):
         if limit_bytes is not None:
             room_bytes = limit_bytes - self.live_bytes
             made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
-            if made_bytes > room_bytes:
+            if self._rounded(made_bytes) > room_bytes:
                 raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
@@ -120,8 +131,9 @@ class LiveBytes(TorchDispatchMode):
             if limit_bytes is not None and self.live_bytes > limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
         if self._has_scratch:
-            loaded_bytes = self.live_bytes + scratch_bytes(func, args, made, self.live_bytes)
-            self.loaded_bytes = max(self.loaded_bytes, loaded_bytes)
+            held_bytes = self.live_bytes - self._level_bytes
+            worked_bytes = self.live_bytes + scratch_bytes(func, args, made, held_bytes)
+            self._worked_bytes = max(self._worked_bytes, worked_bytes)
         return made
 
     def _faked(self, value: Any) -> Any:
@@ -141,7 +153,7 @@ class LiveBytes(TorchDispatchMode):
             if not self._counts(tensor):
                 continue
             storage = tensor.untyped_storage()
-            key, n_bytes = storage._cdata, -(-storage.nbytes() // self._granule) * self._granule
+            key, n_bytes = storage._cdata, self._rounded(storage.nbytes())
             watch = self._storages.get(key)
             if watch is None:
                 is_new = all(_key(other) != key for other in given)
@@ -159,6 +171,10 @@ class LiveBytes(TorchDispatchMode):
         watch.key, watch.n_bytes = storage._cdata, n_bytes
         self._storages[watch.key] = watch
         self.live_bytes += n_bytes or 0
+
+    def _rounded(self, n_bytes: int) -> int:
+        """Return what the allocator gives for so many bytes."""
+        return -(-n_bytes // self._granule) * self._granule
 
     def _counts(self, tensor: torch.Tensor) -> bool:
         """Tell whether the tensor takes memory on the device that counts.

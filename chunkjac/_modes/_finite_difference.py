@@ -7,7 +7,6 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from chunkjac._modes._mode import Block
 from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._problem import Problem, check_computed
 from chunkjac._steps import SCHEMES, Step, Steps, check_steps
+from chunkjac._types import Outputs
 
 _BATCHED = "vmap(f)"
 _LOOPED = "loop"
@@ -49,6 +49,7 @@ class FiniteDifference:
 
     def __init__(self, problem: Problem, *, scheme: str = "central", step: tuple[Step, ...] | None = None) -> None:
         self.rung = _BATCHED
+        self.flows = True
         self.reasons: tuple[str, ...] = ()
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
         self._scheme = SCHEMES[scheme]
@@ -57,8 +58,8 @@ class FiniteDifference:
         if not any(isinstance(x, FakeTensor) for x in problem.inputs):
             check_steps(given, self._scheme, problem.inputs)
         with PrecisionSeen() as seen:
-            values, self.outputs = self.problem.evaluate()
-            self._evaluate_again(values)
+            self.outputs = _evaluate_twice(self.problem)
+        self._find_rung()
         leaves = (*problem.leaves, *self.outputs.leaves)
         eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
         self._steps = Steps.of(given, self._scheme, eps)
@@ -86,22 +87,15 @@ class FiniteDifference:
         """Give the copies back."""
         self._copies.release()
 
-    def _evaluate_again(self, values: Block) -> None:
-        """Find out whether the function can be batched, and refuse one that is random.
-
-        The noise of a random function would be divided by the step.
-        """
-        pair = tuple(x.expand(2, *x.shape).contiguous() for x in self.problem.inputs)
+    def _find_rung(self) -> None:
+        """Find out whether the function can be batched, on two copies of the point."""
         try:
-            again = [both[0] for both in self._map(pair)]
+            self._map(tuple(x.expand(2, *x.shape).contiguous() for x in self.problem.inputs))
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            again = None
             self.rung = _LOOPED
             self.reasons = (f"one point at a time, since vmap cannot batch func: {first_line(error)}",)
-        if not any(isinstance(value, FakeTensor) for value in values):
-            _check_same(values, again or self.problem.evaluate()[0])
 
     def _evaluate(self, batch: Block) -> Block:
         """Evaluate the function at each copy, all at once where it can be batched."""
@@ -139,15 +133,22 @@ class FiniteDifference:
         return first - (second[0] if second else base)
 
 
-def _check_same(values: Block, again: Sequence[torch.Tensor]) -> None:
-    """Refuse two answers for the same input."""
-    for value, other in zip(values, again):
+def _evaluate_twice(problem: Problem) -> Outputs:
+    """Evaluate the function, twice where that tells something; refuse one that is random.
+
+    The noise of a random function would be divided by the step.
+    """
+    values, outputs = problem.evaluate()
+    if any(isinstance(value, FakeTensor) for value in values):
+        return outputs
+    for value, again in zip(values, problem.evaluate()[0]):
         noise = _NOISE * torch.finfo(value.dtype).eps
-        if not torch.allclose(value, other, rtol=noise, atol=noise, equal_nan=True):
+        if not torch.allclose(value, again, rtol=noise, atol=noise, equal_nan=True):
             raise FunctionError(
                 "func gives different answers for the same input, so its differences mean nothing; "
                 "make it deterministic (model.eval() turns dropout off), or use mode='reverse'."
             )
+    return outputs
 
 
 def _check_taken(taken: torch.Tensor) -> None:

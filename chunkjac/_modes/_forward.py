@@ -43,6 +43,7 @@ class Forward:
 
     def __init__(self, problem: Problem, outputs: Outputs | None = None) -> None:
         self.rung = "vmap(jvp)"
+        self.flows = True  # columns of zeros do not show before they are computed
         self.reasons: tuple[str, ...] = ()
         self.problem = problem
         self.outputs = outputs or problem.evaluate()[1]

@@ -28,10 +28,12 @@ class Mode(Protocol):
         problem: The function and its inputs.
         outputs: What the function returns.
         by_rows: Whether directions are rows of the Jacobian (outputs), or columns (inputs).
+        flows: Whether any output depends on an input as far as the mode sees.
     """
 
     name: ClassVar[str]
     by_rows: ClassVar[bool]
+    flows: bool
     rung: str
     reasons: tuple[str, ...]
     problem: Problem
@@ -90,6 +92,7 @@ class Facts:
     n_inputs: int
     n_outputs: int
     n_directions: int
+    flows: bool
     seed_bytes: int
     result_bytes: int
 
@@ -102,6 +105,7 @@ class Facts:
             n_inputs=sum(leaf.numel for leaf in mode.problem.leaves),
             n_outputs=sum(leaf.numel for leaf in mode.outputs.leaves),
             n_directions=n_directions(mode),
+            flows=mode.flows,
             seed_bytes=mode.seeds_per_direction * sum(leaf.n_bytes for leaf in seed_leaves(mode)),
             result_bytes=result_bytes(mode),
         )

@@ -40,10 +40,8 @@ class ZeroProducts(TorchDispatchMode):
             left, right = args
             shape = (*left.shape[:-1], right.shape[-1])
             return left.new_zeros(shape, dtype=torch.promote_types(left.dtype, right.dtype))
-        if self._zeros and func._schema.is_mutable:
-            for written in args:
-                if isinstance(written, torch.Tensor):
-                    self._zeros.pop(written.untyped_storage()._cdata, None)
+        if func._schema.is_mutable:
+            self._zeros.clear()  # what is written to, also as out= or in a list, may be one of them
         made = func(*args, **(kwargs or {}))
         if func is _ZEROS and made.dim() == 0:
             storage = made.untyped_storage()

@@ -26,6 +26,7 @@ def main() -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         chooses = "device" in inspect.signature(module.run).parameters
         if options.device != "cpu" and not chooses:
+            print(f"\n{name}: left out, it runs on the cpu only")
             continue
         print(f"\n{name}: {module.__doc__}")
         rows = module.run(quick=options.quick, **({"device": options.device} if chooses else {}))

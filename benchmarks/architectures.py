@@ -76,6 +76,12 @@ def cnn() -> Architecture:
     return _of(nn.Sequential(*layers), 1, 3, 32, 32)
 
 
+def cnn_in_double_precision() -> Architecture:
+    """Use other kernels than in single precision: they unfold."""
+    layers = nn.Conv2d(3, 16, 3, padding=1), nn.Softplus(), nn.Conv2d(16, 4, 3, stride=2), nn.Flatten(0)
+    return Architecture(net := nn.Sequential(*layers).double(), (torch.randn(1, 3, 20, 20).double(),), (net,))
+
+
 def cnn_with_batch_norm() -> Architecture:
     first = nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.SiLU()
     second = nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.SiLU(), nn.MaxPool2d(2)
@@ -284,6 +290,7 @@ _MAKERS: dict[str, Callable[[], Architecture]] = {
         mlp,
         many_activations,
         cnn,
+        cnn_in_double_precision,
         cnn_with_batch_norm,
         resnet,
         convnext,

@@ -2,10 +2,11 @@
 
 Architectures x modes x budgets of the result and 8, 32, 128, 512 MiB, each in a fresh process.
 ``tracked`` is counted by a tracker around the whole call, in every chunk; ``rise`` is what the
-system saw (the highest resident set on the CPU, the allocator's peak on CUDA, where a hard wall
-stands at what is promised). ``planned`` is what ``cj.plan`` said before, on fake tensors, of
-what its run then held. A refusal is right if one direction, computed without a limit, holds more
-than the budget.
+system saw (the highest resident set on the CPU; on CUDA the allocator's peak, and a hard wall
+stands above what it may reserve). Both are shares of the budget. ``planned`` is what ``cj.plan``
+said before, on fake tensors, as a share of what its run then held; ``fitted`` is the same of the
+report, whose cost follows from the first chunks of the job itself. A refusal is right if one
+direction, computed without a limit, holds more than the budget.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def run(*, quick: bool, device: str = "cpu") -> list[dict[str, Any]]:
         raise SystemExit(f"no {device} device is here: nothing was measured.")
     names, budgets = (QUICK, BESIDE_RESULT_MIB[:2]) if quick else (NAMES, BESIDE_RESULT_MIB)
     cases = list(product(names, MODES, budgets))
-    print(f"{'architecture':<24} {'mode':<18} {'beside':>7} {'tracked':>9} {'rise':>9} {'predicted':>9} {'planned':>8}")
+    print(f"{'architecture':<24} {'mode':<18} {'beside':>7} {'tracked':>9} {'rise':>9} {'fitted':>9} {'planned':>8}")
     rows = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for row in pool.map(lambda case: _measure(*case, device), cases):
@@ -82,7 +83,8 @@ def _measure(name: str, mode: str, beside_mib: int, device: str) -> dict[str, An
     done = subprocess.run(command, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True, check=False)
     row = {"architecture": name, "mode": mode, "beside_result_mib": beside_mib}
     if done.returncode:
-        return {**row, "outcome": "failed", "why": done.stderr.strip().splitlines()[-1]}
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        return {**row, "outcome": "failed", "why": f"exit code {done.returncode}: {said[-1]}"}
     return row | json.loads(done.stdout.splitlines()[-1])
 
 
@@ -111,13 +113,13 @@ def _summarise(rows: list[dict[str, Any]]) -> None:
     beyond = [row for row in done if row["rise_bytes"] > 1.05 * row["budget_bytes"] + 8 * _MIB]
     print(f"process rise over 1.05 x budget + 8 MiB: {len(beyond)} of {len(done)}")
     for what, predicted, tracked in (
-        ("plan()", "planned_bytes", "plan_run_bytes"),
-        ("report", "predicted_bytes", "tracked_bytes"),
+        ("what plan() said", "planned_bytes", "plan_run_bytes"),
+        ("what the first chunks told", "predicted_bytes", "tracked_bytes"),
     ):
         errors = {_name(row): abs(row[predicted] / row[tracked] - 1) for row in done}
         close = sum(error <= 0.10 for error in errors.values()) / len(errors)
         worst = max(errors, key=lambda name: errors[name])
-        print(f"predicted by the {what} within 10 %: {close:.1%} of runs; worst {errors[worst]:.1%}, {worst}")
+        print(f"within 10 % of {what}: {close:.1%} of runs; worst {errors[worst]:.1%}, {worst}")
     for what, key in (("tracked", "tracked_bytes"), ("rise", "rise_bytes")):
         worst_row = max(done, key=lambda row: row[key] / row["budget_bytes"])
         budget = format_bytes(worst_row["budget_bytes"])

@@ -1,9 +1,9 @@
-"""Probing and counting live bytes add at most 5 % or 10 ms to a call.
+"""Probing and counting live bytes add at most 5 % or 10 ms to a call of a small function.
 
 A first call, which knows nothing, against the same job run as a plan has it, with nothing probed
-or counted: the functions of the tests, and networks of the size that users have. ``default`` is
-without ``max_memory``; ``tight`` is under the result and 64 MiB, where live bytes are counted in
-the prologue, the probes and the first chunks.
+or counted. ``default`` is without ``max_memory``; ``tight`` is under the result and 64 MiB, where
+live bytes are counted in the prologue, the probes and the first chunks. The functions of the
+tests keep to the claim; networks of many operations do not all do so, and stand below.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ def run(*, quick: bool) -> list[dict[str, Any]]:
             continue
         call = partial(cj.jacobian, *planner.args, **planner.keywords, mode=plan.mode)
         rows.append(_compare(name, plan, call, n_rounds=5 if quick else 15))
-    for side in ("default", "tight"):
-        within = [row[f"{side}_s"] - row["planned_s"] <= max(0.010, 0.05 * row["planned_s"]) for row in rows]
-        print(f"{side}: {sum(within)} of {len(within)} within 5 % or 10 ms")
+    for kind, names in (("functions of the tests", small), ("networks", large)):
+        for side in ("default", "tight"):
+            of_kind = [row for row in rows if row["function"] in names]
+            within = [row[f"{side}_s"] - row["planned_s"] <= max(0.010, 0.05 * row["planned_s"]) for row in of_kind]
+            print(f"{kind}, {side}: {sum(within)} of {len(within)} within 5 % or 10 ms")
     return rows
 
 

@@ -120,3 +120,23 @@ def test_auxiliary_result_and_report_come_in_this_order() -> None:
     close(found, torch.diag(2 * X), "auto")
     assert aux == "aux"
     assert report.chunk_sizes == (3,)
+
+
+def test_differences_of_lower_precision_and_of_cancellation_are_not_taken_for_noise() -> None:
+    """Kernels round differently for one point and for several; that is no randomness."""
+    net = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.Tanh(), torch.nn.Linear(40, 3))
+    x = torch.linspace(-1, 1, 30)
+
+    def in_bfloat16(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return net(x).float()
+
+    weight = torch.linspace(-1, 1, 3000).reshape(100, 30)
+    offset = weight @ x
+
+    def cancelling(x: torch.Tensor) -> torch.Tensor:
+        return weight @ x - offset
+
+    assert cj.jacobian(in_bfloat16, x, mode="finite-difference").shape == (3, 30)
+    found = cj.jacobian(cancelling, x, mode="finite-difference")
+    assert torch.allclose(found, weight, atol=1e-3)

@@ -244,3 +244,19 @@ def test_a_chunk_size_that_does_not_fit_is_named() -> None:
     needed = caught.value.needed_bytes
     assert needed is not None
     assert tracked(case, mode="reverse", chunk_size=9, max_memory=needed)[2] == needed
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_large_result_does_not_make_the_chunks_of_a_recurrent_network_small() -> None:
+    """What its kernels work in goes by what a chunk holds."""
+    net = torch.nn.LSTM(4, 8)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return net(x)[0].repeat(30, 1, 1)
+
+    x = torch.zeros(10, 1, 4)
+    result_bytes = cj.plan(func, x, mode="reverse").result_bytes
+    one = cj.plan(func, x, mode="reverse", chunk_size=1)
+    beside_bytes = 30 * (one.predicted_peak_bytes - result_bytes)
+    plan = cj.plan(func, x, mode="reverse", max_memory=result_bytes + beside_bytes)
+    assert plan.chunk_size >= 10

@@ -119,7 +119,7 @@ class Report:
     """Say what happened, beside what was planned.
 
     Attributes:
-        plan: The plan.
+        plan: The plan that was kept to: made before for ``Plan.run``, else from the first chunks.
         peak_bytes: The most that was alive, counted as ``plan.predicted_peak_bytes`` is; measured
             in the prologue, the probes and the first two chunks of each size, which the others repeat.
         process_rise_bytes: How far the process's resident set rose above its level at the call; on

@@ -56,6 +56,17 @@ def test_plan_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "4 x 3" in shown
     assert "1 MiB, max_memory='1MiB'" in shown
+    assert "|....." in shown
+    assert "R result 48 B" in shown
+
+
+def test_plan_is_for_a_device_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["plan", "functions:linear", "--input", "x.npy", "--device", "cuda"]
+    assert main([*options, "--max-memory", "1GiB"]) == 0
+    assert "Plan on cuda:0" in capsys.readouterr().out
+    if not torch.cuda.is_available():
+        assert main(options) == 2
+        assert "max_memory must be given in bytes for cuda:0" in capsys.readouterr().err
 
 
 def test_plan_prints_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,10 +79,14 @@ def fill(
     level = log.level = Level(tracker)
     while done < total:
         chunk = pacer.next_chunk(done)
-        size, measured, before_bytes = chunk.stop - chunk.start, pacer.measures(chunk), tracker.live_bytes
+        size, measured, before_bytes = (
+            chunk.stop - chunk.start,
+            pacer.measures(chunk, len(log.chunk_sizes)),
+            tracker.live_bytes,
+        )
         tracker.restart_peak()
         try:
-            with tracker if measured else nullcontext():
+            with level.measured() if measured else nullcontext():
                 sink.write(chunk, mode.block(chunk))
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.

@@ -144,13 +144,20 @@ class Pacer:
         self._checked = checked or (terms.trusting and terms.is_plain)
         self._is_watched = not self._checked
 
-    def measures(self, chunk: slice) -> bool:
+    def measures(self, chunk: slice, n_done: int) -> bool:
         """Tell whether a chunk must be measured: until two of its size have shown nothing new.
 
-        A single direction runs other kernels than several do, so the first one is measured.
+        A single direction runs other kernels than several do, so the first one is measured. And
+        now and then a chunk is looked at again, since a function may begin to keep tensors late.
+
+        Args:
+            chunk: The directions that come next.
+            n_done: How many chunks are finished.
         """
+        if not self._is_watched:
+            return not self._checked
         is_new_single = chunk.stop - chunk.start == 1 and 1 not in self._samples
-        return not self._checked or (self._is_watched and is_new_single)
+        return not self._checked or is_new_single or _is_looked_at_again(n_done)
 
     def next_chunk(self, done: int) -> slice:
         """Return the directions that come next, after the first ``done``."""
@@ -225,3 +232,9 @@ class Pacer:
         size = max(self._samples)
         surely = size * room_bytes // max(1, self._samples[size])
         return surely if surely > size else 2 * size
+
+
+def _is_looked_at_again(n_done: int) -> bool:
+    """Tell whether a chunk is one of 9, 16, 33, 64, 129, ...: ever fewer, odd and even in turn."""
+    power = n_done.bit_length() - 1
+    return n_done >= 9 and n_done == 2**power + power % 2

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from chunkjac._errors import warn
+from chunkjac._errors import ChunkjacError, warn
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, n_directions
 from chunkjac._modules import modules_of, restored_attributes
 from chunkjac._planner import TIGHT_PROBES, Cost
-from chunkjac._select import NOTHING, Doubt, select_mode
+from chunkjac._select import NOTHING, Doubt, doubt_about, select_mode
 from chunkjac._sinks import check_out
 
 
@@ -96,9 +96,21 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
         OverBudget: Not even one direction fits.
     """
     tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
-    with tracker:
-        mode, reasons = select_mode(job.problem, job.request, excluded)
-        terms, samples = job.terms(mode, tracker), _Samples(mode, tracker)
+    doubts = dict(excluded)
+    while True:
+        with tracker:
+            mode, reasons = select_mode(job.problem, job.request, doubts)
+            terms = job.terms(mode, tracker)
+            try:
+                samples = _Samples(mode, tracker)
+                break
+            except Exception as error:
+                is_last = job.request.mode != "auto" or mode.name == "finite-difference"
+                if is_last or isinstance(error, (OverBudget, ChunkjacError)):
+                    raise
+                doubts[mode.name] = doubt_about(mode.name, error)
+            del mode
+            tracker.restart_peak()
     cost = terms.fit(samples.held_bytes, samples.margin)
     size = terms.choose(cost, terms.n_directions)
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size), certain=False)

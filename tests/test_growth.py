@@ -135,7 +135,7 @@ def test_what_a_backward_pass_keeps_is_noticed() -> None:
     assert any("func keeps memory" in text for text in said)
 
 
-def test_a_sound_function_is_measured_in_two_chunks_of_a_size_and_no_more() -> None:
+def test_a_sound_function_is_measured_in_two_chunks_and_seldom_again() -> None:
     func = Collector(n_calls=0)
     n_tracked = 0
 
@@ -148,4 +148,22 @@ def test_a_sound_function_is_measured_in_two_chunks_of_a_size_and_no_more() -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chunkjac._job.LiveBytes", Counter)
         cj.jacobian(func, torch.zeros(100), mode="forward", chunk_size=10)
-    assert n_tracked == 1 + 2  # the prologue, and two chunks of ten
+    assert n_tracked == 1 + 2 + 1  # the prologue, two chunks, and the tenth
+
+
+@pytest.mark.parametrize(("first", "every"), [(0, 2), (12, 1)])
+def test_a_function_that_keeps_tensors_now_and_then_or_late_is_noticed(first: int, every: int) -> None:
+    kept = []
+    n_calls = 0
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        nonlocal n_calls
+        y = torch.ones(5000) * x[0]
+        if n_calls >= first and n_calls % every == 0:
+            kept.append(y)
+        n_calls += 1
+        return x * y[:100]
+
+    _, report, _, said = run(func, mode="forward", chunk_size=2)
+    assert report.growth_bytes > 0
+    assert said

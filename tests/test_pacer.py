@@ -33,7 +33,7 @@ def run(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> tuple[list[sl
     done = 0
     while done < terms.n_directions:
         chunk = pacer.next_chunk(done)
-        measured = pacer.measures(chunk)
+        measured = pacer.measures(chunk, 0)
         size = chunk.stop - chunk.start
         if held(size) > terms.room_bytes:
             failures.append(len(chunks))
@@ -179,7 +179,7 @@ def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int) -> None:
     measured = []
     for start in (0, 2, 4, 12, 62, 112):
         chunk = pacer.next_chunk(start)
-        measured.append(pacer.measures(chunk))
+        measured.append(pacer.measures(chunk, 0))
         pacer.learn(chunk, held(chunk.stop - chunk.start), grows=False)
     assert measured == [True, True, True, True, False, False]
 
@@ -210,9 +210,9 @@ def test_a_full_chunk_that_holds_more_than_predicted_leads_to_smaller_ones(held_
 def test_after_a_surprise_the_next_chunk_is_measured_again() -> None:
     pacer = planned_to_be_50()
     pacer.learn(pacer.next_chunk(0), 1000)
-    assert pacer.measures(slice(50, 100))
+    assert pacer.measures(slice(50, 100), 1)
     pacer.learn(pacer.next_chunk(50), 500, grows=False)
-    assert not pacer.measures(slice(50, 100))
+    assert not pacer.measures(slice(50, 100), 1)
 
 
 @pytest.mark.parametrize(("failed_size", "then"), [(8, 4), (7, 4), (3, 2), (2, 1)])
@@ -222,7 +222,7 @@ def test_running_out_of_memory_halves_upwards_and_starts_at_the_same_place(faile
     assert pacer.next_chunk(40) == slice(40, 40 + failed_size)
     assert pacer.shrink(failed_size)
     assert pacer.next_chunk(40) == slice(40, 40 + then)
-    assert pacer.measures(slice(50, 100))
+    assert pacer.measures(slice(50, 100), 1)
 
 
 def test_a_single_direction_cannot_be_halved() -> None:
@@ -260,7 +260,7 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
     seen = []
     for start, rise in zip(range(0, 500, 100), grows):
         chunk = pacer.next_chunk(start)
-        seen.append(pacer.measures(chunk))
+        seen.append(pacer.measures(chunk, 0))
         if seen[-1]:
             pacer.learn(chunk, 1000, grows=rise)
     assert seen == measured
@@ -269,8 +269,8 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
 @pytest.mark.parametrize(("room", "plain"), [(4 * 1000, True), (4 * 1000 - 1, False)])
 def test_a_trusting_job_is_measured_unless_it_fits_many_times_over(room: int, plain: bool) -> None:
     terms = terms_of(100, room, floor=10, target=501)
-    assert Pacer(terms).measures(slice(0, 100))
-    assert Pacer(replace(terms, trusting=True)).measures(slice(0, 100)) != plain
+    assert Pacer(terms).measures(slice(0, 100), 0)
+    assert Pacer(replace(terms, trusting=True)).measures(slice(0, 100), 0) != plain
     assert not replace(terms, target_bytes=500).is_plain  # 1000 in two chunks
     assert not replace(terms, batched=False).is_plain
     assert not replace(terms, exact_size=100).is_plain
@@ -288,7 +288,7 @@ def test_a_plan_that_holds_is_kept_though_one_chunk_alone_would_tell_less() -> N
     cost = replace(terms.base, fixed_bytes=100, direction_bytes=1)
     pacer = Pacer(terms, cost, 50)
     pacer.learn(pacer.next_chunk(0), 150, grows=False)
-    assert (pacer.cost, pacer.chunk_size, pacer.measures(slice(50, 100))) == (cost, 50, False)
+    assert (pacer.cost, pacer.chunk_size, pacer.measures(slice(50, 100), 1)) == (cost, 50, False)
 
 
 def test_the_first_single_direction_is_measured_wherever_it_comes() -> None:
@@ -298,7 +298,16 @@ def test_the_first_single_direction_is_measured_wherever_it_comes() -> None:
     measured = []
     for start in range(0, 201, 50):
         chunk = pacer.next_chunk(start)
-        measured.append(pacer.measures(chunk))
+        measured.append(pacer.measures(chunk, 0))
         pacer.learn(chunk, 10 * (chunk.stop - chunk.start), grows=False)
     assert measured == [True, False, False, False, True]
-    assert not Pacer(terms, terms.base, 50, checked=True).measures(slice(200, 201))
+    assert not Pacer(terms, terms.base, 50, checked=True).measures(slice(200, 201), 4)
+
+
+def test_chunks_are_looked_at_again_ever_more_seldom() -> None:
+    pacer = planned_to_be_50()
+    pacer.learn(pacer.next_chunk(0), 500, grows=False)
+    again = [n_done for n_done in range(1, 300) if pacer.measures(slice(50, 100), n_done)]
+    assert again == [9, 16, 33, 64, 129, 256]
+    pacer.learn(slice(450, 500), 500, grows=True)
+    assert pacer.measures(slice(500, 550), 10)

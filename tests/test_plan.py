@@ -399,3 +399,21 @@ def test_a_peak_in_the_prologue_is_named() -> None:
 
     assert "3.91 KiB: that is the peak" in str(cj.plan(func, torch.zeros(3), mode="reverse"))
     assert "that is the peak" not in str(cj.plan(torch.sin, torch.zeros(3), mode="reverse"))
+
+
+def test_auto_plans_a_mode_that_can_make_blocks() -> None:
+    """The backward pass reads values, which neither fakes nor batches have."""
+
+    class InNumPy(Stateless):
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(grad.numpy() * 2)
+
+    x = torch.zeros(5, dtype=torch.float64)
+    plan = cj.plan(InNumPy.apply, x)
+    assert plan.mode == cj.jacobian(InNumPy.apply, x, return_report=True)[1].plan.mode == "finite-difference"
+    assert torch.allclose(plan.run(), 2 * torch.eye(5, dtype=torch.float64))

@@ -362,6 +362,9 @@ BOUNDED = {
     "pad": lambda: nn.functional.pad(torch.ones(5), (300, 300)),
     "kron": lambda: torch.kron(torch.eye(15), torch.eye(16)),
     "diag": lambda: torch.diag_embed(torch.ones(60)),
+    "identity": lambda: torch.eye(300),
+    "bases": lambda: torch.linalg.svd(torch.ones(90, 1), full_matrices=True),
+    "resized": lambda: torch.empty(0).resize_(5000),
     "tril": lambda: torch.tril_indices(30, 30),
 }
 
@@ -386,3 +389,21 @@ def test_no_result_is_larger_than_its_bound(name: str) -> None:
     with Bound():
         BOUNDED[name]()
     assert n_seen
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(600),
+        lambda: torch.linalg.svd(torch.ones(600, 1), full_matrices=True),
+        lambda: torch.ones(300_000, device="cpu:0"),
+        lambda: torch.empty(0).resize_(300_000),
+        lambda: torch.mm(torch.ones(600, 1), torch.ones(1, 600), out=torch.empty(0)),
+        lambda: torch.ones(100, 100)[torch.zeros(3000, dtype=torch.long)],
+    ],
+    ids=["identity", "bases", "device by number", "resized", "out", "index"],
+)
+def test_what_makes_much_of_little_is_refused_before_it_is_made(make: Callable[[], Any]) -> None:
+    with LiveBytes(CPU, limit_bytes=10**6) as tracker, pytest.raises(OverBudget, match="would make"):
+        make()
+    assert tracker.highest_bytes < 10**6

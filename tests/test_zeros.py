@@ -116,3 +116,11 @@ def test_zero_products_have_the_shape_and_dtype_of_the_product() -> None:
         batch = torch.bmm(torch.ones(7, 2, 4), torch.zeros(()).expand(7, 4, 5))
     assert torch.equal(product, torch.zeros(2, 5))
     assert torch.equal(batch, torch.zeros(7, 2, 5))
+
+
+def test_sparse_zeros_are_left_alone() -> None:
+    with ZeroProducts():
+        zero = torch.zeros((), layout=torch.sparse_coo)
+        product = torch.sparse.mm(torch.eye(3).to_sparse(), torch.ones(3, 2))
+    assert zero.is_sparse
+    assert torch.equal(product, torch.ones(3, 2))

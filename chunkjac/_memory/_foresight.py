@@ -33,7 +33,11 @@ _PRODUCTS = {
 }
 
 # Their results hold no more elements than their arguments do, together.
-_NO_LARGER = ("cat", "stack", "clone", "_to_copy", "_softmax", "norm", "norm_backward", "_softmax_backward_data")
+_NO_LARGER = (
+    *("cat", "stack", "clone", "_to_copy"),
+    *("sum", "mean", "amax", "var", "cumsum"),
+    *("norm", "norm_backward", "_softmax", "_softmax_backward_data"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,14 @@ class Traits:
 
     Attributes:
         allocates: Whether it gives new memory: it works not in place, and gives no view.
+        resizes: Whether it may give a tensor that it writes to more memory.
         is_pointwise: Whether its result has its arguments' shapes, broadcast.
         is_product: Whether it is a product of matrices.
         is_no_larger: Whether its results hold no more elements than its arguments.
     """
 
     allocates: bool
+    resizes: bool
     is_pointwise: bool
     is_product: bool
     is_no_larger: bool
@@ -59,6 +65,7 @@ def traits_of(func: Any) -> Traits:
     schema = func._schema
     return Traits(
         allocates=func not in (NO_MEMORY, _UNSAFE_VIEW) and not any(result.alias_info for result in schema.returns),
+        resizes=schema.is_mutable and (schema.overload_name.endswith("out") or "resize" in schema.name),
         is_pointwise=torch.Tag.pointwise in func.tags and len(schema.returns) == 1,
         is_product=func in _PRODUCTS,
         is_no_larger=schema.name.startswith("aten::") and schema.name.endswith(_NO_LARGER),
@@ -100,23 +107,27 @@ def bytes_to_be_made(
     """
     if _most_bytes(traits_of(func), args, kwargs, tensors) <= room_bytes:
         return 0
-    if any(tensor.is_meta for tensor in tensors) or kwargs.get("device", device) != device:
+    place = kwargs.get("device")
+    if any(tensor.is_meta for tensor in tensors) or (place is not None and place.type != device.type):
         return 0
     try:
         meta_args, meta_kwargs = tree_map(_to_meta, (args, kwargs))
+        given = [tensor.untyped_storage() for tensor in tensors_among((*meta_args, *meta_kwargs.values()))]
+        before_bytes = {storage._cdata: storage.nbytes() for storage in given}
         made = func(*meta_args, **meta_kwargs)
     except Exception:  # no meta kernel, or results whose shape depends on values
         return 0
-    storages = [tensor.untyped_storage() for tensor in tensors_among((made,))]
-    held = {tensor.untyped_storage()._cdata for tensor in tensors_among((*meta_args, *meta_kwargs.values()))}
-    return sum({storage._cdata: storage.nbytes() for storage in storages if storage._cdata not in held}.values())
+    after_bytes = {storage._cdata: storage.nbytes() for storage in given}
+    for tensor in tensors_among((made,)):
+        after_bytes[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+    return sum(max(0, n_bytes - before_bytes.get(key, 0)) for key, n_bytes in after_bytes.items())
 
 
 def _most_bytes(traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any], tensors: list[torch.Tensor]) -> int:
     """Return a bound for what an operation makes; cheap, since it is asked for each one."""
-    if not traits.allocates:
+    if not (traits.allocates or traits.resizes):
         return 0
-    if traits.is_pointwise and tensors:
+    if traits.is_pointwise and tensors and not traits.resizes:
         return _LARGEST_ITEM_BYTES * _broadcast([tensor.shape for tensor in tensors])
     if traits.is_product:
         left, right = tensors[-2:]
@@ -124,10 +135,12 @@ def _most_bytes(traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     numels = [tensor.numel() for tensor in tensors] or [1]
     if traits.is_no_larger:
         return 2 * _LARGEST_ITEM_BYTES * sum(numels)
-    # Products and broadcasts make all pairs of elements of two inputs; sizes, repeats and
-    # counts stand as numbers among the arguments and can each multiply.
+    # Products make all pairs of elements of two inputs, or of one with itself (the bases of a
+    # decomposition, say). Sizes, repeats and counts stand as numbers among the arguments and can
+    # each multiply; without a tensor one of them may stand for two sides.
     times = _times((*args, *kwargs.values()))
-    return _LARGEST_ITEM_BYTES * times * max(1, _GROWTH * sum(numels), prod(sorted(numels)[-2:]))
+    pairs = prod(sorted([*numels, max(numels)])[-2:]) if tensors else times
+    return _LARGEST_ITEM_BYTES * times * max(1, _GROWTH * sum(numels), pairs)
 
 
 def _broadcast(shapes: list[torch.Size]) -> int:

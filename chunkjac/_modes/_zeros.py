@@ -43,14 +43,14 @@ class ZeroProducts(TorchDispatchMode):
         if func._schema.is_mutable:
             self._zeros.clear()  # what is written to, also as out= or in a list, may be one of them
         made = func(*args, **(kwargs or {}))
-        if func is _ZEROS and made.dim() == 0:
+        if func is _ZEROS and made.dim() == 0 and made.layout == torch.strided:
             storage = made.untyped_storage()
             self._zeros[storage._cdata] = weakref.ref(storage)
         return made
 
     def _is_zero(self, matrix: torch.Tensor) -> bool:
         """Tell whether a matrix is an expanded zero that nobody has written to, and notice large ones."""
-        if any(matrix.stride()):
+        if matrix.layout != torch.strided or any(matrix.stride()):
             return False
         storage = matrix.untyped_storage()
         known = self._zeros.get(storage._cdata)

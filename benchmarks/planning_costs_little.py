@@ -38,7 +38,7 @@ def run(*, quick: bool) -> list[dict[str, Any]]:
             print(f"{name:<34} left out: {type(error).__name__}")
             continue
         call = partial(cj.jacobian, *planner.args, **planner.keywords, mode=plan.mode)
-        rows.append(_compare(name, plan, call, n_rounds=5 if quick else 15))
+        rows.append(_compare(name, plan, call, n_rounds=5))
     for kind, names in (("functions of the tests", small), ("networks", large)):
         for side in ("default", "tight"):
             of_kind = [row for row in rows if row["function"] in names]

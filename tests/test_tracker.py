@@ -365,6 +365,8 @@ BOUNDED = {
     "identity": lambda: torch.eye(300),
     "bases": lambda: torch.linalg.svd(torch.ones(90, 1), full_matrices=True),
     "resized": lambda: torch.empty(0).resize_(5000),
+    "small steps": lambda: torch.arange(0, 1, 1e-4),
+    "blocks": lambda: torch.block_diag(*[torch.ones(1, 1)] * 200),
     "tril": lambda: torch.tril_indices(30, 30),
 }
 
@@ -397,11 +399,14 @@ def test_no_result_is_larger_than_its_bound(name: str) -> None:
         lambda: torch.eye(600),
         lambda: torch.linalg.svd(torch.ones(600, 1), full_matrices=True),
         lambda: torch.ones(300_000, device="cpu:0"),
+        lambda: torch.arange(0, 1, 1e-6),
+        lambda: torch.block_diag(*[torch.ones(1, 1)] * 600),
+        lambda: torch.ops.aten.zeros([600, 600]),
         lambda: torch.empty(0).resize_(300_000),
         lambda: torch.mm(torch.ones(600, 1), torch.ones(1, 600), out=torch.empty(0)),
         lambda: torch.ones(100, 100)[torch.zeros(3000, dtype=torch.long)],
     ],
-    ids=["identity", "bases", "device by number", "resized", "out", "index"],
+    ids=["identity", "bases", "device by number", "small steps", "blocks", "zeros", "resized", "out", "index"],
 )
 def test_what_makes_much_of_little_is_refused_before_it_is_made(make: Callable[[], Any]) -> None:
     with LiveBytes(CPU, limit_bytes=10**6) as tracker, pytest.raises(OverBudget, match="would make"):

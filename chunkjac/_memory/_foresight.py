@@ -112,6 +112,8 @@ def bytes_to_be_made(
         return 0
     try:
         meta_args, meta_kwargs = tree_map(_to_meta, (args, kwargs))
+        if not tensors:
+            meta_kwargs["device"] = torch.device("meta")
         given = [tensor.untyped_storage() for tensor in tensors_among((*meta_args, *meta_kwargs.values()))]
         before_bytes = {storage._cdata: storage.nbytes() for storage in given}
         made = func(*meta_args, **meta_kwargs)
@@ -139,7 +141,7 @@ def _most_bytes(traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     # decomposition, say). Sizes, repeats and counts stand as numbers among the arguments and can
     # each multiply; without a tensor one of them may stand for two sides.
     times = _times((*args, *kwargs.values()))
-    pairs = prod(sorted([*numels, max(numels)])[-2:]) if tensors else times
+    pairs = sum(numels) ** 2 if tensors else times
     return _LARGEST_ITEM_BYTES * times * max(1, _GROWTH * sum(numels), pairs)
 
 
@@ -152,12 +154,12 @@ def _broadcast(shapes: list[torch.Size]) -> int:
 
 
 def _times(values: Iterable[Any]) -> int:
-    """Return how far the numbers among arguments can multiply sizes."""
+    """Return how far the numbers among arguments can multiply sizes; a step below one divides."""
     times = 1
     for value in values:
         if isinstance(value, (int, float)):
-            if isfinite(value) and abs(value) > 1:
-                times *= ceil(abs(value))
+            if value and isfinite(value):
+                times *= ceil(max(abs(value), 1 / abs(value)))
         elif isinstance(value, (list, tuple)):
             times *= _times(value)
     return times

@@ -184,7 +184,8 @@ class LiveBytes(TorchDispatchMode):
         """
         if isinstance(tensor, FakeTensor) != (self._fake is not None):
             return False
-        return tensor.device == self._device and tensor.layout == torch.strided
+        is_here = tensor.device == self._device or tensor.device.type == self._device.type == "cpu"
+        return is_here and tensor.layout == torch.strided
 
 
 class _Watch(weakref.ref):

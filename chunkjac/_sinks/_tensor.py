@@ -75,8 +75,11 @@ class TensorSink:
         """Write rows one by one, where the target's strides allow no matrix."""
         target, shape = self._targets[at], self._pairs()[at][0].shape
         for row, element in zip(rows, range(elements.start, elements.stop)):
-            index = torch.unravel_index(torch.tensor(element), shape)
-            target[tuple(int(i) for i in index)] = row
+            index = []
+            for size in reversed(shape):
+                element, place = divmod(element, size)
+                index.append(place)
+            target[tuple(reversed(index))] = row
 
 
 def _allocated(seeds: Sequence[Leaf], blocks: Sequence[Leaf]) -> list[torch.Tensor]:

@@ -21,6 +21,7 @@ import chunkjac as cj
 from benchmarks.architectures import Architecture, build
 from chunkjac._backoff import is_out_of_memory
 from chunkjac._memory import Gauge, LiveBytes, find_device
+from chunkjac._memory._cpu import status_bytes
 from chunkjac._modes import Facts, FiniteDifference, Forward, Mode, Reverse
 from chunkjac._problem import Problem
 
@@ -111,7 +112,7 @@ class SystemPeak:
     def __enter__(self) -> SystemPeak:
         if self._device.type == "cpu":
             Path("/proc/self/clear_refs").write_text("5")  # the highest resident set begins anew
-            self._before_bytes = _status_bytes("VmRSS")
+            self._before_bytes = status_bytes()["VmRSS"]
         else:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before_bytes = torch.cuda.memory_allocated(self._device)
@@ -119,7 +120,7 @@ class SystemPeak:
 
     def __exit__(self, *failure: object) -> None:
         on_cpu = self._device.type == "cpu"
-        peak_bytes = _status_bytes("VmHWM") if on_cpu else torch.cuda.max_memory_allocated(self._device)
+        peak_bytes = status_bytes()["VmHWM"] if on_cpu else torch.cuda.max_memory_allocated(self._device)
         self.rise_bytes = peak_bytes - self._before_bytes
 
 
@@ -137,12 +138,6 @@ def _wall(device: torch.device, budget: int) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-
-
-def _status_bytes(name: str) -> int:
-    """Return a figure that the system keeps of this process."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(fields[name].split()[0])
 
 
 if __name__ == "__main__":

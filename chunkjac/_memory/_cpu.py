@@ -88,12 +88,17 @@ def _rlimit_readings(root: Path) -> Iterator[Reading]:
         import resource
     except ImportError:  # Windows
         return
-    status = dict(line.split(":", 1) for line in _lines(root / "proc/self/status") if ":" in line)
+    status = status_bytes(root)
     for name, used in (("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")):
         soft_bytes = resource.getrlimit(getattr(resource, name))[0]
         if soft_bytes != resource.RLIM_INFINITY and used in status:
-            used_bytes = 1024 * int(status[used].split()[0])
-            yield Reading(max(0, soft_bytes - used_bytes), f"{name} - {used}", soft_bytes)
+            yield Reading(max(0, soft_bytes - status[used]), f"{name} - {used}", soft_bytes)
+
+
+def status_bytes(root: Path = Path("/")) -> dict[str, int]:
+    """Return the sizes that the system keeps of this process, by name; none if it is no Linux."""
+    fields = (line.split(":", 1) for line in _lines(root / "proc/self/status") if line.startswith("Vm"))
+    return {name: 1024 * int(size.split()[0]) for name, size in fields}
 
 
 def _number(path: Path) -> int | None:

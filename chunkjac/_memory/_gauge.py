@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-_STATUS = Path("/proc/self/status")
+from chunkjac._memory._cpu import status_bytes
 
 
 class Gauge:
@@ -55,13 +54,11 @@ class Gauge:
 
 def _read_process() -> tuple[int, int]:
     """Return the resident set and its highest."""
-    try:
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-        current_bytes, peak_bytes = (1024 * int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM"))
-    except (OSError, KeyError):  # no Linux
-        memory = psutil.Process().memory_info()
-        return memory.rss, getattr(memory, "peak_wset", memory.rss)
-    return current_bytes, peak_bytes
+    status = status_bytes()
+    if "VmRSS" in status and "VmHWM" in status:
+        return status["VmRSS"], status["VmHWM"]
+    memory = psutil.Process().memory_info()  # no Linux
+    return memory.rss, getattr(memory, "peak_wset", memory.rss)
 
 
 def _read_allocator(device: torch.device, backend: Any) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def jacobian(
         progress=progress,
         return_report=return_report,
     )
-    return run_job(job).deliver(has_aux=has_aux, return_report=return_report)
+    return run_job(job).deliver(job)
 
 
 def plan(

@@ -79,11 +79,8 @@ def fill(
     level = log.level = Level(tracker)
     while done < total:
         chunk = pacer.next_chunk(done)
-        size, measured, before_bytes = (
-            chunk.stop - chunk.start,
-            pacer.measures(chunk, len(log.chunk_sizes)),
-            tracker.live_bytes,
-        )
+        size, before_bytes = chunk.stop - chunk.start, tracker.live_bytes
+        measured = pacer.measures(chunk, len(log.chunk_sizes))
         tracker.restart_peak()
         try:
             with level.measured() if measured else nullcontext():

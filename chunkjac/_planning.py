@@ -36,7 +36,7 @@ def plan_job(job: Job) -> Plan:
             probe = replace(probe, reasons=(*probe.reasons, *_away(job)))
             return describe(job, probe, n_chunks=-(-probe.facts.n_directions // probe.chunk_size))
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
-        if job.request.mode != "auto" or probe.facts.name == "finite-difference":
+        if not job.request.may_leave(probe.facts.name):
             break
         excluded[probe.facts.name] = doubt_about(probe.facts.name, OverBudget(failure))
     raise over_budget(job, failure)
@@ -55,7 +55,5 @@ def _probe(job: Job, excluded: Mapping[str, Doubt]) -> Probe:
 
 def _away(job: Job) -> tuple[str, ...]:
     """Say what a plan for another device goes by."""
-    here = job.problem.device
-    return (
-        () if job.device == here else (f"sizes are those of kernels on {here}, as memory of {job.device} counts them",)
-    )
+    here, there = job.problem.device, job.device
+    return () if there == here else (f"sizes are those of kernels on {here}, as memory of {there} counts them",)

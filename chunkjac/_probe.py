@@ -105,8 +105,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
                 samples = _Samples(mode, tracker)
                 break
             except Exception as error:
-                is_last = job.request.mode != "auto" or mode.name == "finite-difference"
-                if is_last or isinstance(error, (OverBudget, ChunkjacError)):
+                if isinstance(error, (OverBudget, ChunkjacError)) or not job.request.may_leave(mode.name):
                     raise
                 doubts[mode.name] = doubt_about(mode.name, error)
             del mode

@@ -43,9 +43,10 @@ class Result:
     aux: Any
     report: Report
 
-    def deliver(self, *, has_aux: bool, return_report: bool) -> Any:
-        """Return what the user gets: the Jacobian, and what else was asked for."""
-        parts = (self.jacobian, *([self.aux] if has_aux else []), *([self.report] if return_report else []))
+    def deliver(self, job: Job) -> Any:
+        """Return what the user gets: the Jacobian, and what else the job asks for."""
+        aux = [self.aux] if job.problem.has_aux else []
+        parts = (self.jacobian, *aux, *([self.report] if job.return_report else []))
         return parts if len(parts) > 1 else self.jacobian
 
 
@@ -72,7 +73,7 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
             attempt = _Attempt(job, excluded, tracker, log, watch)
             return attempt.finish(known, started_s, gauge)
         except Exception as error:
-            again = attempt is not None and job.request.mode == "auto" and attempt.may_exclude(error)
+            again = attempt is not None and attempt.may_exclude(error)
             if attempt is not None and again:
                 name = attempt.mode.name
                 excluded[name] = doubt_about(name, error)
@@ -100,7 +101,7 @@ class _Attempt:
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""
         known = isinstance(error, ChunkjacError)
-        return not self._log.chunk_sizes and not known and self.mode.name != "finite-difference"
+        return not self._log.chunk_sizes and not known and self._job.request.may_leave(self.mode.name)
 
     def finish(self, known: Probe | None, started_s: float, gauge: Gauge | None) -> Result:
         """Allocate the result and fill it."""
@@ -206,5 +207,4 @@ def _run_planned(job: Job, known: Probe, args: tuple[Any, ...], options: dict[st
     # What holds the same whatever the values, and half of the device's default at most, needs no
     # watching. A limit that somebody set is watched: captured state may have changed.
     ample = known.certain and 2 * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
-    result = run_job(job, known, watch=not (job.trusting and ample))
-    return result.deliver(has_aux=problem.has_aux, return_report=job.return_report)
+    return run_job(job, known, watch=not (job.trusting and ample)).deliver(job)

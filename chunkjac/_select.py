@@ -66,6 +66,10 @@ class Request:
     step: Any
     timed: bool = True
 
+    def may_leave(self, name: str) -> bool:
+        """Tell whether another mode may be taken instead: finite differences are the last."""
+        return self.mode == "auto" and name != "finite-difference"
+
 
 Selection = tuple[Mode, tuple[str, ...]]
 NOTHING: Mapping[str, Doubt] = MappingProxyType({})

@@ -2,7 +2,15 @@
 
 from chunkjac._api import jacfd, jacfwd, jacobian, jacrev, plan
 from chunkjac._config import Config, config_context, get_config, set_config
-from chunkjac._errors import ArgumentError, ArgumentTypeError, BudgetError, ChunkjacError, ConfigError, FunctionError
+from chunkjac._errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    BudgetError,
+    ChunkjacError,
+    ConfigError,
+    FunctionError,
+    RungWarning,
+)
 from chunkjac._plan import Plan, Report
 from chunkjac._progress import Progress
 
@@ -19,6 +27,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Report",
+    "RungWarning",
     "config_context",
     "get_config",
     "jacfd",

@@ -18,6 +18,7 @@ from chunkjac._plan import Plan
 from chunkjac._planning import plan_job
 from chunkjac._problem import Problem
 from chunkjac._progress import ProgressOption
+from chunkjac._randomness import RANDOMNESS
 from chunkjac._run import run_job
 from chunkjac._select import Request
 from chunkjac._steps import SCHEMES, read_step
@@ -35,6 +36,7 @@ def jacobian(
     max_memory: int | str | None = None,
     chunk_size: int | None = None,
     out: Any = None,
+    randomness: str = "error",
     progress: ProgressOption = None,
     return_report: bool = False,
 ) -> Any:
@@ -55,6 +57,10 @@ def jacobian(
             an int, ``"4GiB"``, ``"500MB"``, or ``"80%"`` of what is free now.
         chunk_size: Exactly this many directions at a time; ``None`` plans it.
         out: Tensors to write into, in the result's tree; they do not count.
+        randomness: What ``func`` may draw where it is evaluated several times (forward mode, finite
+            differences): ``"error"`` refuses random numbers, ``"same"`` gives every evaluation the
+            same, ``"different"`` its own to each direction (forward mode only). Reverse mode
+            evaluates once.
         progress: A bool, or a callable that gets a :class:`chunkjac.Progress` after each chunk.
         return_report: Also return the :class:`chunkjac.Report`.
 
@@ -90,6 +96,7 @@ def jacobian(
         max_memory=max_memory,
         chunk_size=chunk_size,
         out=out,
+        randomness=randomness,
         progress=progress,
         return_report=return_report,
     )
@@ -107,6 +114,7 @@ def plan(
     max_memory: int | str | None = None,
     chunk_size: int | None = None,
     out: Any = None,
+    randomness: str = "error",
     progress: ProgressOption = None,
     device: torch.device | str | None = None,
 ) -> Plan:
@@ -126,6 +134,7 @@ def plan(
         max_memory: See there.
         chunk_size: See there.
         out: See there.
+        randomness: See there.
         progress: See there.
         device: Plan for this device; it need not be here, and ``max_memory`` is in bytes then. The
             function runs on fake tensors where its inputs are; ``run`` takes them on the device.
@@ -157,6 +166,7 @@ def plan(
         max_memory=max_memory,
         chunk_size=chunk_size,
         out=out,
+        randomness=randomness,
         progress=progress,
         device=device,
     )
@@ -317,6 +327,7 @@ def _job(
     max_memory: int | str | None,
     chunk_size: int | None,
     out: Any,
+    randomness: str,
     progress: ProgressOption,
     return_report: bool = False,
     device: torch.device | str | None = None,
@@ -328,7 +339,12 @@ def _job(
         raise ArgumentError(f"step is for finite differences, found mode={mode!r}; leave one of the two out.")
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
-    problem = Problem.of(func, args, argnums, has_aux)
+    _check_name("randomness", randomness, RANDOMNESS)
+    if randomness == "different" and mode != "forward":
+        raise ArgumentError(
+            f"randomness='different' needs mode='forward', found mode={mode!r}: others evaluate func once, or compare."
+        )
+    problem = Problem.of(func, args, argnums, has_aux, randomness)
     config = get_config()
     target = problem.device if device is None else find_device(device)
     place = "max_memory" if max_memory is not None else "the setting max_memory"

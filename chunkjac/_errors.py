@@ -2,12 +2,14 @@
 
 ::
 
-    ChunkjacError
+    ChunkjacError         (RuntimeError)  as torch.func raises, so that code which catches that goes on working
     ├── ArgumentError     (ValueError)    an argument has a value that cannot be used
     ├── ArgumentTypeError (TypeError)    an argument has a type that cannot be used
     ├── ConfigError       (ValueError)    a setting is unknown or cannot be read
-    ├── FunctionError     (RuntimeError)  the function does what no Jacobian can be made of
+    ├── FunctionError                     the function does what no Jacobian can be made of
     └── BudgetError       (MemoryError)   the work does not fit in the budget
+
+    RungWarning           (UserWarning)   a slower way is taken, since the faster cannot run the function
 
 Every message says what was needed, what was found, and which argument changes it.
 An exception that the user's function raises is passed on as it is, with a note.
@@ -20,7 +22,7 @@ import warnings
 from collections.abc import Mapping
 
 
-class ChunkjacError(Exception):
+class ChunkjacError(RuntimeError):
     """Be the root of all errors that chunkjac itself raises."""
 
 
@@ -36,7 +38,7 @@ class ConfigError(ChunkjacError, ValueError):
     """Say that a setting is unknown or cannot be read, and where it came from."""
 
 
-class FunctionError(ChunkjacError, RuntimeError):
+class FunctionError(ChunkjacError):
     """Say that the function does something that no Jacobian can be made of."""
 
 
@@ -59,12 +61,16 @@ class BudgetError(ChunkjacError, MemoryError):
         self.budget_bytes = budget_bytes
 
 
-def warn(message: str) -> None:
+class RungWarning(UserWarning):
+    """Say that a mode runs in a slower way, since the faster ones cannot run the function."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn the caller: the first frame that is neither ours nor torch's is named."""
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("chunkjac", "torch"):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def add_note(error: BaseException, note: str) -> None:

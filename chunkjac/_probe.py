@@ -19,8 +19,10 @@ from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, n_directions
 from chunkjac._modules import modules_of, restored_attributes
 from chunkjac._planner import TIGHT_PROBES, Cost
+from chunkjac._restoring import left_as_found
 from chunkjac._select import NOTHING, Doubt, doubt_about, select_mode
 from chunkjac._sinks import check_out
+from chunkjac._witness import Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
     problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
     request = replace(job.request, timed=False)
-    with tracker:
+    with tracker, Witness():
         mode, reasons = select_mode(problem, request, excluded)
         name = mode.name
         del mode
@@ -95,11 +97,18 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     Raises:
         OverBudget: Not even one direction fits.
     """
+    with left_as_found(job.problem) as witness:
+        return _real_probe(replace(job, problem=job.problem.at_random_state()), excluded, witness)
+
+
+def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: Witness) -> Probe:
+    """Probe the first mode that can run the function."""
     tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
     doubts = dict(excluded)
     while True:
         with tracker:
-            mode, reasons = select_mode(job.problem, job.request, doubts)
+            with witness:
+                mode, reasons = select_mode(job.problem, job.request, doubts)
             terms = job.terms(mode, tracker)
             try:
                 samples = _Samples(mode, tracker)

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
+from chunkjac._randomness import RandomState
 from chunkjac._types import Leaf, Outputs
 
 
@@ -26,6 +27,9 @@ class Problem:
         has_aux: Whether it returns ``(output, aux)``.
         inputs: The tensors in those arguments, flattened and detached.
         spec: The tree that they came from.
+        randomness: ``"error"``, ``"same"`` or ``"different"``: what several evaluations may draw.
+        generators: The state that random generators have at the begin of each evaluation; ``None``
+            leaves them alone.
     """
 
     func: Callable[..., Any]
@@ -34,10 +38,17 @@ class Problem:
     has_aux: bool
     inputs: tuple[torch.Tensor, ...]
     spec: TreeSpec
+    randomness: str = "error"
+    generators: RandomState | None = None
 
     @classmethod
     def of(
-        cls, func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...], has_aux: bool
+        cls,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        argnums: int | tuple[int, ...],
+        has_aux: bool,
+        randomness: str = "error",
     ) -> Problem:
         """Check and flatten a call.
 
@@ -59,7 +70,7 @@ class Problem:
         chosen = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
         leaves, spec = tree_flatten(chosen)
         _check_inputs(leaves, argnums)
-        return cls(func, args, argnums, has_aux, tuple(_plain(leaf) for leaf in leaves), spec)
+        return cls(func, args, argnums, has_aux, tuple(_plain(leaf) for leaf in leaves), spec, randomness)
 
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -70,6 +81,11 @@ class Problem:
     def device(self) -> torch.device:
         """Return where the function runs: where its first input is."""
         return self.inputs[0].device
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Return where tensors among the arguments are."""
+        return {leaf.device for leaf in tree_flatten(self.args)[0] if isinstance(leaf, torch.Tensor)}
 
     def with_args(self, args: tuple[Any, ...], device: torch.device) -> Problem:
         """Return the same problem at another point.
@@ -90,11 +106,15 @@ class Problem:
         ]
         if differences:
             raise ArgumentError("run needs arguments like those planned for. " + "; ".join(differences) + ".")
-        return Problem.of(self.func, args, self.argnums, self.has_aux)
+        return Problem.of(self.func, args, self.argnums, self.has_aux, self.randomness)
 
     def with_inputs(self, inputs: Sequence[torch.Tensor]) -> Problem:
         """Return the same problem with other tensors as inputs (fakes, for instance)."""
         return replace(self, inputs=tuple(inputs))
+
+    def at_random_state(self) -> Problem:
+        """Return the same problem so that every evaluation draws what one would draw now, if that is asked for."""
+        return replace(self, generators=RandomState.now(self.devices)) if self.randomness == "same" else self
 
     def call(self, *inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], TreeSpec, Any]:
         """Call the function with flat inputs; return flat outputs, their tree, and aux."""
@@ -105,6 +125,8 @@ class Problem:
         else:
             for i, value in zip(self.argnums, chosen):
                 args[i] = value
+        if self.generators is not None:
+            self.generators.restore()
         output, aux = self._split(self.func(*args))
         leaves, spec = tree_flatten(output)
         return tuple(leaves), spec, aux

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from chunkjac._backoff import reclaim
-from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, warn
+from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, RungWarning, warn
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
 from chunkjac._memory import Gauge, LiveBytes, OverBudget
@@ -22,9 +23,11 @@ from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
 from chunkjac._progress import show_progress
 from chunkjac._refusal import over_budget
+from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
 from chunkjac._sinks import TensorSink
 from chunkjac._units import format_bytes
+from chunkjac._witness import Witness
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
 
@@ -52,7 +55,7 @@ class Result:
 
 @torch.inference_mode(False)
 def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Result:
-    """Compute the Jacobian.
+    """Compute the Jacobian, and leave everything else as it was.
 
     Args:
         job: What was asked for.
@@ -62,6 +65,12 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
+    with left_as_found(job.problem) as witness:
+        return _run(replace(job, problem=job.problem.at_random_state()), known, watch, witness)
+
+
+def _run(job: Job, known: Probe | None, watch: bool, witness: Witness) -> Result:
+    """Try one mode after the other."""
     started_s = time.perf_counter()
     gauge = Gauge.of(job.device) if job.return_report else None
     tracker = job.tracker()
@@ -70,7 +79,7 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
         attempt = None
         log = Log()
         try:
-            attempt = _Attempt(job, excluded, tracker, log, watch)
+            attempt = _Attempt(job, excluded, tracker, log, watch, witness)
             return attempt.finish(known, started_s, gauge)
         except Exception as error:
             again = attempt is not None and attempt.may_exclude(error)
@@ -89,13 +98,22 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
 class _Attempt:
     """Run a job in the mode that is selected, from its prologue on."""
 
-    def __init__(self, job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, log: Log, watch: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        excluded: Mapping[str, Doubt],
+        tracker: LiveBytes,
+        log: Log,
+        watch: bool,
+        witness: Witness,
+    ) -> None:
         self._job = job
+        self._witness = witness
         self._tracker = tracker
         self._log = log
         self._watch = watch
         tracker.restart_peak()
-        with self._watched():
+        with self._watched(), witness:
             self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
 
     def may_exclude(self, error: Exception) -> bool:
@@ -122,10 +140,17 @@ class _Attempt:
             fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
         if self._log.symptom:
             warn(self._log.symptom)
+        if mode.fell:
+            warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
         report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons)
-        return Result(sink.result(), mode.outputs.aux, report)
+        return Result(sink.result(), tree_map(self._lasting, mode.outputs.aux), report)
+
+    def _lasting(self, part: Any) -> Any:
+        """Return a part of the auxiliary result so that it keeps its value when others get theirs back."""
+        changes = isinstance(part, torch.Tensor) and self._witness.has_copy_of(part)
+        return part.clone() if changes else part
 
     def _watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""

@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    UnsupportedOperatorException,
-)
-
 from chunkjac._backoff import first_line, is_out_of_memory, reclaim, without_frames
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import OverBudget
-from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, n_directions
+from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, n_directions
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
 
@@ -27,9 +21,6 @@ _CLOSE = 4
 
 # Where no count is larger, the modes differ by less than what timing them takes.
 _FEW = 256
-
-# What a dry run raises where values would be needed: it tells nothing about the mode.
-_FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
 # Two directions run the kernels that larger chunks run; one does not.
 _TRIAL = 2
@@ -168,7 +159,7 @@ def _try_reverse(problem: Problem, doubts: dict[str, Doubt]) -> Reverse | None:
     """Run the prologue of reverse mode; note why it fails if it does."""
     try:
         return Reverse(problem)
-    except _FAKE_ONLY:
+    except FAKE_ONLY:
         raise
     except Exception as error:
         fault = None if is_out_of_memory(error) else _own_fault(problem, error)
@@ -185,7 +176,7 @@ def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt]) -
     for size in (_TRIAL, 1):
         try:
             forward.block(slice(0, min(size, n_directions(forward))))
-        except _FAKE_ONLY:
+        except FAKE_ONLY:
             raise
         except Exception as error:
             doubts["forward"] = doubt_about("forward", error)

@@ -23,11 +23,11 @@ ROWS = (
     ("_probe",),
     ("_job",),
     ("_executor", "_select", "_sinks"),
-    ("_level", "_modes"),
+    ("_level", "_modes", "_restoring"),
     ("_config", "_memory", "_plan", "_steps"),
     ("_bar", "_chunker", "_files", "_modules", "_pacer", "_problem"),
     ("_units",),
-    ("_backoff", "_errors", "_planner", "_progress", "_types"),
+    ("_backoff", "_errors", "_planner", "_progress", "_randomness", "_types", "_witness"),
 )
 
 ROOT = Path(chunkjac.__file__).parent
@@ -88,7 +88,7 @@ def test_the_files_of_a_package_import_each_other_without_cycles(package: str) -
 def test_imports_are_seen() -> None:
     assert imports_of("__init__") >= {"_api", "_errors"}
     assert imports_of("_api") >= {"_memory.__init__", "_config"}
-    assert "_modes._mode" in imports_of("_modes._reverse")
+    assert "_modes._mode" in imports_of("_modes._ladder")
     assert resolve("chunkjac._memory._tracker.LiveBytes") == "_memory._tracker"
     assert resolve("chunkjac.jacobian") == "__init__"
     assert resolve("torch.func") == ""

@@ -2,6 +2,7 @@
 
 from chunkjac._modes._finite_difference import FiniteDifference
 from chunkjac._modes._forward import Forward
+from chunkjac._modes._ladder import FAKE_ONLY
 from chunkjac._modes._mode import (
     Block,
     Facts,
@@ -15,6 +16,7 @@ from chunkjac._modes._mode import (
 from chunkjac._modes._reverse import Reverse
 
 __all__ = [
+    "FAKE_ONLY",
     "Block",
     "Facts",
     "FiniteDifference",

@@ -66,6 +66,11 @@ class FiniteDifference:
         self._copies = PerturbedCopies(self.problem.inputs, self._scheme.signs, self._scheme.with_base)
 
     @property
+    def fell(self) -> bool:
+        """Tell whether copies are evaluated one by one."""
+        return self.rung == _LOOPED
+
+    @property
     def batched(self) -> bool:
         """Tell whether the copies of a chunk are evaluated at once."""
         return self.rung == _BATCHED

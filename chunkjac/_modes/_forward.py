@@ -1,4 +1,4 @@
-"""Forward mode: ``vmap`` of the jvp for each chunk.
+"""Forward mode: columns of the Jacobian, a chunk of tangents at a time.
 
 Source:
     Griewank and Walther, Evaluating Derivatives, 2008, section 3.1 (forward propagation of
@@ -7,62 +7,61 @@ Source:
 
 from __future__ import annotations
 
-import threading
-from contextlib import nullcontext
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
-import torch
-
-from chunkjac._chunker import OneHot
-from chunkjac._modes._mode import Block
-from chunkjac._modes._zeros import ZeroProducts
+from chunkjac._errors import FunctionError
+from chunkjac._modes._ladder import Derivative, Rung
+from chunkjac._modes._pushforwards import (
+    ColumnByColumn,
+    DoubleBackward,
+    DoubleBackwardOneByOne,
+    VmapJvp,
+    VmapJvpPlain,
+)
 from chunkjac._problem import Problem
+from chunkjac._randomness import RandomState
 from chunkjac._types import Outputs
 
-# torch has one forward-AD level for the whole process: in two threads at once it gives wrong
-# numbers, or crashes (torch.func.jacfwd does, torch 2.13).
-_LEVEL = threading.RLock()
+_LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
 
 
-class Forward:
+class Forward(Derivative):
     """Make columns of the Jacobian.
 
     Args:
         problem: The function and its inputs.
         outputs: What the function returns, if it is known; otherwise it is evaluated once.
+        keeps_graph: Whether blocks can be differentiated again.
 
     Memory:
-        Keeps the seeds of a chunk. Captured parameters that require grad keep no graph, since
-        everything runs under ``no_grad`` (2201 MiB with, 262 MiB without, measured).
+        Keeps the seeds of a chunk; on the rungs by double backward also what two passes save.
     """
 
     name: ClassVar[str] = "forward"
-    batched: ClassVar[bool] = True
-    seeds_per_direction: ClassVar[int] = 1
     by_rows: ClassVar[bool] = False
 
-    def __init__(self, problem: Problem, outputs: Outputs | None = None) -> None:
-        self.rung = "vmap(jvp)"
-        self.flows = True  # columns of zeros do not show before they are computed
-        self.reasons: tuple[str, ...] = ()
-        self.problem = problem
-        self.outputs = outputs or problem.evaluate()[1]
-        self._seeds = OneHot(problem.leaves)
-        self._skips_zeros = True  # until a block has shown that there are none worth it
+    def __init__(self, problem: Problem, outputs: Outputs | None = None, *, keeps_graph: bool = False) -> None:
+        # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
+        problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
+        known = outputs or _evaluate(problem)
+        ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem, known) for rung in _LADDER}
+        super().__init__(problem, ladder, keeps_graph=keeps_graph)
 
-    def block(self, chunk: slice) -> Block:
-        """Compute columns, ``(k, *output.shape)`` for each output."""
-        skipping = ZeroProducts() if self._skips_zeros else None
-        with _LEVEL, torch.no_grad(), skipping or nullcontext():
-            columns: Block = torch.func.vmap(self._push)(*self._seeds.seeds(chunk))
-        self._skips_zeros = skipping is not None and skipping.pays
-        return columns
+    @property
+    def fell(self) -> bool:
+        """Tell whether a rung is used that is slower than the first."""
+        return self.rung != VmapJvp.name
 
-    def release(self) -> None:
-        """Give the seeds back."""
-        self._seeds.release()
 
-    def _push(self, *tangents: torch.Tensor) -> Block:
-        """Push one tangent through the function."""
-        columns: Block = torch.func.jvp(self.problem.flat, self.problem.inputs, tangents)[1]
-        return columns
+def _evaluate(problem: Problem) -> Outputs:
+    """Evaluate the function; refuse random numbers where each direction would draw its own unasked."""
+    before = RandomState.now(problem.devices)
+    outputs = problem.evaluate()[1]
+    if problem.randomness == "error" and before.has_moved():
+        raise FunctionError(
+            "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "
+            "while in randomness error mode); give randomness='same' or 'different', or use mode='reverse'."
+        )
+    return outputs

@@ -29,15 +29,25 @@ class Mode(Protocol):
         outputs: What the function returns.
         by_rows: Whether directions are rows of the Jacobian (outputs), or columns (inputs).
         flows: Whether any output depends on an input as far as the mode sees.
+        fell: Whether it runs in a way that is slower than its first.
     """
 
     name: ClassVar[str]
     by_rows: ClassVar[bool]
-    flows: bool
-    rung: str
     reasons: tuple[str, ...]
     problem: Problem
-    outputs: Outputs
+
+    @property
+    def flows(self) -> bool: ...
+
+    @property
+    def fell(self) -> bool: ...
+
+    @property
+    def rung(self) -> str: ...
+
+    @property
+    def outputs(self) -> Outputs: ...
 
     @property
     def seeds_per_direction(self) -> int:

@@ -1,0 +1,31 @@
+"""Kernels that forward AD can differentiate, where the fused ones cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Take attention apart into products and a softmax, and RNNs into their steps.
+
+    The fused attention kernels have no forward derivative (pytorch#98164), nor have the
+    encoder layers' fast paths and the RNNs of oneDNN and cuDNN (pytorch#110422).
+    """
+    had_fast_paths, had_mkldnn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    had_cudnn = torch.backends.cudnn.enabled
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        # `torch.backends.mkldnn.flags` would set its precision too, and warns of TF32 (torch 2.13).
+        torch._C._set_mkldnn_enabled(False)
+        torch.backends.cudnn.enabled = False
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(had_fast_paths)
+        torch._C._set_mkldnn_enabled(had_mkldnn)
+        torch.backends.cudnn.enabled = had_cudnn

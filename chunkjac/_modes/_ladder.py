@@ -1,0 +1,262 @@
+"""The ladder of a mode that takes derivatives: its rungs, and how one is left for the next.
+
+A rung is given up when it cannot run the function, and also when its first block of several
+directions is not what one direction alone tells: some operations have wrong batching rules
+(the backward pass of ``cdist`` under ``vmap``, torch 2.13), and nothing else would show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Protocol
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    UnsupportedOperatorException,
+)
+
+from chunkjac._backoff import first_line, is_out_of_memory, reclaim
+from chunkjac._chunker import OneHot
+from chunkjac._errors import ChunkjacError, add_note
+from chunkjac._modes._mode import Block
+from chunkjac._modes._referee import nearer
+from chunkjac._problem import Problem
+from chunkjac._types import Leaf, Outputs
+
+# What a dry run raises where values would be needed: it tells nothing about a rung.
+FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+class Rung(Protocol):
+    """Apply the derivative of a problem, at its inputs, to seeds.
+
+    A rung is made by running its prologue.
+
+    Attributes:
+        name: The rung's name.
+        prologue: What its prologue is, the same for rungs that share one.
+        batched: Whether ``many`` computes the directions of a chunk together.
+        outputs: What the function returns.
+        flows: Whether any output depends on an input as far as the rung sees.
+    """
+
+    name: ClassVar[str]
+    prologue: ClassVar[str]
+    batched: ClassVar[bool]
+    outputs: Outputs
+    flows: bool
+
+    def many(self, seeds: Block) -> Block:
+        """Apply the derivative to ``(k, *leaf.shape)`` of seeds."""
+        ...
+
+    def one(self, seed: Block) -> Block:
+        """Apply the derivative to a single seed, without batching anything."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the prologue keeps; nothing is asked for after that."""
+        ...
+
+
+class Derivative:
+    """Be what reverse and forward mode have in common: a ladder, and seeds to send through its rungs.
+
+    Args:
+        problem: The function and its inputs.
+        ladder: The rungs and what makes each, the fastest first.
+        keeps_graph: Whether blocks can be differentiated again.
+
+    Attributes:
+        fell: Whether a rung is used that is slower than the first.
+    """
+
+    name: ClassVar[str]
+    by_rows: ClassVar[bool]
+    seeds_per_direction: ClassVar[int] = 1
+
+    def __init__(
+        self, problem: Problem, ladder: Mapping[type[Rung], Callable[[], Rung]], *, keeps_graph: bool = False
+    ) -> None:
+        self.problem = problem
+        self.reasons: tuple[str, ...] = ()
+        self._ladder = dict(ladder)
+        self._keeps_graph = keeps_graph
+        with torch.set_grad_enabled(keeps_graph):
+            self._rung = self._next_rung()
+        self._seeds = OneHot(self._seed_leaves)
+        self._works = False  # whether a block was made: later errors are the function's own
+        # Whether a block of several directions was compared; with other random numbers for each, none can be.
+        self._is_proven = problem.randomness == "different"
+
+    @property
+    def _seed_leaves(self) -> Sequence[Leaf]:
+        return self.outputs.leaves if self.by_rows else self.problem.leaves
+
+    @property
+    def outputs(self) -> Outputs:
+        """Return what the function returns."""
+        return self._rung.outputs
+
+    @property
+    def flows(self) -> bool:
+        """Tell whether any output depends on an input as far as the rung sees."""
+        return self._rung.flows
+
+    @property
+    def rung(self) -> str:
+        """Return the name of the way in which the mode runs."""
+        return self._rung.name
+
+    @property
+    def batched(self) -> bool:
+        """Tell whether the directions of a chunk are computed together."""
+        return self._rung.batched
+
+    def block(self, chunk: slice) -> Block:
+        """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
+        while True:
+            try:
+                return self._block(chunk)
+            except Exception as error:
+                if self._works or not self._ladder or is_final(error):
+                    self._note_on(error)
+                    raise
+                why = self._why_not(error)
+            self._rung.close()  # its activations go before others come
+            reclaim(self.problem.device)
+            self.reasons = (*self.reasons, why)
+            with torch.set_grad_enabled(self._keeps_graph):
+                self._rung = self._next_rung()
+
+    def release(self) -> None:
+        """Give the seeds back."""
+        self._seeds.release()
+
+    def _next_rung(self) -> Rung:
+        """Return the next rung whose prologue can run the function."""
+        while True:
+            kind = next(iter(self._ladder))
+            make = self._ladder.pop(kind)
+            try:
+                return make()
+            except Exception as error:
+                if is_final(error):
+                    raise
+                self._ladder = {rung: make for rung, make in self._ladder.items() if rung.prologue != kind.prologue}
+                if not self._ladder:
+                    self._note_on(error)
+                    raise
+                why = f"{kind.name} cannot run func: {first_line(error)}"
+            self.reasons = (*self.reasons, why)
+
+    def _note_on(self, error: Exception) -> None:
+        """Say what was tried before, unless that has nothing to do with it."""
+        for reason in () if self._works or is_final(error) else self.reasons:
+            add_note(error, f"chunkjac: {reason}")
+
+    def _why_not(self, error: Exception) -> str:
+        """Say why the rung is left."""
+        return (
+            str(error) if isinstance(error, _DisagreementError) else f"{self.rung} cannot run func: {first_line(error)}"
+        )
+
+    def _block(self, chunk: slice) -> Block:
+        """Compute a block on the rung that is in use."""
+        n_rows = chunk.stop - chunk.start
+        with torch.set_grad_enabled(self._keeps_graph):
+            seeds = self._seeds.seeds(chunk)
+            if n_rows > 1 and self.batched:
+                block = self._rung.many(seeds)
+                if not self._is_proven:
+                    with torch.no_grad():
+                        self._is_proven = self._agrees(seeds, block)
+            else:
+                block = _one_by_one(self._rung, seeds, n_rows)
+        self._works = self._works or self._is_proven or not self.batched
+        return block
+
+    def _agrees(self, seeds: Block, block: Block) -> bool:
+        """Compare a block with one direction alone: a random combination of all of its seeds.
+
+        The derivative is linear, so the same combination of the block's rows must come out.
+
+        Returns:
+            Whether they agree. Fakes have no values that could: each of their blocks takes the
+            memory of one that is compared.
+
+        Raises:
+            _DisagreementError: They do not.
+        """
+        weights = _weights(len(seeds[0]))
+        seed = tuple(_combined(weights, rows) for rows in seeds)
+        alone = self._rung.one(seed)
+        together = tuple(_combined(weights, rows) for rows in block)
+        errors = [_largest(this - that) for this, that in zip(together, alone)]
+        bounds = [_tolerance(weights, rows) for rows in block]
+        if any(isinstance(values, FakeTensor) for values in block):
+            return False
+        if all(float(error) <= float(bound) for error, bound in zip(errors, bounds)):
+            return True
+        # A function may compute in a lower precision than its inputs have: how much rounding
+        # there is, a third of the seed tells.
+        third = self._rung.one(tuple(values / 3 for values in seed))
+        noise = [_largest(3 * part - whole) for part, whole in zip(third, alone)]
+        differs = any(float(e) > max(float(bound), 10 * float(n)) for e, bound, n in zip(errors, bounds, noise))
+        if differs and nearer(self.problem, seed, (together, alone), by_rows=self.by_rows) == 1:
+            raise _DisagreementError(f"{self.rung} gives other values for several directions than for one alone")
+        return True
+
+
+class _DisagreementError(Exception):
+    """Say that a block is not what one direction alone tells."""
+
+
+def is_final(error: BaseException) -> bool:
+    """Tell whether an error says nothing about the rung: another one would fail alike."""
+    return isinstance(error, (ChunkjacError, *FAKE_ONLY)) or is_out_of_memory(error)
+
+
+def _one_by_one(rung: Rung, seeds: Block, n_rows: int) -> Block:
+    """Apply the derivative to one seed after the other."""
+    rows = (rung.one(tuple(values[i] for values in seeds)) for i in range(n_rows))
+    if n_rows == 1:
+        return tuple(values.unsqueeze(0) for values in next(rows))
+    if torch.is_grad_enabled():
+        return tuple(torch.stack(values) for values in zip(*rows))
+    block: Block = ()
+    for i, row in enumerate(rows):
+        block = block or tuple(values.new_empty((n_rows, *values.shape)) for values in row)
+        for target, values in zip(block, row):
+            target[i] = values
+    return block
+
+
+def _weights(n_rows: int) -> torch.Tensor:
+    """Return fixed weights of both signs, none near zero; no generator of the user's is touched."""
+    generator = torch.Generator().manual_seed(n_rows)
+    weights = 0.5 + torch.rand(n_rows, generator=generator, dtype=torch.float64)
+    return weights * (1 - 2 * torch.randint(2, (n_rows,), generator=generator))
+
+
+def _combined(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of rows."""
+    combined: torch.Tensor = weights.to(rows.device, rows.dtype) @ rows.reshape(len(rows), -1)
+    return combined.view(rows.shape[1:])
+
+
+def _tolerance(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return how far a combination of rows may be off by rounding."""
+    flat = rows.detach().reshape(len(rows), -1)
+    if not flat.numel():
+        return flat.new_zeros(())
+    largest = torch.linalg.vector_norm(flat, ord=float("inf"), dim=1).nan_to_num_(0, 0, 0)
+    return (weights.to(rows.device, rows.dtype) * largest).norm() * torch.finfo(rows.dtype).eps ** 0.5
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """Return the largest finite magnitude; infinities and NaNs are not compared."""
+    return values.abs().nan_to_num_(0, 0, 0).max() if values.numel() else values.new_zeros(())

@@ -1,0 +1,54 @@
+"""Who is right when a block and one direction alone disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from chunkjac._modes._mode import Block
+from chunkjac._problem import Problem
+
+
+def nearer(problem: Problem, seed: Block, candidates: Sequence[Block], *, by_rows: bool) -> int:
+    """Return which candidate for the derivative at a seed is nearer to a central difference.
+
+    A batching rule may be wrong, but so may be what is computed without it (the backward pass of
+    ``native_group_norm`` outside of ``vmap``, torch 2.13). Differences know nothing of either.
+
+    Args:
+        problem: The function and its inputs.
+        seed: Like the outputs for rows ``w J``, like the inputs for columns ``J u``.
+        candidates: What it may be.
+        by_rows: Which of the two.
+    """
+    tangent = _tangent(problem.inputs) if by_rows else seed
+    column = _difference(problem, tangent)
+    if by_rows:
+        wanted = _inner(seed, column)
+        errors = [abs(_inner(candidate, tangent) - wanted) for candidate in candidates]
+    else:
+        errors = [max(float((a - b).abs().max()) for a, b in zip(candidate, column)) for candidate in candidates]
+    return errors.index(min(errors))
+
+
+def _tangent(inputs: Block) -> Block:
+    """Return a fixed direction that no element is left out of."""
+    generator = torch.Generator().manual_seed(0)
+    return tuple((0.5 + torch.rand(x.shape, generator=generator)).to(x.device, x.dtype) for x in inputs)
+
+
+def _difference(problem: Problem, tangent: Block) -> Block:
+    """Return the central difference of the outputs along a tangent."""
+    eps = max(torch.finfo(x.dtype).eps for x in problem.inputs)
+    longest = max(float(t.abs().max()) for t in tangent)
+    h = eps ** (1 / 3) * max(1.0, *(float(x.abs().max()) for x in problem.inputs)) / longest
+    with torch.no_grad():
+        ahead = problem.flat(*(x + h * t for x, t in zip(problem.inputs, tangent)))
+        behind = problem.flat(*(x - h * t for x, t in zip(problem.inputs, tangent)))
+    return tuple((a - b) / (2 * h) for a, b in zip(ahead, behind))
+
+
+def _inner(these: Block, those: Block) -> float:
+    """Return the inner product of two lists of tensors, in double precision."""
+    return sum(float((a.double() * b.double()).sum()) for a, b in zip(these, those))

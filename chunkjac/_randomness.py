@@ -1,0 +1,56 @@
+"""The random generators' states: kept, and put back.
+
+Dispatch modes do not see it: a state is no tensor of the job's, and no fake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+RANDOMNESS = ("error", "same", "different")
+
+
+@dataclass(frozen=True, slots=True)
+class RandomState:
+    """Hold the states of torch's generators: the CPU's, and those of some accelerators."""
+
+    states: tuple[tuple[torch.device, torch.Tensor], ...]
+
+    @classmethod
+    def now(cls, devices: Iterable[torch.device]) -> RandomState:
+        """Read the states of the CPU's generator and of the devices'."""
+        accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
+        return cls(tuple((device, _read(device)) for device in (torch.device("cpu"), *sorted(accelerators, key=str))))
+
+    def restore(self) -> None:
+        """Put the states back."""
+        with _disable_current_modes():
+            for device, state in self.states:
+                _generators(device).set_rng_state(state, *_place(device))
+
+    def has_moved(self) -> bool:
+        """Tell whether random numbers were drawn since."""
+        with _disable_current_modes():
+            return any(not torch.equal(state, _read(device)) for device, state in self.states)
+
+
+def _read(device: torch.device) -> torch.Tensor:
+    """Return the state of a device's generator."""
+    with _disable_current_modes():
+        state: torch.Tensor = _generators(device).get_rng_state(*_place(device))
+    return state
+
+
+def _generators(device: torch.device) -> Any:
+    """Return the module that has a device's generators."""
+    return torch if device.type == "cpu" else getattr(torch, device.type)
+
+
+def _place(device: torch.device) -> tuple[torch.device, ...]:
+    """Return what tells one of several devices; the CPU and MPS have one."""
+    return () if device.type in ("cpu", "mps") else (device,)

@@ -1,0 +1,31 @@
+"""A call leaves what it found: generators, modules' buffers, and tensors that the function writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chunkjac._modules import modules_of
+from chunkjac._problem import Problem
+from chunkjac._randomness import RandomState
+from chunkjac._witness import Witness
+
+
+@contextmanager
+def left_as_found(problem: Problem) -> Iterator[Witness]:
+    """Put back at the end what evaluations of the function change.
+
+    The function runs once in reverse mode and many times in others; what it leaves behind would
+    tell of that. Enter the witness that is given for the first evaluation.
+    """
+    generators = RandomState.now(problem.devices)
+    buffers = [(module._buffers, dict(module._buffers)) for module in modules_of(problem.func, problem.args)]
+    witness = Witness()
+    try:
+        yield witness
+    finally:
+        for current, before in buffers:
+            current.clear()
+            current.update(before)
+        witness.restore()
+        generators.restore()

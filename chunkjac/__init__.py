@@ -1,6 +1,6 @@
 """Compute Jacobians of PyTorch functions under a memory budget."""
 
-from chunkjac._api import jacfd, jacfwd, jacobian, jacrev, plan
+from chunkjac._api import jacobian, plan
 from chunkjac._config import Config, config_context, get_config, set_config
 from chunkjac._errors import (
     ArgumentError,
@@ -11,6 +11,7 @@ from chunkjac._errors import (
     FunctionError,
     RungWarning,
 )
+from chunkjac._faces import hessian, jacfd, jacfwd, jacrev
 from chunkjac._plan import Plan, Report
 from chunkjac._progress import Progress
 
@@ -30,6 +31,7 @@ __all__ = [
     "RungWarning",
     "config_context",
     "get_config",
+    "hessian",
     "jacfd",
     "jacfwd",
     "jacobian",

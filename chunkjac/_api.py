@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -37,6 +36,7 @@ def jacobian(
     chunk_size: int | None = None,
     out: Any = None,
     randomness: str = "error",
+    create_graph: bool = False,
     progress: ProgressOption = None,
     return_report: bool = False,
 ) -> Any:
@@ -61,6 +61,9 @@ def jacobian(
             differences): ``"error"`` refuses random numbers, ``"same"`` gives every evaluation the
             same, ``"different"`` its own to each direction (forward mode only). Reverse mode
             evaluates once.
+        create_graph: Whether the Jacobian can be differentiated again, by the inputs and by what
+            ``func`` captured. No graph of it is kept: the backward pass computes it anew, a chunk
+            at a time.
         progress: A bool, or a callable that gets a :class:`chunkjac.Progress` after each chunk.
         return_report: Also return the :class:`chunkjac.Report`.
 
@@ -97,6 +100,7 @@ def jacobian(
         chunk_size=chunk_size,
         out=out,
         randomness=randomness,
+        create_graph=create_graph,
         progress=progress,
         return_report=return_report,
     )
@@ -115,6 +119,7 @@ def plan(
     chunk_size: int | None = None,
     out: Any = None,
     randomness: str = "error",
+    create_graph: bool = False,
     progress: ProgressOption = None,
     device: torch.device | str | None = None,
 ) -> Plan:
@@ -135,6 +140,7 @@ def plan(
         chunk_size: See there.
         out: See there.
         randomness: See there.
+        create_graph: See there.
         progress: See there.
         device: Plan for this device; it need not be here, and ``max_memory`` is in bytes then. The
             function runs on fake tensors where its inputs are; ``run`` takes them on the device.
@@ -167,152 +173,11 @@ def plan(
         chunk_size=chunk_size,
         out=out,
         randomness=randomness,
+        create_graph=create_graph,
         progress=progress,
         device=device,
     )
     return plan_job(job)
-
-
-def jacrev(
-    func: Callable[..., Any],
-    argnums: int | tuple[int, ...] = 0,
-    *,
-    has_aux: bool = False,
-    chunk_size: int | None = None,
-) -> Callable[..., Any]:
-    """Return a function that computes the Jacobian of ``func`` in reverse mode.
-
-    Args:
-        func: As for :func:`jacobian`.
-        argnums: As for :func:`jacobian`.
-        has_aux: As for :func:`jacobian`.
-        chunk_size: Rows at a time; ``None`` plans it.
-
-    Returns:
-        A function of ``func``'s arguments that returns what ``torch.func.jacrev`` would, but
-        without a graph: the result cannot be differentiated yet.
-
-    Raises:
-        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
-
-    Shapes:
-        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
-
-    Memory:
-        As :func:`jacobian`, within the budget of the settings.
-
-    Example:
-        >>> import torch, chunkjac as cj
-        >>> cj.jacrev(torch.sin)(torch.zeros(2))
-        tensor([[1., 0.],
-                [0., 1.]])
-    """
-    return _like_torch(func, argnums=argnums, has_aux=has_aux, chunk_size=chunk_size, mode="reverse")
-
-
-def jacfwd(
-    func: Callable[..., Any],
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    *,
-    chunk_size: int | None = None,
-) -> Callable[..., Any]:
-    """Return a function that computes the Jacobian of ``func`` in forward mode.
-
-    Args:
-        func: As for :func:`jacobian`.
-        argnums: As for :func:`jacobian`.
-        has_aux: As for :func:`jacobian`.
-        chunk_size: Columns at a time; ``None`` plans it. ``torch.func.jacfwd`` has no chunks.
-
-    Returns:
-        A function of ``func``'s arguments that returns what ``torch.func.jacfwd`` would, but
-        without a graph: the result cannot be differentiated yet.
-
-    Raises:
-        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
-
-    Shapes:
-        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
-
-    Memory:
-        As :func:`jacobian`, within the budget of the settings.
-
-    Example:
-        >>> import torch, chunkjac as cj
-        >>> cj.jacfwd(torch.sin)(torch.zeros(2))
-        tensor([[1., 0.],
-                [0., 1.]])
-    """
-    return _like_torch(func, argnums=argnums, has_aux=has_aux, chunk_size=chunk_size, mode="forward")
-
-
-def jacfd(
-    func: Callable[..., Any],
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    *,
-    scheme: str = "central",
-    step: Any = None,
-    chunk_size: int | None = None,
-) -> Callable[..., Any]:
-    """Return a function that computes the Jacobian of ``func`` by finite differences.
-
-    Args:
-        func: As for :func:`jacobian`; it needs no derivatives.
-        argnums: As for :func:`jacobian`.
-        has_aux: As for :func:`jacobian`.
-        scheme: ``"forward"`` (error of the order of the step), ``"backward"`` (the same) or
-            ``"central"`` (of its square, for twice the work).
-        step: As for :func:`jacobian`.
-        chunk_size: Columns at a time; ``None`` plans it.
-
-    Returns:
-        A function of ``func``'s arguments that returns the Jacobian in torch.func's tree.
-
-    Raises:
-        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
-        FunctionError: ``func`` gives different answers for the same input.
-
-    Shapes:
-        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
-
-    Memory:
-        As :func:`jacobian`, within the budget of the settings.
-
-    Source:
-        The method of the paper JacrevFinite, in chunks.
-
-    Example:
-        >>> import torch, chunkjac as cj
-        >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64)
-        >>> cj.jacfd(lambda x: x**2)(x).diagonal().round(decimals=6)
-        tensor([2., 4.], dtype=torch.float64)
-    """
-    return _like_torch(
-        func,
-        argnums=argnums,
-        has_aux=has_aux,
-        chunk_size=chunk_size,
-        mode="finite-difference",
-        scheme=scheme,
-        step=step,
-    )
-
-
-def _like_torch(func: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Return a function of the point, in torch.func's way."""
-    if not callable(func):
-        raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
-
-    _read_chunk_size(options["chunk_size"])
-    _check_name("scheme", options.get("scheme", "central"), SCHEMES)
-
-    @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
-    def jacobian_of(*args: Any) -> Any:
-        return jacobian(func, *args, **options)
-
-    return jacobian_of
 
 
 def _job(
@@ -328,22 +193,27 @@ def _job(
     chunk_size: int | None,
     out: Any,
     randomness: str,
+    create_graph: bool,
     progress: ProgressOption,
     return_report: bool = False,
     device: torch.device | str | None = None,
 ) -> Job:
     """Check what a call asks for."""
-    _check_name("mode", mode, MODES)
-    _check_name("scheme", scheme, SCHEMES)
+    check_name("mode", mode, MODES)
+    check_name("scheme", scheme, SCHEMES)
     if step is not None and mode in ("reverse", "forward"):
         raise ArgumentError(f"step is for finite differences, found mode={mode!r}; leave one of the two out.")
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
-    _check_name("randomness", randomness, RANDOMNESS)
+    check_name("randomness", randomness, RANDOMNESS)
     if randomness == "different" and mode != "forward":
         raise ArgumentError(
             f"randomness='different' needs mode='forward', found mode={mode!r}: others evaluate func once, or compare."
         )
+    if create_graph and mode == "finite-difference":
+        raise ArgumentError("create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.")
+    if create_graph and out is not None:
+        raise ArgumentError("create_graph=True cannot write into out=, which has no graph; leave one of the two out.")
     problem = Problem.of(func, args, argnums, has_aux, randomness)
     config = get_config()
     target = problem.device if device is None else find_device(device)
@@ -353,14 +223,15 @@ def _job(
         request=Request(mode, scheme, read_step(step, problem.inputs, problem.spec)),
         device=target,
         budget=find_budget(config.max_memory if max_memory is None else max_memory, target, place),
-        chunk_size=_read_chunk_size(chunk_size),
+        chunk_size=read_chunk_size(chunk_size),
         out=out,
+        create_graph=create_graph,
         progress=config.progress if progress is None else progress,
         return_report=return_report,
     )
 
 
-def _check_name(argument: str, value: Any, known: Iterable[str] | Mapping[str, Any]) -> None:
+def check_name(argument: str, value: Any, known: Iterable[str] | Mapping[str, Any]) -> None:
     """Refuse an unknown name, and suggest the nearest."""
     names = list(known)
     if value not in names:
@@ -369,12 +240,12 @@ def _check_name(argument: str, value: Any, known: Iterable[str] | Mapping[str, A
         raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, names))}, found {value!r}{hint}")
 
 
-def _read_chunk_size(chunk_size: Any) -> int | None:
+def read_chunk_size(chunk_size: Any) -> int | None:
     """Refuse what is no count."""
     if chunk_size is None:
         return None
     if isinstance(chunk_size, bool) or not hasattr(chunk_size, "__index__"):
         raise ArgumentTypeError(f"chunk_size must be None or an int, found {chunk_size!r}.")
     if operator.index(chunk_size) < 1:
-        raise ArgumentError(f"chunk_size must be at least 1, found {chunk_size}; None plans it.")
+        raise ArgumentError(f"`chunk_size` should be greater than 0, found {chunk_size}; None plans it.")
     return operator.index(chunk_size)

@@ -92,6 +92,8 @@ def even_chunk(n_directions: int, chunk_size: int) -> int:
     Source:
         ForwardDiff.jl, its rule for choosing a chunk size.
     """
+    if not n_directions:
+        return 1
     n_chunks = -(-n_directions // min(chunk_size, n_directions))
     return -(-n_directions // n_chunks)
 

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Facts, Mode, n_directions
+from chunkjac._modes import Facts, Mode, is_empty, n_directions
 from chunkjac._modules import modules_of, restored_attributes
 from chunkjac._planner import TIGHT_PROBES, Cost
 from chunkjac._restoring import left_as_found
@@ -80,7 +80,10 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
         mode, _ = select_mode(problem, replace(request, mode=name))
         if job.out is not None:
             check_out(mode, job.out)
-        terms, samples = job.terms(mode, tracker), _Samples(mode, tracker)
+        terms = job.terms(mode, tracker)
+        if is_empty(mode):
+            return Probe(Facts.of(mode), reasons, terms.base, 1, terms.base.prologue_bytes, certain=True)
+        samples = _Samples(mode, tracker)
         while True:
             cost = terms.fit(samples.held_bytes, samples.margin)
             size = terms.choose(cost, terms.n_directions)
@@ -98,7 +101,9 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
         OverBudget: Not even one direction fits.
     """
     with left_as_found(job.problem) as witness:
-        return _real_probe(replace(job, problem=job.problem.at_random_state()), excluded, witness)
+        if job.problem.randomness == "same":
+            job = replace(job, problem=job.problem.at_random_state())
+        return _real_probe(job, excluded, witness)
 
 
 def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: Witness) -> Probe:

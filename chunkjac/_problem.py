@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
@@ -59,18 +60,29 @@ class Problem:
             ArgumentError: ``argnums`` is out of range or repeated, or there is nothing to
                 differentiate with respect to.
         """
+        if is_inside_transform():
+            raise FunctionError(
+                "no budget can be kept inside a torch.func transform (vmap, grad, jacrev, ...), where blocks cannot "
+                "be written in place; use jacrev, jacfwd or hessian there."
+            )
+        problem = cls.inside(func, args, argnums, has_aux)
+        return replace(problem, inputs=tuple(_plain(x) for x in problem.inputs), randomness=randomness)
+
+    @classmethod
+    def inside(
+        cls, func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...], has_aux: bool
+    ) -> Problem:
+        """Check and flatten a call within a transform: the inputs keep what it has made of them.
+
+        Raises:
+            ArgumentTypeError, ArgumentError: As :meth:`of` does.
+        """
         if not callable(func):
             raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            raise FunctionError(
-                "chunkjac cannot run inside a torch.func transform (vmap, grad, jacrev, ...) yet: blocks cannot be "
-                "written in place there; use torch.func.jacrev or jacfwd inside."
-            )
         argnums = _check_argnums(argnums, len(args))
-        chosen = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
-        leaves, spec = tree_flatten(chosen)
+        leaves, spec = tree_flatten(_chosen(args, argnums))
         _check_inputs(leaves, argnums)
-        return cls(func, args, argnums, has_aux, tuple(_plain(leaf) for leaf in leaves), spec, randomness)
+        return cls(func, args, argnums, has_aux, tuple(leaves), spec)
 
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -113,8 +125,12 @@ class Problem:
         return replace(self, inputs=tuple(inputs))
 
     def at_random_state(self) -> Problem:
-        """Return the same problem so that every evaluation draws what one would draw now, if that is asked for."""
-        return replace(self, generators=RandomState.now(self.devices)) if self.randomness == "same" else self
+        """Return the same problem so that every evaluation draws what one would draw now."""
+        return replace(self, generators=RandomState.now(self.devices))
+
+    def in_its_graph(self) -> Problem:
+        """Return the same problem at inputs that are not detached."""
+        return self.with_inputs(tree_flatten(_chosen(self.args, self.argnums))[0])
 
     def call(self, *inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], TreeSpec, Any]:
         """Call the function with flat inputs; return flat outputs, their tree, and aux."""
@@ -165,16 +181,26 @@ class Problem:
             return returned, None
         if not (isinstance(returned, tuple) and len(returned) == 2):
             raise FunctionError(
-                f"func must return (output, aux) with has_aux=True, found {type(returned).__name__}; "
-                "return a tuple of two, or leave has_aux at False."
+                "output of function f should be a tuple: (output, aux) if has_aux is True, "
+                f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
             )
         return returned
+
+
+def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
+    """Return what the arguments are differentiated by."""
+    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """Return an input without its graph; one made in inference mode must be copied to be differentiated."""
     with torch.inference_mode(False):
         return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def is_inside_transform() -> bool:
+    """Tell whether a transform of torch.func is under way, or a level of forward AD."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
@@ -230,14 +256,14 @@ def _check_argnums(argnums: Any, n_args: int) -> int | tuple[int, ...]:
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool):
-            raise ArgumentTypeError(f"argnums must be an int or a tuple of ints, found {argnums!r}.")
+            raise ArgumentTypeError(f"argnums must be int or Tuple of ints, found {argnums!r}.")
         if not -n_args <= number < n_args:
-            raise ArgumentError(f"argnums {argnums!r} is out of range: func is given {n_args} positional arguments.")
+            raise ArgumentError(f"argnums {argnums!r} is out of range: func is given only {n_args} positional inputs.")
     positive = tuple(number % n_args for number in numbers)
     if not positive:
-        raise ArgumentError("argnums must name at least one argument, found ().")
+        raise ArgumentError("argnums must be non-empty, found (); name at least one argument.")
     if len(set(positive)) < len(positive):
-        raise ArgumentError(f"argnums {argnums!r} names an argument twice.")
+        raise ArgumentError(f"argnums must be unique, found {argnums!r}.")
     return positive if isinstance(argnums, tuple) else positive[0]
 
 
@@ -252,27 +278,37 @@ def _check_inputs(leaves: Sequence[Any], argnums: int | tuple[int, ...]) -> None
                 f"{where} must hold tensors only, found {type(leaf).__name__}; "
                 "convert it with torch.as_tensor, or choose others with argnums."
             )
+        if leaf.dtype.is_complex:
+            raise ArgumentTypeError(
+                f"Expected all inputs to be real, but {where} hold {leaf.dtype}; "
+                "give real and imaginary parts separately."
+            )
         if not leaf.dtype.is_floating_point:
             raise ArgumentTypeError(
-                f"{where} must be real floating-point tensors, found {leaf.dtype}; "
-                + ("give real and imaginary parts separately." if leaf.dtype.is_complex else "convert with x.float().")
+                f"{where} must be real floating-point tensors, found {leaf.dtype}; convert with x.float()."
             )
         if leaf.layout != torch.strided:
             raise ArgumentTypeError(f"{where} must be dense tensors, found {leaf.layout}; convert with x.to_dense().")
-    if not sum(leaf.numel() for leaf in leaves):
-        raise ArgumentError(f"{where} have no elements (shape {tuple(leaves[0].shape)}): there are no columns.")
 
 
 def _check_outputs(leaves: Sequence[Any]) -> None:
     """Refuse outputs that have no real derivative."""
-    if not leaves:
-        raise FunctionError("func must return at least one tensor, found an empty structure.")
+    if all(leaf is None for leaf in leaves):
+        raise FunctionError(
+            "vjp or jvp of func: Expected f to be a function that has non-empty output, found none; "
+            "return at least one tensor."
+        )
     for leaf in leaves:
         if not isinstance(leaf, torch.Tensor):
-            raise FunctionError(f"the output of func must hold tensors only, found {type(leaf).__name__}.")
+            raise FunctionError(
+                f"vjp or jvp of func: expected f(*primals) to return only tensors, found {type(leaf).__name__}."
+            )
+        if leaf.dtype.is_complex:
+            raise FunctionError(
+                f"Expected all outputs to be real, but func returned {leaf.dtype}; "
+                "return real and imaginary parts separately (torch.view_as_real)."
+            )
         if not leaf.dtype.is_floating_point:
             raise FunctionError(f"the output of func must be real floating-point tensors, found {leaf.dtype}.")
         if leaf.layout != torch.strided:
             raise FunctionError(f"the output of func must be dense tensors, found {leaf.layout}.")
-    if not sum(leaf.numel() for leaf in leaves):
-        raise FunctionError(f"the output of func is empty (shape {tuple(leaves[0].shape)}): there are no rows.")

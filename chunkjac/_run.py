@@ -13,15 +13,16 @@ import torch
 from torch.utils._pytree import tree_map
 
 from chunkjac._backoff import reclaim
-from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, RungWarning, warn
+from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, RungWarning, warn
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
 from chunkjac._memory import Gauge, LiveBytes, OverBudget
-from chunkjac._modes import Facts
+from chunkjac._modes import Facts, is_empty
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
 from chunkjac._progress import show_progress
+from chunkjac._rebuilding import Recipe, with_graph
 from chunkjac._refusal import over_budget
 from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
@@ -66,7 +67,14 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     with left_as_found(job.problem) as witness:
-        return _run(replace(job, problem=job.problem.at_random_state()), known, watch, witness)
+        if job.create_graph or job.problem.randomness == "same":
+            job = replace(job, problem=job.problem.at_random_state())
+        result = _run(job, known, watch, witness)
+    if not job.create_graph:
+        return result
+    again = replace(job, problem=job.problem.in_its_graph(), out=())  # what it gives takes no place of its own
+    recipe = Recipe(again, result.report.plan.mode, result.report.plan.chunk_size)
+    return replace(result, jacobian=with_graph(result.jacobian, recipe, witness.captured))
 
 
 def _run(job: Job, known: Probe | None, watch: bool, witness: Witness) -> Result:
@@ -115,6 +123,11 @@ class _Attempt:
         tracker.restart_peak()
         with self._watched(), witness:
             self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
+        if job.create_graph and self.mode.name == "finite-difference":
+            raise FunctionError(
+                f"func has no derivatives ({'; '.join(self._reasons)}), so its Jacobian cannot be differentiated; "
+                "leave create_graph at False."
+            )
 
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""
@@ -137,7 +150,8 @@ class _Attempt:
                 if gauge is not None:
                     gauge.sample()
 
-            fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
+            if not is_empty(mode):
+                fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
         if self._log.symptom:
             warn(self._log.symptom)
         if mode.fell:
@@ -159,12 +173,12 @@ class _Attempt:
     def _report(self, pacer: Pacer, elapsed_s: float, rise_bytes: int, reasons: tuple[str, ...]) -> Report:
         """Return plan and measurement side by side."""
         sizes = tuple(self._log.chunk_sizes)
-        largest = max(sizes)  # a probe, where those were larger than what is left
+        largest = max(sizes, default=0)  # a probe, where those were larger than what is left
         probe = Probe(
             facts=Facts.of(self.mode),
             reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
             cost=pacer.cost,
-            chunk_size=min(pacer.chunk_size or largest, largest),
+            chunk_size=max(1, min(pacer.chunk_size or largest, largest)),
             peak_bytes=pacer.cost.peak_bytes(largest),
             certain=False,
         )

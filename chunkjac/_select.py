@@ -11,7 +11,7 @@ from typing import Any
 from chunkjac._backoff import first_line, is_out_of_memory, reclaim, without_frames
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import OverBudget
-from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, n_directions
+from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty, n_directions
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
 
@@ -89,6 +89,11 @@ def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt
     raise fault
 
 
+def differentiable_mode(problem: Problem, name: str) -> Mode:
+    """Return a mode whose blocks have graphs."""
+    return Reverse(problem, keeps_graph=True) if name == "reverse" else Forward(problem, keeps_graph=True)
+
+
 def doubt_about(name: str, failure: BaseException) -> Doubt:
     """Return why a mode is not used, without holding on to the failure."""
     fits = not is_out_of_memory(failure)
@@ -119,12 +124,12 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     """Prefer fewer directions; where the counts are close, less measured time."""
     doubts = dict(excluded)
     reverse = None if "reverse" in doubts else _try_reverse(problem, doubts)
-    if reverse and not reverse.flows:
+    if reverse and not reverse.flows and not is_empty(reverse):
         return _make(problem, request, "finite-difference"), ("no gradient flows from the inputs to the outputs",)
     outputs = reverse.outputs if reverse else problem.evaluate()[1]
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
-    if reverse and n_rows * _CLOSE <= n_columns:
+    if reverse and (n_rows * _CLOSE <= n_columns or not n_columns):
         return reverse, (counts, *_reasons(doubts))
     close = n_rows < n_columns * _CLOSE
     worth_timing = request.timed and max(n_rows, n_columns) > _FEW

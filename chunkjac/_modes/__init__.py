@@ -8,11 +8,13 @@ from chunkjac._modes._mode import (
     Facts,
     Mode,
     block_leaves,
+    is_empty,
     least_direction_bytes,
     n_directions,
     result_bytes,
     seed_leaves,
 )
+from chunkjac._modes._pullbacks import RowByRow
 from chunkjac._modes._reverse import Reverse
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "Forward",
     "Mode",
     "Reverse",
+    "RowByRow",
     "block_leaves",
+    "is_empty",
     "least_direction_bytes",
     "n_directions",
     "result_bytes",

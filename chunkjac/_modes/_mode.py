@@ -83,6 +83,11 @@ def n_directions(mode: Mode) -> int:
     return sum(leaf.numel for leaf in seed_leaves(mode))
 
 
+def is_empty(mode: Mode) -> bool:
+    """Tell whether the Jacobian has no elements: then there is nothing to compute."""
+    return not all(sum(leaf.numel for leaf in leaves) for leaves in (mode.problem.leaves, mode.outputs.leaves))
+
+
 def least_direction_bytes(mode: Mode) -> int:
     """Return the least that a direction can hold: its seed and its block."""
     return sum(leaf.n_bytes for leaf in (*mode.problem.leaves, *mode.outputs.leaves))

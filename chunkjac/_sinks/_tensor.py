@@ -69,7 +69,7 @@ class TensorSink:
         if self._mode.by_rows:
             return self._targets[i * len(self._blocks) + j]
         n_input_dims = len(self._inputs[j].shape)
-        return _swap(self._targets[j * len(self._blocks) + i], n_input_dims)
+        return swapped(self._targets[j * len(self._blocks) + i], n_input_dims)
 
     def _scatter(self, at: int, elements: slice, rows: torch.Tensor) -> None:
         """Write rows one by one, where the target's strides allow no matrix."""
@@ -103,7 +103,8 @@ def check_out(mode: Mode, out: Any) -> list[torch.Tensor]:
     if mode.by_rows:
         return found
     return [
-        _swap(found[i * n_inputs + j], len(outputs[i].shape)) for j, i in product(range(n_inputs), range(len(outputs)))
+        swapped(found[i * n_inputs + j], len(outputs[i].shape))
+        for j, i in product(range(n_inputs), range(len(outputs)))
     ]
 
 
@@ -172,7 +173,7 @@ def _overlaps_itself(tensor: torch.Tensor) -> bool:
     return False
 
 
-def _swap(tensor: torch.Tensor, n_first: int) -> torch.Tensor:
+def swapped(tensor: torch.Tensor, n_first: int) -> torch.Tensor:
     """Return a view with the first ``n_first`` dimensions moved behind the others."""
     dims = tuple(range(tensor.dim()))
     return tensor.permute(dims[n_first:] + dims[:n_first])

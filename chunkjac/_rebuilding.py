@@ -1,0 +1,109 @@
+"""A Jacobian that can be differentiated again, in bounded memory.
+
+A graph of the whole Jacobian would hold every chunk. So none is kept: the backward pass
+computes one chunk at a time anew, with its graph, sends that chunk's part of the cotangent
+back through it, and lets it go. It takes about the time that it would have taken with a graph
+and the computation of the Jacobian once more.
+
+Source:
+    Griewank and Walther, Evaluating Derivatives, 2008, chapter 12 (recomputation instead of
+    storage). A checkpoint around a chunk of ``vmap(vjp)`` is refused by torch, hence this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from chunkjac._executor import Log, fill
+from chunkjac._job import Job
+from chunkjac._modes import Block, Mode
+from chunkjac._pacer import Pacer
+from chunkjac._restoring import left_as_found
+from chunkjac._select import differentiable_mode
+from chunkjac._sinks import PulledBack
+
+Grads = tuple[torch.Tensor | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Hold how the Jacobian is computed again.
+
+    Attributes:
+        job: What was asked for, with the inputs in their graphs.
+        mode: The name of the mode that it was computed in.
+        chunk_size: The chunk size that it was computed with.
+    """
+
+    job: Job
+    mode: str
+    chunk_size: int
+
+
+def with_graph(jacobian: Any, recipe: Recipe, captured: Sequence[torch.Tensor]) -> Any:
+    """Return a Jacobian connected to the graphs of the inputs and of what the function captured.
+
+    Args:
+        jacobian: The tree of tensors.
+        recipe: How to compute it again.
+        captured: Tensors beside the inputs that take part and require grad.
+    """
+    inputs = recipe.job.problem.inputs
+    sources = [x for x in inputs if x.requires_grad]
+    sources += [tensor for tensor in captured if not any(tensor is x for x in inputs)]
+    if not sources or not torch.is_grad_enabled():
+        return jacobian
+    leaves, spec = tree_flatten(jacobian)
+    connected: Any = _Rebuilt.apply(recipe, leaves, *sources)
+    return tree_unflatten(list(connected), spec)
+
+
+class _Rebuilt(torch.autograd.Function):
+    """Stand in the graph for the computation of a Jacobian."""
+
+    @staticmethod
+    def forward(ctx: Any, recipe: Recipe, leaves: list[torch.Tensor], *sources: torch.Tensor) -> Block:
+        """Hand on what is computed already."""
+        ctx.recipe = recipe
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*sources)  # so that changes to them are noticed
+        connected = tuple(leaves)
+        leaves.clear()
+        return connected
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[Any, ...]:
+        """Send a cotangent of the Jacobian back to the sources."""
+        pull_back = _pull_back_with_graph if torch.is_grad_enabled() else _pull_back
+        return (None, None, *pull_back(ctx.recipe, ctx.saved_tensors, cotangents))
+
+
+def _pull_back(recipe: Recipe, sources: Block, cotangents: Sequence[torch.Tensor | None]) -> Grads:
+    """Send a cotangent back, a chunk at a time, within the budget."""
+    job = recipe.job
+    with left_as_found(job.problem):
+        tracker = job.tracker()
+        with tracker:
+            mode = differentiable_mode(job.problem, recipe.mode)
+            sink = PulledBack(mode, cotangents, sources)
+        pacer = Pacer(job.terms(mode, tracker))
+        fill(sink, mode, pacer, tracker, Log(), advance=lambda _: None)
+        return sink.grads
+
+
+def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Sequence[torch.Tensor | None]) -> Grads:
+    """Send a cotangent back so that the result can be differentiated too: that keeps every graph."""
+    with left_as_found(recipe.job.problem):
+        mode: Mode = differentiable_mode(recipe.job.problem, recipe.mode)
+        sink = PulledBack(mode, cotangents, sources, keeps_graph=True)
+        total = sink.n_directions
+        for start in range(0, total, recipe.chunk_size):
+            chunk = slice(start, min(start + recipe.chunk_size, total))
+            sink.write(chunk, mode.block(chunk))
+            mode.release()  # the graph holds the seeds: the next chunk gets others
+        return sink.grads

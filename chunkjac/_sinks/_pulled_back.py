@@ -1,0 +1,71 @@
+"""What blocks with a graph are for: a cotangent of the Jacobian is sent back through each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+
+from chunkjac._chunker import segments
+from chunkjac._modes import Block, Mode, block_leaves, n_directions, seed_leaves
+from chunkjac._sinks._tensor import swapped
+
+
+class PulledBack:
+    """Add up what the blocks' parts of a cotangent give for some tensors.
+
+    Args:
+        mode: What makes the blocks, with their graphs.
+        cotangents: For each output and each input, ``(*output.shape, *input.shape)``; ``None`` for zeros.
+        sources: Where they are sent to.
+        keeps_graph: Whether the sums can be differentiated again.
+
+    Attributes:
+        grads: The sum for each source; ``None`` for one that no block depends on.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        cotangents: Sequence[torch.Tensor | None],
+        sources: Block,
+        *,
+        keeps_graph: bool = False,
+    ) -> None:
+        self.grads: tuple[torch.Tensor | None, ...] = (None,) * len(sources)
+        self.n_directions = n_directions(mode)
+        self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
+        self._sources = sources
+        self._keeps_graph = keeps_graph
+        n_inputs = len(mode.problem.leaves)
+        self._rows: list[torch.Tensor | None] = []
+        for seed, block in product(range(len(self._seeds)), range(len(self._blocks))):
+            output, x = (seed, block) if mode.by_rows else (block, seed)
+            cotangent = cotangents[output * n_inputs + x]
+            if cotangent is not None and not mode.by_rows:
+                cotangent = swapped(cotangent, len(mode.outputs.leaves[output].shape))
+            shape = (self._seeds[seed].numel, *self._blocks[block].shape)
+            self._rows.append(None if cotangent is None else cotangent.reshape(shape))
+
+    def write(self, chunk: slice, block: Block) -> None:
+        """Send the chunk's part of the cotangent back through its block."""
+        ends, given = [], []
+        for part in segments(chunk, self._seeds):
+            for number, values in enumerate(block):
+                rows = self._rows[part.leaf * len(self._blocks) + number]
+                if rows is not None and values.requires_grad:
+                    ends.append(values[part.rows])
+                    given.append(rows[part.elements])
+        if not ends:
+            return
+        found = torch.autograd.grad(
+            ends, self._sources, given, retain_graph=True, create_graph=self._keeps_graph, allow_unused=True
+        )
+        self.grads = tuple(self._sum(total, more) for total, more in zip(self.grads, found))
+
+    def _sum(self, total: torch.Tensor | None, more: torch.Tensor | None) -> torch.Tensor | None:
+        """Add in place, unless sums are to be differentiated; what autograd gives may be a cotangent itself."""
+        if total is None or more is None:
+            return more.clone() if more is not None else total
+        return total + more if self._keeps_graph else total.add_(more)

@@ -1,0 +1,197 @@
+"""Jacobians that are differentiated again: right gradients, in the memory of a chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import chunkjac as cj
+from chunkjac._memory import LiveBytes
+
+D = torch.float64
+CPU = torch.device("cpu")
+OURS = {"jacrev": cj.jacrev, "jacfwd": cj.jacfwd}
+
+
+def network(*widths: int) -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:]):
+        layers += [nn.Linear(before, after), nn.Tanh()]
+    return nn.Sequential(*layers).to(D)
+
+
+def gradients(loss: torch.Tensor, sources: list[torch.Tensor]) -> list[torch.Tensor | None]:
+    return list(torch.autograd.grad(loss, sources, allow_unused=True))
+
+
+def assert_same(found: list[Any], expected: list[Any]) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        if theirs is None:
+            assert ours is None or not ours.any()
+        else:
+            assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 3])
+@pytest.mark.parametrize("name", OURS)
+def test_gradients_to_inputs_and_parameters_are_those_of_torch_func(name: str, chunk_size: int | None) -> None:
+    net = network(5, 8, 7)
+    x = torch.randn(5, dtype=D, requires_grad=True)
+    sources = [x, *net.parameters()]
+    weights = torch.randn(7, 5, dtype=D)
+    expected = gradients((weights * torch.func.jacrev(net)(x) ** 2).sum(), sources)
+    found = gradients((weights * OURS[name](net, chunk_size=chunk_size)(x) ** 2).sum(), sources)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_trees_captured_values_and_inputs_with_a_history_get_their_gradients(name: str) -> None:
+    base = torch.randn(2, 3, dtype=D, requires_grad=True)
+    scale = torch.randn(3, dtype=D, requires_grad=True)
+
+    def loss(jac: Callable[..., Any]) -> torch.Tensor:
+        captured = scale.exp()  # no leaf
+
+        def func(p: dict[str, torch.Tensor], y: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"a": (p["x"] * captured).sin() @ y, "b": p["x"].sum() * y, "c": scale * 2}
+
+        J = jac(func, argnums=(0, 1))({"x": base * 2}, base[0].cos())
+        return J["a"][0]["x"].square().sum() + J["b"][1].cos().sum() + J["a"][1].sum() + J["c"][1].sum()
+
+    assert_same(gradients(loss(OURS[name]), [base, scale]), gradients(loss(torch.func.jacrev), [base, scale]))
+
+
+def test_an_argument_that_is_not_differentiated_by_gets_its_gradient() -> None:
+    x, w = torch.randn(3, dtype=D), torch.randn(3, dtype=D, requires_grad=True)
+    J = cj.jacrev(lambda x, w: (x * w).sin())(x, w)
+    expected = torch.func.jacrev(lambda x, w: (x * w).sin())(x, w)
+    assert_same(gradients(J.sum(), [w]), gradients(expected.sum(), [w]))
+
+
+@pytest.mark.parametrize("name", ["jacrev", "jacfwd", "hessian"])
+def test_a_jacobian_carries_a_graph_exactly_when_something_requires_grad(name: str) -> None:
+    jac = getattr(cj, name)
+    x = torch.randn(3, dtype=D)
+    assert not jac(lambda x: x.sin().prod())(x).requires_grad
+    assert jac(lambda x: x.sin().prod())(x.clone().requires_grad_()).requires_grad
+    with torch.no_grad():
+        assert not jac(lambda x: x.sin().prod())(x.clone().requires_grad_()).requires_grad
+    net = network(3, 1)
+    assert jac(net)(x).requires_grad
+    assert not cj.jacobian(net, x).requires_grad
+    assert cj.jacobian(net, x, create_graph=True).requires_grad
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_second_derivatives_of_the_jacobian_are_right(name: str) -> None:
+    w = torch.randn(4, 3, dtype=D, requires_grad=True)
+    x = torch.randn(3, dtype=D, requires_grad=True)
+
+    def of(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return OURS[name](lambda x: torch.tanh(w @ x), chunk_size=2)(x)
+
+    assert torch.autograd.gradcheck(of, (x, w))
+    assert torch.autograd.gradgradcheck(of, (x, w))
+
+
+def test_the_hessian_can_be_differentiated() -> None:
+    x = torch.randn(3, dtype=D, requires_grad=True)
+
+    def loss(hessian: Callable[..., Any]) -> torch.Tensor:
+        return hessian(lambda x: (x**4).sum() + x.prod())(x).square().sum()
+
+    assert_same(gradients(loss(partial(cj.hessian)), [x]), gradients(loss(torch.func.hessian), [x]))
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.parametrize("name", OURS)
+def test_lower_rungs_can_be_differentiated_too(name: str) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh()).to(D).train()
+    x = torch.randn(5, 3, dtype=D, requires_grad=True)
+    sources = [x, *net.parameters()]
+    J = torch.autograd.functional.jacobian(net, x, create_graph=True)
+    assert_same(gradients(OURS[name](net)(x).square().sum(), sources), gradients(J.square().sum(), sources))
+    assert int(net[1].num_batches_tracked) == 1  # by the line that defines J alone
+
+
+def test_dropout_has_the_same_mask_in_the_backward_pass() -> None:
+    net = nn.Sequential(network(4, 16), nn.Dropout(0.5), network(16, 3)).train()
+    x = torch.randn(4, dtype=D, requires_grad=True)
+    torch.manual_seed(1)
+    expected = gradients(torch.func.jacrev(net)(x).square().sum(), [x, *net.parameters()])
+    torch.manual_seed(1)
+    J = cj.jacrev(net)(x)
+    torch.rand(7)
+    assert_same(gradients(J.square().sum(), [x, *net.parameters()]), expected)
+
+
+def test_memory_grows_with_the_chunk_and_not_with_the_graph_of_the_jacobian() -> None:
+    net = network(64, 256, 256, 96)
+    x = torch.randn(64, dtype=D, requires_grad=True)
+    sources = [x, *net.parameters()]
+    peaks = {}
+    for jac, name in ((cj.jacrev(net, chunk_size=8), "ours"), (torch.func.jacrev(net), "torch.func")):
+        with LiveBytes(CPU) as tracker:
+            found = gradients(jac(x).square().sum(), sources)
+        peaks[name] = tracker.highest_bytes
+        if name == "ours":
+            ours = found
+    assert_same(ours, found)
+    result_bytes, grad_bytes = 96 * 64 * 8, sum(t.numel() for t in sources) * 8
+    assert peaks["ours"] < peaks["torch.func"] / 3
+    # The Jacobian, its cotangent and square, the gradients with those of one chunk, and a chunk's graph.
+    chunk_bytes = 8 * 8 * (64 + 256 + 256 + 96) * 8
+    assert peaks["ours"] < 4 * result_bytes + 3 * grad_bytes + 2 * chunk_bytes
+
+
+def test_the_backward_pass_keeps_to_the_budget_in_chunks_of_its_own() -> None:
+    net = network(64, 256, 256, 96)
+    x = torch.randn(64, dtype=D, requires_grad=True)
+    grad_bytes = sum(p.numel() for p in net.parameters()) * 8
+    J = cj.jacobian(net, x, create_graph=True, max_memory=3 * 2**20 + 2 * grad_bytes)
+    with LiveBytes(CPU) as tracker:
+        gradients(J.square().sum(), [x, *net.parameters()])
+    assert tracker.highest_bytes <= 3 * 2**20 + 2 * grad_bytes + 2 * J.numel() * 8  # the loss has its own
+
+
+def test_a_change_before_the_backward_pass_is_noticed() -> None:
+    net = network(3, 2)
+    J = cj.jacrev(net)(torch.randn(3, dtype=D))
+    with torch.no_grad():
+        net[0].weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        J.sum().backward()
+
+
+def test_a_training_loop_that_swaps_the_import_takes_the_same_steps() -> None:
+    """A contractive autoencoder: the penalty is the squared Jacobian of the encoder."""
+    histories = []
+    for jacrev in (torch.func.jacrev, cj.jacrev):
+        net = network(6, 4)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        x = torch.randn(6, dtype=D, generator=torch.Generator().manual_seed(1))
+        losses = []
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = jacrev(net)(x).square().sum() - net(x).sum()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss))
+        histories.append(losses)
+    assert histories[0] == pytest.approx(histories[1], rel=1e-12)
+
+
+def test_what_cannot_be_differentiated_is_refused() -> None:
+    x = torch.randn(3, dtype=D, requires_grad=True)
+    with pytest.raises(cj.ArgumentError, match="create_graph"):
+        cj.jacobian(torch.sin, x, create_graph=True, mode="finite-difference")
+    with pytest.raises(cj.ArgumentError, match="create_graph"):
+        cj.jacobian(torch.sin, x, create_graph=True, out=torch.empty(3, 3, dtype=D))
+    with pytest.raises(cj.FunctionError, match="create_graph"):
+        cj.jacobian(lambda x: torch.from_numpy(x.detach().numpy() * 2), x, create_graph=True)

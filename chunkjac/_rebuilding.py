@@ -12,8 +12,10 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +23,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
-from chunkjac._modes import Block, Mode
+from chunkjac._modes import Block
 from chunkjac._pacer import Pacer
+from chunkjac._plan import Plan
 from chunkjac._restoring import left_as_found
 from chunkjac._select import differentiable_mode
 from chunkjac._sinks import PulledBack
@@ -43,6 +46,17 @@ class Recipe:
     job: Job
     mode: str
     chunk_size: int
+
+    @classmethod
+    def of(cls, job: Job, plan: Plan) -> Recipe:
+        """Say how to do again what was done.
+
+        What double backward gives is not differentiated: that takes third derivatives, which are
+        wrong for BatchNorm in train mode (its second takes the saved mean for a constant, torch 2.13).
+        """
+        mode = "reverse" if plan.rung.startswith("double backward") else plan.mode
+        again = replace(job, problem=job.problem.in_its_graph(), out=())  # what it gives takes no place of its own
+        return cls(again, mode, plan.chunk_size)
 
 
 def with_graph(jacobian: Any, recipe: Recipe, captured: Sequence[torch.Tensor]) -> Any:
@@ -86,9 +100,9 @@ class _Rebuilt(torch.autograd.Function):
 def _pull_back(recipe: Recipe, sources: Block, cotangents: Sequence[torch.Tensor | None]) -> Grads:
     """Send a cotangent back, a chunk at a time, within the budget."""
     job = recipe.job
-    with left_as_found(job.problem):
-        tracker = job.tracker()
-        with tracker:
+    tracker = job.tracker()
+    with left_as_found(job.problem) as witness, _cut_at(sources):
+        with tracker, witness:
             mode = differentiable_mode(job.problem, recipe.mode)
             sink = PulledBack(mode, cotangents, sources)
         pacer = Pacer(job.terms(mode, tracker))
@@ -98,8 +112,9 @@ def _pull_back(recipe: Recipe, sources: Block, cotangents: Sequence[torch.Tensor
 
 def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Sequence[torch.Tensor | None]) -> Grads:
     """Send a cotangent back so that the result can be differentiated too: that keeps every graph."""
-    with left_as_found(recipe.job.problem):
-        mode: Mode = differentiable_mode(recipe.job.problem, recipe.mode)
+    with left_as_found(recipe.job.problem) as witness, _cut_at(sources):
+        with witness:
+            mode = differentiable_mode(recipe.job.problem, recipe.mode)
         sink = PulledBack(mode, cotangents, sources, keeps_graph=True)
         total = sink.n_directions
         for start in range(0, total, recipe.chunk_size):
@@ -107,3 +122,28 @@ def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Sequence[t
             sink.write(chunk, mode.block(chunk))
             mode.release()  # the graph holds the seeds: the next chunk gets others
         return sink.grads
+
+
+@contextmanager
+def _cut_at(sources: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Let no gradient go on from a source to what it was computed from.
+
+    What comes to a source is handed to autograd, which takes it further. If it went further here as
+    well, what several sources depend on (a parameter that is captured, and a captured function of
+    it) would get it twice. The engine reads a source's gradient before these hooks run.
+    """
+    places: dict[torch.autograd.graph.Node, set[int]] = {}
+    for source in sources:
+        if source.grad_fn is not None:
+            places.setdefault(source.grad_fn, set()).add(source.output_nr)
+    handles = [node.register_prehook(partial(_without, numbers)) for node, numbers in places.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _without(numbers: set[int], grads: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+    """Leave some gradients out."""
+    return tuple(None if number in numbers else grad for number, grad in enumerate(grads))

@@ -72,8 +72,7 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
         result = _run(job, known, watch, witness)
     if not job.create_graph:
         return result
-    again = replace(job, problem=job.problem.in_its_graph(), out=())  # what it gives takes no place of its own
-    recipe = Recipe(again, result.report.plan.mode, result.report.plan.chunk_size)
+    recipe = Recipe.of(job, result.report.plan)
     return replace(result, jacobian=with_graph(result.jacobian, recipe, witness.captured))
 
 

@@ -55,7 +55,8 @@ class PulledBack:
             for number, values in enumerate(block):
                 rows = self._rows[part.leaf * len(self._blocks) + number]
                 if rows is not None and values.requires_grad:
-                    ends.append(values[part.rows])
+                    with torch.enable_grad():  # the backward pass around this has it off
+                        ends.append(values[part.rows])
                     given.append(rows[part.elements])
         if not ends:
             return

@@ -16,7 +16,7 @@ ROWS = (
     ("_cli",),
     ("_demo",),
     ("__init__",),
-    ("_faces",),
+    ("_faces", "compat"),
     ("_api",),
     ("_planning",),
     ("_run",),

@@ -14,6 +14,7 @@ from chunkjac._modes._mode import (
     result_bytes,
     seed_leaves,
 )
+from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._modes._pullbacks import RowByRow
 from chunkjac._modes._reverse import Reverse
 
@@ -24,6 +25,7 @@ __all__ = [
     "FiniteDifference",
     "Forward",
     "Mode",
+    "PrecisionSeen",
     "Reverse",
     "RowByRow",
     "block_leaves",

@@ -157,7 +157,8 @@ class TestConversions:
             points.append(float(x[0]))
             return x
 
-        JacrevFinite(function=function, num_args=0)([0.1])
+        with pytest.warns(cj.RungWarning):  # it reads a value
+            JacrevFinite(function=function, num_args=0)([0.1])
         assert points[0] == 0.1
 
     def test_of_several_arguments_tensors_keep_their_precision(self) -> None:
@@ -312,7 +313,6 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a ragged list": (lambda: make()([[1.0], [1.0, 2.0]]), cj.ArgumentTypeError, "argument 0 must be .* of one shape"),
     "complex numbers": (lambda: make()(X.cfloat()), cj.ArgumentTypeError, "argument 0 must have real numbers"),
     "complex list": (lambda: make()([1j]), cj.ArgumentTypeError, "argument 0 must be a tensor, a number, or lists"),
-    "no elements": (lambda: make()([]), cj.ArgumentError, "no elements"),
     "several outputs": (lambda: make(function=lambda x: (x, x))(X), cj.FunctionError, "one tensor, found tuple.*jacfd"),
     "no output": (lambda: make(function=lambda x: None)(X), cj.FunctionError, "one tensor, found NoneType"),
     "integers": (lambda: make(function=lambda x: x.long())(X), cj.FunctionError, "real floating-point.*int64"),

@@ -37,6 +37,7 @@ def jacobian(
     out: Any = None,
     randomness: str = "error",
     create_graph: bool = False,
+    verify: int = 0,
     progress: ProgressOption = None,
     return_report: bool = False,
 ) -> Any:
@@ -64,6 +65,8 @@ def jacobian(
         create_graph: Whether the Jacobian can be differentiated again, by the inputs and by what
             ``func`` captured. No graph of it is kept: the backward pass computes it anew, a chunk
             at a time.
+        verify: In how many random directions to check the finished Jacobian against another mode;
+            the error stands in the report, and one that rounding does not explain is raised.
         progress: A bool, or a callable that gets a :class:`chunkjac.Progress` after each chunk.
         return_report: Also return the :class:`chunkjac.Report`.
 
@@ -101,6 +104,7 @@ def jacobian(
         out=out,
         randomness=randomness,
         create_graph=create_graph,
+        verify=verify,
         progress=progress,
         return_report=return_report,
     )
@@ -120,6 +124,7 @@ def plan(
     out: Any = None,
     randomness: str = "error",
     create_graph: bool = False,
+    verify: int = 0,
     progress: ProgressOption = None,
     device: torch.device | str | None = None,
 ) -> Plan:
@@ -141,6 +146,7 @@ def plan(
         out: See there.
         randomness: See there.
         create_graph: See there.
+        verify: See there.
         progress: See there.
         device: Plan for this device; it need not be here, and ``max_memory`` is in bytes then. The
             function runs on fake tensors where its inputs are; ``run`` takes them on the device.
@@ -174,6 +180,7 @@ def plan(
         out=out,
         randomness=randomness,
         create_graph=create_graph,
+        verify=verify,
         progress=progress,
         device=device,
     )
@@ -194,6 +201,7 @@ def _job(
     out: Any,
     randomness: str,
     create_graph: bool,
+    verify: int,
     progress: ProgressOption,
     return_report: bool = False,
     device: torch.device | str | None = None,
@@ -226,6 +234,7 @@ def _job(
         chunk_size=read_chunk_size(chunk_size),
         out=out,
         create_graph=create_graph,
+        verify=_read_verify(verify),
         progress=config.progress if progress is None else progress,
         return_report=return_report,
     )
@@ -249,3 +258,12 @@ def read_chunk_size(chunk_size: Any) -> int | None:
     if operator.index(chunk_size) < 1:
         raise ArgumentError(f"`chunk_size` should be greater than 0, found {chunk_size}; None plans it.")
     return operator.index(chunk_size)
+
+
+def _read_verify(verify: Any) -> int:
+    """Refuse what is no number of checks."""
+    if not hasattr(verify, "__index__"):
+        raise ArgumentTypeError(f"verify must be a number of checks, found {verify!r}.")
+    if operator.index(verify) < 0:
+        raise ArgumentError(f"verify must be 0 or more checks, found {verify}.")
+    return operator.index(verify)

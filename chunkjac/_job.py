@@ -34,6 +34,7 @@ class Job:
         budget: What the job may hold there.
         chunk_size: The exact chunk size, if one was asked for.
         out: Where to write the result; ``None`` allocates it.
+        verify: In how many random directions the finished Jacobian is checked.
         create_graph: Whether the result can be differentiated again.
         progress: How to show progress.
         return_report: Whether the report is wanted beside the result.
@@ -45,6 +46,7 @@ class Job:
     budget: Budget
     chunk_size: int | None = None
     out: Any = None
+    verify: int = 0
     create_graph: bool = False
     progress: ProgressOption = None
     return_report: bool = False

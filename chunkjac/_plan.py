@@ -130,7 +130,8 @@ class Report:
         elapsed_s: Seconds from call to return.
         chunk_sizes: The directions of each chunk, in order.
         n_retries: How often memory ran out and a smaller chunk was tried.
-        verified_error: The error of random directional checks; ``None`` if none was asked for.
+        verified_error: The largest error of the directional checks that ``verify`` asked for, relative to
+            the largest element in each direction; ``None`` if none was asked for.
     """
 
     plan: Plan
@@ -154,6 +155,7 @@ class Report:
             ("process rise", f"{format_bytes(self.process_rise_bytes)} on {self.plan.device}"),
             *([("kept by func", f"{format_bytes(self.growth_bytes)} between chunks")] if self.growth_bytes else []),
             ("time", f"{self.elapsed_s:.3g} s for {_count(len(self.chunk_sizes), 'chunk')}"),
+            *([] if self.verified_error is None else [("verified error", f"{self.verified_error:.2g} of the largest")]),
             ("retries", f"{self.n_retries}, after running out of memory" if self.n_retries else "none"),
         ]
         return "\n".join([str(self.plan), "Report", *_table(rows)])

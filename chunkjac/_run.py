@@ -28,6 +28,7 @@ from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
 from chunkjac._sinks import TensorSink
 from chunkjac._units import format_bytes
+from chunkjac._verify import verified_error
 from chunkjac._witness import Witness
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
@@ -151,13 +152,19 @@ class _Attempt:
 
             if not is_empty(mode):
                 fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
+        verified = None
+        if job.verify and not is_empty(mode):
+            mode.release()
+            with self._watched():
+                verified, by = verified_error(sink, mode, job.verify)
+            self._reasons = (*self._reasons, by)
         if self._log.symptom:
             warn(self._log.symptom)
         if mode.fell:
             warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
-        report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons)
+        report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons, verified)
         return Result(sink.result(), tree_map(self._lasting, mode.outputs.aux), report)
 
     def _lasting(self, part: Any) -> Any:
@@ -169,7 +176,14 @@ class _Attempt:
         """Count live bytes, if they are to be counted."""
         return self._tracker if self._watch else nullcontext()
 
-    def _report(self, pacer: Pacer, elapsed_s: float, rise_bytes: int, reasons: tuple[str, ...]) -> Report:
+    def _report(
+        self,
+        pacer: Pacer,
+        elapsed_s: float,
+        rise_bytes: int,
+        reasons: tuple[str, ...],
+        verified: float | None,
+    ) -> Report:
         """Return plan and measurement side by side."""
         sizes = tuple(self._log.chunk_sizes)
         largest = max(sizes, default=0)  # a probe, where those were larger than what is left
@@ -190,6 +204,7 @@ class _Attempt:
             elapsed_s=elapsed_s,
             chunk_sizes=sizes,
             n_retries=self._log.n_retries,
+            verified_error=verified,
         )
 
 

@@ -10,6 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
+# `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
+_WRITTEN_UNSAID = ("running_mean", "running_var")
+
+
 class Witness(TorchDispatchMode):
     """Keep a copy of each tensor that is written to for the first time, and note who takes part.
 
@@ -88,7 +92,7 @@ def _written(func: Any) -> tuple[int | str, ...]:
     return tuple(
         argument.name if argument.kwarg_only else position
         for position, argument in enumerate(func._schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
+        if argument.name in _WRITTEN_UNSAID or (argument.alias_info is not None and argument.alias_info.is_write)
     )
 
 

@@ -23,7 +23,7 @@ ROWS = (
     ("_rebuilding", "_refusal"),
     ("_probe",),
     ("_job",),
-    ("_gradient",),
+    ("_gradient", "_verify"),
     ("_executor", "_select", "_sinks"),
     ("_level", "_modes", "_restoring"),
     ("_config", "_memory", "_plan", "_steps"),

@@ -16,6 +16,7 @@ from chunkjac._modes._mode import (
 )
 from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._modes._pullbacks import RowByRow
+from chunkjac._modes._referee import central_difference, inner, random_tangent
 from chunkjac._modes._reverse import Reverse
 
 __all__ = [
@@ -29,9 +30,12 @@ __all__ = [
     "Reverse",
     "RowByRow",
     "block_leaves",
+    "central_difference",
+    "inner",
     "is_empty",
     "least_direction_bytes",
     "n_directions",
+    "random_tangent",
     "result_bytes",
     "seed_leaves",
 ]

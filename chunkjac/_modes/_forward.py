@@ -24,6 +24,7 @@ from chunkjac._problem import Problem
 from chunkjac._randomness import RandomState
 from chunkjac._types import Outputs
 
+_BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
 _LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
 
 
@@ -34,6 +35,7 @@ class Forward(Derivative):
         problem: The function and its inputs.
         outputs: What the function returns, if it is known; otherwise it is evaluated once.
         keeps_graph: Whether blocks can be differentiated again.
+        by_tangents: Whether rungs by double backward are left out, which use what reverse mode uses.
 
     Memory:
         Keeps the seeds of a chunk; on the rungs by double backward also what two passes save.
@@ -42,11 +44,20 @@ class Forward(Derivative):
     name: ClassVar[str] = "forward"
     by_rows: ClassVar[bool] = False
 
-    def __init__(self, problem: Problem, outputs: Outputs | None = None, *, keeps_graph: bool = False) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        outputs: Outputs | None = None,
+        *,
+        keeps_graph: bool = False,
+        by_tangents: bool = False,
+    ) -> None:
         # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
         problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
         known = outputs or _evaluate(problem)
-        ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem, known) for rung in _LADDER}
+        ladder: dict[type[Rung], Callable[[], Rung]] = {
+            rung: partial(rung, problem, known) for rung in (_BY_TANGENTS if by_tangents else _LADDER)
+        }
         super().__init__(problem, ladder, keeps_graph=keeps_graph)
 
     @property

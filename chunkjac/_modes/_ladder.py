@@ -118,9 +118,18 @@ class Derivative:
 
     def block(self, chunk: slice) -> Block:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
+        return self._on_a_rung(lambda: self._block(chunk))
+
+    def apply(self, seed: Block) -> Block:
+        """Apply the derivative to any seed: ``w J`` in reverse mode, ``J u`` in forward mode."""
+        with torch.no_grad():
+            return self._on_a_rung(lambda: self._rung.one(seed))
+
+    def _on_a_rung(self, compute: Callable[[], Block]) -> Block:
+        """Compute on the rung that is in use, and on the next where that cannot."""
         while True:
             try:
-                return self._block(chunk)
+                return compute()
             except Exception as error:
                 if self._works or not self._ladder or is_final(error):
                     self._note_on(error)

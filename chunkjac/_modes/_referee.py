@@ -8,6 +8,7 @@ import torch
 
 from chunkjac._modes._mode import Block
 from chunkjac._problem import Problem
+from chunkjac._types import Leaf
 
 
 def nearer(problem: Problem, seed: Block, candidates: Sequence[Block], *, by_rows: bool) -> int:
@@ -22,23 +23,33 @@ def nearer(problem: Problem, seed: Block, candidates: Sequence[Block], *, by_row
         candidates: What it may be.
         by_rows: Which of the two.
     """
-    tangent = _tangent(problem.inputs) if by_rows else seed
-    column = _difference(problem, tangent)
+    tangent = random_tangent(problem.inputs) if by_rows else seed
+    column = central_difference(problem, tangent)
     if by_rows:
-        wanted = _inner(seed, column)
-        errors = [abs(_inner(candidate, tangent) - wanted) for candidate in candidates]
+        wanted = inner(seed, column)
+        errors = [abs(inner(candidate, tangent) - wanted) for candidate in candidates]
     else:
         errors = [max(float((a - b).abs().max()) for a, b in zip(candidate, column)) for candidate in candidates]
     return errors.index(min(errors))
 
 
-def _tangent(inputs: Block) -> Block:
-    """Return a fixed direction that no element is left out of."""
-    generator = torch.Generator().manual_seed(0)
-    return tuple((0.5 + torch.rand(x.shape, generator=generator)).to(x.device, x.dtype) for x in inputs)
+def random_tangent(leaves: Sequence[torch.Tensor | Leaf], number: int = 0) -> Block:
+    """Return a fixed direction that leaves no element out, of both signs.
+
+    Args:
+        leaves: What it is like.
+        number: Which of many.
+    """
+    generator = torch.Generator().manual_seed(number)
+    return tuple(_both_signs(leaf.shape, generator).to(leaf.device, leaf.dtype) for leaf in leaves)
 
 
-def _difference(problem: Problem, tangent: Block) -> Block:
+def _both_signs(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Return numbers between 0.5 and 1.5, or their opposites."""
+    return (0.5 + torch.rand(shape, generator=generator)) * (1 - 2 * torch.randint(2, shape, generator=generator))
+
+
+def central_difference(problem: Problem, tangent: Block) -> Block:
     """Return the central difference of the outputs along a tangent."""
     eps = max(torch.finfo(x.dtype).eps for x in problem.inputs)
     longest = max(float(t.abs().max()) for t in tangent)
@@ -49,6 +60,6 @@ def _difference(problem: Problem, tangent: Block) -> Block:
     return tuple((a - b) / (2 * h) for a, b in zip(ahead, behind))
 
 
-def _inner(these: Block, those: Block) -> float:
+def inner(these: Block, those: Block) -> float:
     """Return the inner product of two lists of tensors, in double precision."""
     return sum(float((a.double() * b.double()).sum()) for a, b in zip(these, those))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -55,6 +56,21 @@ class TensorSink:
         rows = [[self._view(i, j) for j in range(len(self._inputs))] for i in range(len(self._mode.outputs.leaves))]
         trees = [tree_unflatten(row, self._mode.problem.spec) for row in rows]
         return tree_unflatten(trees, self._mode.outputs.spec)
+
+    def columns_along(self, tangents: Block) -> Block:
+        """Return ``J u``, like the outputs."""
+        n_outputs = len(self._mode.outputs.leaves)
+        return tuple(
+            _sum(_product(self._view(i, j), u, u.dim()) for j, u in enumerate(tangents)) for i in range(n_outputs)
+        )
+
+    def rows_along(self, weights: Block) -> Block:
+        """Return ``w J``, like the inputs."""
+        n_inputs = len(self._inputs)
+        return tuple(
+            _sum(_product(swapped(self._view(i, j), w.dim()), w, w.dim()) for i, w in enumerate(weights))
+            for j in range(n_inputs)
+        )
 
     @property
     def _inputs(self) -> Sequence[Leaf]:
@@ -171,6 +187,16 @@ def _overlaps_itself(tensor: torch.Tensor) -> bool:
                 return True
             below = stride * size
     return False
+
+
+def _product(jacobian: torch.Tensor, vector: torch.Tensor, n_dims: int) -> torch.Tensor:
+    """Multiply over the last dimensions."""
+    return torch.tensordot(jacobian, vector.to(jacobian.device, jacobian.dtype), n_dims)
+
+
+def _sum(products: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Add tensors, of several devices on that of the first."""
+    return reduce(lambda total, more: total + more.to(total.device), products)
 
 
 def swapped(tensor: torch.Tensor, n_first: int) -> torch.Tensor:

@@ -1,0 +1,103 @@
+"""A finished Jacobian, checked against an independent mode in random directions.
+
+``J u`` or ``w J`` for a random vector tells of every element at once: a Jacobian that is wrong
+anywhere agrees with probability zero, up to rounding.
+
+Source:
+    The directional check of gradients; Freivalds, Probabilistic machines can use less running
+    time, 1977 (a product of matrices checked by random vectors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from chunkjac._backoff import first_line, is_out_of_memory
+from chunkjac._errors import FunctionError
+from chunkjac._modes import Block, Forward, Mode, PrecisionSeen, Reverse, central_difference, random_tangent
+from chunkjac._problem import Problem
+from chunkjac._sinks import TensorSink
+
+# Who checks whom: another way through the function first, differences where there is none.
+_REFEREES = {
+    "reverse": ("forward", "finite-difference"),
+    "forward": ("reverse", "finite-difference"),
+    "finite-difference": ("reverse", "forward", "finite-difference"),
+}
+
+# What a low precision allows at most.
+_LARGEST_TOLERANCE = 0.3
+
+
+def verified_error(sink: TensorSink, mode: Mode, n_checks: int) -> tuple[float, str]:
+    """Return the largest error in random directions, relative to the largest element there, and who found it.
+
+    Raises:
+        FunctionError: It is larger than rounding (or the differences' step) explains.
+    """
+    doubts = []
+    for name in _REFEREES[mode.name]:
+        try:
+            with PrecisionSeen() as seen:
+                apply = _referee(mode.problem, name)
+                errors = [_error(found, wanted) for found, wanted in _pairs(sink, mode, name, apply, n_checks)]
+        except Exception as error:
+            if is_out_of_memory(error) and name != "finite-difference":
+                doubts.append(f"{name} does not fit in the budget")
+                continue
+            if is_out_of_memory(error) or name == _REFEREES[mode.name][-1]:
+                raise
+            doubts.append(f"{name} cannot differentiate func: {first_line(error)}")
+            continue
+        _check(max(errors), _tolerance(mode, name, seen.eps), mode.name, name)
+        return max(errors), "; ".join([f"verified by {name}", *doubts])
+    raise AssertionError("the last referee returns or raises")
+
+
+def _referee(problem: Problem, name: str) -> Callable[[Block], Block]:
+    """Return what applies the derivative to a vector, independently."""
+    if name == "finite-difference":
+        return lambda tangent: central_difference(problem, tangent)
+    mode = Reverse(problem) if name == "reverse" else Forward(problem, by_tangents=True)
+    if not mode.flows:
+        raise FunctionError("no gradient flows")
+    return mode.apply
+
+
+def _pairs(
+    sink: TensorSink, mode: Mode, name: str, apply: Callable[[Block], Block], n_checks: int
+) -> Iterator[tuple[Block, Block]]:
+    """Yield what the Jacobian and the referee say of the same vector."""
+    by_rows = name == "reverse"
+    leaves = mode.outputs.leaves if by_rows else mode.problem.leaves
+    for number in range(n_checks):
+        vector = random_tangent(leaves, number)
+        yield (sink.rows_along(vector) if by_rows else sink.columns_along(vector)), apply(vector)
+
+
+def _error(found: Block, wanted: Block) -> float:
+    """Return the largest difference, relative to the largest element; NaN where just one of them is."""
+    largest = max((float(w.abs().max()) for w in wanted if w.numel()), default=0.0)
+    apart = max((float((f - w).abs().max()) for f, w in zip(found, wanted) if w.numel()), default=0.0)
+    return apart / largest if largest else apart
+
+
+def _tolerance(mode: Mode, name: str, eps: float) -> float:
+    """Return what rounding may explain; differences halve its digits once more."""
+    leaves = (*mode.problem.leaves, *mode.outputs.leaves)
+    eps = max(eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
+    exponent = 1 / 3 if "finite-difference" in (mode.name, name) else 1 / 2
+    return min(_LARGEST_TOLERANCE, float(10 * eps**exponent))
+
+
+def _check(error: float, tolerance: float, name: str, by: str) -> None:
+    """Refuse a Jacobian that the referee does not confirm."""
+    if not error <= tolerance:
+        raise FunctionError(
+            f"the Jacobian by {name} mode is not confirmed by {by}: in a random direction they differ by {error:.2g} "
+            f"of the largest element, where {tolerance:.2g} is allowed. func may have a kink here, a wrong derivative "
+            "of its own, or meet an operation that torch differentiates wrongly; another mode= may do, and verify=0 "
+            "gives it as it is."
+        )

@@ -1,0 +1,99 @@
+"""Finished Jacobians, checked against an independent mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import chunkjac as cj
+from tests.zoo import example, examples
+
+MODES = ("reverse", "forward", "finite-difference", "auto")
+
+
+class Wrong(torch.autograd.Function):
+    """Have a derivative that is off by a tenth in one element."""
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        wrong = torch.ones_like(grad)
+        wrong[..., 2] = 1.1
+        return grad * ctx.saved_tensors[0].cos() * wrong
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [case.name for case in examples()])
+def test_right_jacobians_are_confirmed(name: str, mode: str) -> None:
+    case = example(name)
+    options: dict[str, Any] = {"mode": mode, "argnums": case.argnums, "return_report": True}
+    report = cj.jacobian(case.func, *case.args, verify=3, **options)[1]
+    assert report.verified_error is not None
+    assert report.verified_error < (1e-6 if report.plan.mode == "finite-difference" else 1e-9)
+    assert any("verified by" in reason for reason in report.plan.reasons)
+    assert "verified error" in str(report)
+    assert cj.jacobian(case.func, *case.args, **options)[1].verified_error is None
+
+
+def test_a_wrong_derivative_is_an_error() -> None:
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    with pytest.raises(cj.FunctionError, match="not confirmed by finite-difference"):
+        # Forward mode by double backward would confirm it, from the same wrong formula.
+        cj.jacobian(Wrong.apply, x, mode="reverse", verify=1)
+    cj.jacobian(torch.sin, x, mode="reverse", verify=1)
+
+
+def test_a_wrong_formula_of_forward_mode_is_an_error() -> None:
+    """scatter_reduce(..., "prod") has a wrong forward derivative (torch 2.13)."""
+    x = torch.linspace(1, 2, 5, dtype=torch.float64)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        index = torch.tensor([0, 0, 1, 2, 2])
+        return torch.zeros(3, dtype=x.dtype).scatter_reduce(0, index, x, "prod", include_self=False)
+
+    with pytest.raises(cj.FunctionError, match="forward mode is not confirmed by reverse"):
+        cj.jacobian(func, x, mode="forward", verify=1)
+    cj.jacobian(func, x, mode="reverse", verify=0)
+
+
+def test_low_precision_is_no_error() -> None:
+    net = nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 7))
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return net(x).float()
+
+    report = cj.jacobian(func, torch.randn(12), mode="reverse", verify=2, return_report=True)[1]
+    assert 0 < report.verified_error < 0.3
+
+
+def test_the_check_keeps_to_the_budget_or_goes_by_differences() -> None:
+    case = example("mlp")
+    plan = cj.plan(case.func, *case.args, mode="forward")
+    report = cj.jacobian(
+        case.func,
+        *case.args,
+        mode="forward",
+        max_memory=plan.predicted_peak_bytes + 64,
+        verify=1,
+        return_report=True,
+    )[1]
+    assert report.peak_bytes <= plan.predicted_peak_bytes + 64
+    assert report.verified_error < 1e-6
+
+
+def test_verify_must_be_a_number_of_checks() -> None:
+    with pytest.raises(cj.ArgumentError, match="verify"):
+        cj.jacobian(torch.sin, torch.zeros(2), verify=-1)
+    with pytest.raises(cj.ArgumentTypeError, match="verify"):
+        cj.jacobian(torch.sin, torch.zeros(2), verify="all")

@@ -17,15 +17,16 @@ def plain_kernels() -> Iterator[None]:
     encoder layers' fast paths and the RNNs of oneDNN and cuDNN (pytorch#110422).
     """
     had_fast_paths, had_mkldnn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
-    had_cudnn = torch.backends.cudnn.enabled
+    had_cudnn = torch._C._get_cudnn_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
-        # `torch.backends.mkldnn.flags` would set its precision too, and warns of TF32 (torch 2.13).
+        # `torch.backends.mkldnn.flags` would set its precision too, and warns of TF32 (torch 2.13); and
+        # `torch.backends.cudnn.enabled` cannot be set after `torch.backends.disable_global_flags()`.
         torch._C._set_mkldnn_enabled(False)
-        torch.backends.cudnn.enabled = False
+        torch._C._set_cudnn_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(had_fast_paths)
         torch._C._set_mkldnn_enabled(had_mkldnn)
-        torch.backends.cudnn.enabled = had_cudnn
+        torch._C._set_cudnn_enabled(had_cudnn)

@@ -30,6 +30,10 @@ from chunkjac._types import Leaf, Outputs
 FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
 
+# A rule that is wrong is off by more; a float64 function may compute in float32 inside.
+_LEAST_TOLERANCE = 1e-4
+
+
 class Rung(Protocol):
     """Apply the derivative of a problem, at its inputs, to seeds.
 
@@ -263,7 +267,7 @@ def _tolerance(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     if not flat.numel():
         return flat.new_zeros(())
     largest = torch.linalg.vector_norm(flat, ord=float("inf"), dim=1).nan_to_num_(0, 0, 0)
-    return (weights.to(rows.device, rows.dtype) * largest).norm() * torch.finfo(rows.dtype).eps ** 0.5
+    return (weights.to(rows.device, rows.dtype) * largest).norm() * max(torch.finfo(rows.dtype).eps ** 0.5, _LEAST_TOLERANCE)
 
 
 def _largest(values: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ OUTCOMES = {
     "agreed": "equals torch.func's result (finite differences: plain autograd's where smooth), and is right",
     "more": "is right, where torch.func refuses (finite differences: where autograd does)",
     "mended": "is right, where torch.func is wrong",
-    "formula": "as torch.func and as plain autograd, which central differences contradict where smooth",
+    "formula": "as plain autograd (and torch.func, if that runs), which central differences contradict where smooth",
     "unjudged": "runs, but nothing independent of it does, or the function is smooth nowhere",
     "refused": "refused with an error, and by torch.func too",
     "missing": "refused, where torch.func runs",
@@ -94,13 +94,22 @@ def _of_derivatives(truth: Truth, mode: str, ours: Answer) -> tuple[str, str]:
         rights = f"jacobian {truth.is_right(ours.parts)}, in chunks {truth.is_right(spelled.parts)}"
         return "spelling", f"apart by {distance(ours.parts, spelled.parts):.1e}; right: {rights}"
     if theirs.parts is None:
-        return _alone(truth, ours.parts), f"torch.func: {theirs.error}"
+        return _alone(truth, mode, ours.parts), f"torch.func: {theirs.error}"
     return _beside_torch(truth, mode, ours.parts, theirs.parts)
 
 
-def _alone(truth: Truth, ours: Jacobian) -> str:
+def _alone(truth: Truth, mode: str, ours: Jacobian) -> str:
     """Judge what torch.func refuses."""
-    return {True: "more", False: "different", None: "unjudged"}[truth.is_right(ours)]
+    right = truth.is_right(ours)
+    if right is None:
+        return "unjudged"
+    return "more" if right else "formula" if _is_plain(truth, mode, ours) else "different"
+
+
+def _is_plain(truth: Truth, mode: str, found: Jacobian) -> bool:
+    """Tell whether a Jacobian is that of the mode's plain derivatives, with nothing batched."""
+    plain = (truth.rows if mode == "reverse" else truth.columns).parts
+    return plain is not None and equal(found, plain)
 
 
 def _beside_torch(truth: Truth, mode: str, ours: Jacobian, theirs: Jacobian) -> tuple[str, str]:
@@ -109,8 +118,7 @@ def _beside_torch(truth: Truth, mode: str, ours: Jacobian, theirs: Jacobian) -> 
     if equal(ours, theirs) and same_forms(ours, theirs):
         if right is not False:
             return "agreed", "" if right else "there is no referee"
-        plain = (truth.rows if mode == "reverse" else truth.columns).parts
-        return "formula" if plain is not None and equal(ours, plain) else "inherited", truth.how_wrong(ours)
+        return "formula" if _is_plain(truth, mode, ours) else "inherited", truth.how_wrong(ours)
     apart = f"{distance(ours, theirs):.1e} from torch.func's"
     if right and same_forms(ours, theirs) and truth.is_right(theirs) is False:
         return "mended", apart

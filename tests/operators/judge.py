@@ -107,8 +107,8 @@ def _alone(truth: Truth, mode: str, ours: Jacobian) -> str:
 
 
 def _is_plain(truth: Truth, mode: str, found: Jacobian) -> bool:
-    """Tell whether a Jacobian is that of the mode's plain derivatives, with nothing batched."""
-    plain = (truth.rows if mode == "reverse" else truth.columns).parts
+    """Tell whether a Jacobian is that of the plain derivatives of its mode, or of the only ones that there are."""
+    plain = truth.columns.parts if mode == "forward" and truth.columns.parts is not None else truth.rows.parts
     return plain is not None and equal(found, plain)
 
 

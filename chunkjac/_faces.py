@@ -226,7 +226,7 @@ def _derivative(
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def derivative_at(*args: Any, **kwargs: Any) -> Any:
         called = functools.partial(func, **kwargs) if kwargs else func
-        if is_inside_transform():
+        if is_inside_transform(args):
             return jacobian_inside(called, args, mode=mode, **options)
         with _Context(name):
             graph = torch.is_grad_enabled() and mode != "finite-difference"

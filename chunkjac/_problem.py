@@ -60,7 +60,7 @@ class Problem:
             ArgumentError: ``argnums`` is out of range or repeated, or there is nothing to
                 differentiate with respect to.
         """
-        if is_inside_transform():
+        if is_inside_transform(args):
             raise FunctionError(
                 "no budget can be kept inside a torch.func transform (vmap, grad, jacrev, ...), where blocks cannot "
                 "be written in place; use jacrev, jacfwd or hessian there."
@@ -198,9 +198,13 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def is_inside_transform() -> bool:
-    """Tell whether a transform of torch.func is under way, or a level of forward AD."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+def is_inside_transform(args: tuple[Any, ...] = ()) -> bool:
+    """Tell whether a transform of torch.func is under way in this thread, or an argument has a tangent."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    # The level of forward AD is the process's: another thread may be in one.
+    tensors = tree_flatten(args)[0] if forward_ad._current_level >= 0 else []
+    return any(isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors)
 
 
 def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:

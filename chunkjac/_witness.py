@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-
 # `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
 _WRITTEN_UNSAID = ("running_mean", "running_var")
 

@@ -26,26 +26,40 @@ BAD = {
     "integers": (lambda: cj.jacobian(double, X.long()), TypeError, r"torch.int64.*x.float\(\)"),
     "complex numbers": (lambda: cj.jacobian(double, X.cfloat()), TypeError, "complex.*real and imaginary"),
     "sparse tensor": (lambda: cj.jacobian(double, X.to_sparse()), TypeError, "to_dense"),
-    "no elements": (lambda: cj.jacobian(double, torch.zeros(0, 3)), ValueError, "no elements"),
-    "output is a float": (lambda: cj.jacobian(lambda x: 1.0, X), RuntimeError, "output of func.*found float"),
-    "output is None": (lambda: cj.jacobian(lambda x: None, X), RuntimeError, "output of func.*NoneType"),
+    "output is a float": (lambda: cj.jacobian(lambda x: 1.0, X), RuntimeError, "only tensors, found float"),
+    "output is None": (lambda: cj.jacobian(lambda x: None, X), RuntimeError, "non-empty output"),
     "output is integers": (lambda: cj.jacobian(lambda x: x.long(), X), RuntimeError, "output of func.*int64"),
-    "output is complex": (lambda: cj.jacobian(lambda x: x.cfloat(), X), RuntimeError, "output of func.*complex64"),
-    "output has no elements": (lambda: cj.jacobian(lambda x: x[:0], X), RuntimeError, "output of func is empty"),
+    "output is complex": (
+        lambda: cj.jacobian(lambda x: x.cfloat(), X),
+        RuntimeError,
+        "all outputs to be real.*complex64",
+    ),
     "output is an empty tree": (lambda: cj.jacobian(lambda x: (), X), RuntimeError, "at least one tensor"),
     "aux is missing": (lambda: cj.jacobian(double, X, has_aux=True), RuntimeError, "has_aux"),
     "argnums out of range": (lambda: cj.jacobian(double, X, argnums=1), ValueError, "argnums 1 is out of range"),
-    "argnums repeated": (lambda: cj.jacobian(torch.add, X, X, argnums=(0, -2)), ValueError, "argnums .* twice"),
-    "argnums empty": (lambda: cj.jacobian(double, X, argnums=()), ValueError, "argnums must name"),
-    "argnums float": (lambda: cj.jacobian(double, X, argnums=0.0), TypeError, "argnums must be an int"),
-    "argnums bool": (lambda: cj.jacobian(double, X, argnums=False), TypeError, "argnums must be an int"),
+    "argnums repeated": (lambda: cj.jacobian(torch.add, X, X, argnums=(0, -2)), ValueError, "argnums must be unique"),
+    "argnums empty": (
+        lambda: cj.jacobian(double, X, argnums=()),
+        ValueError,
+        "argnums must be non-empty.*name at least",
+    ),
+    "argnums float": (lambda: cj.jacobian(double, X, argnums=0.0), TypeError, "argnums must be int"),
+    "argnums bool": (lambda: cj.jacobian(double, X, argnums=False), TypeError, "argnums must be int"),
     "unknown mode": (lambda: cj.jacobian(double, X, mode="revers"), ValueError, "mode .*did you mean 'reverse'"),
     "mode None": (lambda: cj.jacobian(double, X, mode=None), ValueError, "mode must be one of"),
     "unknown scheme": (lambda: cj.jacobian(double, X, scheme="centre"), ValueError, "scheme.*did you mean 'central'"),
-    "chunk_size 0": (lambda: cj.jacobian(double, X, chunk_size=0), ValueError, "chunk_size must be at least 1"),
-    "chunk_size -1": (lambda: cj.jacobian(double, X, chunk_size=-1), ValueError, "chunk_size must be at least 1"),
+    "chunk_size 0": (lambda: cj.jacobian(double, X, chunk_size=0), ValueError, "`chunk_size` should be greater than 0"),
+    "chunk_size -1": (
+        lambda: cj.jacobian(double, X, chunk_size=-1),
+        ValueError,
+        "`chunk_size` should be greater than 0",
+    ),
     "chunk_size 1.5": (lambda: cj.jacobian(double, X, chunk_size=1.5), TypeError, "chunk_size must be None or an int"),
-    "chunk_size of a spelling": (lambda: cj.jacrev(double, chunk_size=0), ValueError, "chunk_size must be at least 1"),
+    "chunk_size of a spelling": (
+        lambda: cj.jacrev(double, chunk_size=0),
+        ValueError,
+        "`chunk_size` should be greater than 0",
+    ),
     "scheme of a spelling": (lambda: cj.jacfd(double, scheme="centre"), ValueError, "scheme.*did you mean 'central'"),
     "out is sparse": (lambda: cj.jacobian(double, X, out=torch.eye(3).to_sparse()), ValueError, "dense"),
     "out for a plan": (lambda: cj.plan(double, X, out=torch.empty(7)), ValueError, r"out must be \(3, 3\)"),
@@ -224,9 +238,10 @@ def test_a_random_function_has_no_finite_differences() -> None:
         cj.jacfd(lambda x: x + torch.randn(3))(X)
 
 
-def test_a_transform_around_a_jacobian_is_refused_clearly() -> None:
-    with pytest.raises(cj.FunctionError, match=r"inside a torch\.func transform"):
-        torch.func.vmap(cj.jacrev(torch.sin))(torch.zeros(2, 3))
+def test_a_budget_inside_of_a_transform_is_refused_clearly() -> None:
+    for call in (lambda x: cj.jacobian(torch.sin, x), cj.jacfd(torch.sin), lambda x: cj.plan(torch.sin, x).run()):
+        with pytest.raises(cj.FunctionError, match=r"inside a torch\.func transform.*use jacrev"):
+            torch.func.vmap(call)(torch.zeros(2, 3))
 
 
 def test_a_transform_through_a_captured_tensor_is_refused_too() -> None:

@@ -148,7 +148,8 @@ def test_a_sound_function_is_measured_in_two_chunks_and_seldom_again() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chunkjac._job.LiveBytes", Counter)
         cj.jacobian(func, torch.zeros(100), mode="forward", chunk_size=10)
-    assert n_tracked == 1 + 2 + 1  # the prologue, two chunks, and the tenth
+    # The prologue, two chunks and what the first is compared with, and the tenth.
+    assert n_tracked == 1 + 3 + 1
 
 
 @pytest.mark.parametrize(("first", "every"), [(0, 2), (12, 1)])

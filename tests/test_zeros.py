@@ -50,7 +50,7 @@ def test_small_products_are_not_looked_for_after_the_first_chunk() -> None:
             return super().__enter__()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chunkjac._modes._forward.ZeroProducts", Counted)
+        patch.setattr("chunkjac._modes._pushforwards.ZeroProducts", Counted)
         found = cj.jacobian(net, torch.zeros(5), mode="forward", chunk_size=1)
     assert len(entered) == 1
     assert torch.equal(found, net.weight)

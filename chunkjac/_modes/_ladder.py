@@ -267,7 +267,9 @@ def _tolerance(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     if not flat.numel():
         return flat.new_zeros(())
     largest = torch.linalg.vector_norm(flat, ord=float("inf"), dim=1).nan_to_num_(0, 0, 0)
-    return (weights.to(rows.device, rows.dtype) * largest).norm() * max(torch.finfo(rows.dtype).eps ** 0.5, _LEAST_TOLERANCE)
+    return (weights.to(rows.device, rows.dtype) * largest).norm() * max(
+        torch.finfo(rows.dtype).eps ** 0.5, _LEAST_TOLERANCE
+    )
 
 
 def _largest(values: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -43,16 +44,19 @@ class VmapJvp:
 
     def many(self, seeds: Block) -> Block:
         """Return columns, ``(k, *output.shape)`` for each output."""
-        skipping = ZeroProducts() if self._skips_zeros else None
-        with _LEVEL, self._kernels(), skipping or nullcontext():
-            columns: Block = torch.func.vmap(self._push, randomness=self._problem.randomness)(*seeds)
-        self._skips_zeros = skipping is not None and skipping.pays
-        return columns
+        return self._at_once(torch.func.vmap(self._push, randomness=self._problem.randomness), seeds)
 
     def one(self, seed: Block) -> Block:
         """Return a column, like the outputs."""
-        with _LEVEL, self._kernels():
-            return self._push(*seed)
+        return self._at_once(self._push, seed)
+
+    def _at_once(self, push: Callable[..., Block], seeds: Block) -> Block:
+        """Push alone in the process, and leave products with zeros out while that is worth it."""
+        skipping = ZeroProducts() if self._skips_zeros else None
+        with _LEVEL, self._kernels(), skipping or nullcontext():
+            columns = push(*seeds)
+        self._skips_zeros = skipping is not None and skipping.pays
+        return columns
 
     def close(self) -> None:
         """Keep nothing, as before."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from chunkjac._bounds import read_bounds
 from chunkjac._config import get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._job import Job
@@ -19,9 +20,12 @@ from chunkjac._problem import Problem
 from chunkjac._progress import ProgressOption
 from chunkjac._randomness import RANDOMNESS
 from chunkjac._run import run_job
+from chunkjac._schemes import SCHEME_NAMES
 from chunkjac._select import Request
-from chunkjac._steps import SCHEMES, read_step
+from chunkjac._steps import read_step
 from chunkjac._types import MODES
+
+_BATCHINGS = ("auto", "vmap", "native", "loop")
 
 
 def jacobian(
@@ -32,6 +36,8 @@ def jacobian(
     mode: str = "auto",
     scheme: str = "central",
     step: Any = None,
+    batching: str | int = "auto",
+    bounds: Any = None,
     max_memory: int | str | None = None,
     chunk_size: int | None = None,
     out: Any = None,
@@ -51,9 +57,18 @@ def jacobian(
         has_aux: Whether ``func`` returns ``(output, aux)``, of which ``aux`` is handed on.
         mode: ``"reverse"`` makes rows, ``"forward"`` columns, ``"finite-difference"`` columns
             without derivatives, ``"auto"`` takes the one with the least work.
-        scheme: For finite differences: ``"forward"``, ``"backward"`` or ``"central"``.
+        scheme: For finite differences: ``"forward"``, ``"backward"`` (errors of the order of the step),
+            ``"central"`` (of its square), ``"central4"`` (of its fourth power, for four evaluations),
+            ``"richardson"`` (extrapolated, eight) or ``"complex"`` (exact to rounding, one, for
+            functions that are analytic and take complex numbers).
         step: For finite differences: ``None`` finds it from dtype, scheme and ``abs(x)``;
             or a float, or tensors shaped like the inputs. An error in other modes.
+        batching: For finite differences, how ``func`` takes several points at once: ``"native"``
+            along a leading dimension of inputs and outputs, an int along that one, ``"vmap"``,
+            ``"loop"`` one after the other. ``"auto"`` takes a native batch if its rows are seen
+            to be independent, else ``vmap``, else the loop. An error in other modes.
+        bounds: For finite differences: ``(low, high)``, floats or tensors shaped like the inputs.
+            ``func`` is never evaluated outside of them. An error in other modes.
         max_memory: The most bytes that tensors may take beside those alive at the call:
             an int, ``"4GiB"``, ``"500MB"``, or ``"80%"`` of what is free now.
         chunk_size: Exactly this many directions at a time; ``None`` plans it.
@@ -99,6 +114,8 @@ def jacobian(
         mode=mode,
         scheme=scheme,
         step=step,
+        batching=batching,
+        bounds=bounds,
         max_memory=max_memory,
         chunk_size=chunk_size,
         out=out,
@@ -119,6 +136,8 @@ def plan(
     mode: str = "auto",
     scheme: str = "central",
     step: Any = None,
+    batching: str | int = "auto",
+    bounds: Any = None,
     max_memory: int | str | None = None,
     chunk_size: int | None = None,
     out: Any = None,
@@ -141,6 +160,8 @@ def plan(
         mode: See there; ``"auto"`` goes by the numbers of rows and columns, since fakes take no time.
         scheme: See there.
         step: See there.
+        batching: See there.
+        bounds: See there.
         max_memory: See there.
         chunk_size: See there.
         out: See there.
@@ -175,6 +196,8 @@ def plan(
         mode=mode,
         scheme=scheme,
         step=step,
+        batching=batching,
+        bounds=bounds,
         max_memory=max_memory,
         chunk_size=chunk_size,
         out=out,
@@ -196,6 +219,8 @@ def _job(
     mode: str,
     scheme: str,
     step: Any,
+    batching: str | int,
+    bounds: Any,
     max_memory: int | str | None,
     chunk_size: int | None,
     out: Any,
@@ -208,9 +233,14 @@ def _job(
 ) -> Job:
     """Check what a call asks for."""
     check_name("mode", mode, MODES)
-    check_name("scheme", scheme, SCHEMES)
-    if step is not None and mode in ("reverse", "forward"):
-        raise ArgumentError(f"step is for finite differences, found mode={mode!r}; leave one of the two out.")
+    check_name("scheme", scheme, SCHEME_NAMES)
+    for name, is_given in {
+        "step": step is not None,
+        "batching": batching != "auto",
+        "bounds": bounds is not None,
+    }.items():
+        if is_given and mode in ("reverse", "forward"):
+            raise ArgumentError(f"{name} is for finite differences, found mode={mode!r}; leave one of the two out.")
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
     check_name("randomness", randomness, RANDOMNESS)
@@ -228,7 +258,13 @@ def _job(
     place = "max_memory" if max_memory is not None else "the setting max_memory"
     return Job(
         problem=problem,
-        request=Request(mode, scheme, read_step(step, problem.inputs, problem.spec)),
+        request=Request(
+            mode,
+            scheme,
+            read_step(step, problem.inputs, problem.spec),
+            batching=read_batching(batching),
+            bounds=read_bounds(bounds, problem.inputs, problem.spec),
+        ),
         device=target,
         budget=find_budget(config.max_memory if max_memory is None else max_memory, target, place),
         chunk_size=read_chunk_size(chunk_size),
@@ -267,3 +303,13 @@ def _read_verify(verify: Any) -> int:
     if operator.index(verify) < 0:
         raise ArgumentError(f"verify must be 0 or more checks, found {verify}.")
     return operator.index(verify)
+
+
+def read_batching(batching: Any) -> str | int:
+    """Refuse what is neither the name of a rung nor a dimension."""
+    if isinstance(batching, str):
+        check_name("batching", batching, _BATCHINGS)
+        return batching
+    if isinstance(batching, bool) or not hasattr(batching, "__index__"):
+        raise ArgumentTypeError(f"batching must be one of {', '.join(map(repr, _BATCHINGS))}, or an int: {batching!r}.")
+    return operator.index(batching)

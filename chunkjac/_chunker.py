@@ -114,39 +114,39 @@ class OneHot(_Rows):
 class PerturbedCopies(_Rows):
     """Give copies of the inputs in which each direction's element is moved.
 
-    A chunk of k directions is a batch of ``k * len(signs)`` copies, or one more with the base
-    point: all steps of the first sign, then those of the next, then the base point. Writing
+    A chunk of k directions with p points each is a batch of ``k * p`` copies, or one more with the
+    base point: the first point of all directions, then the second, then the base point. Writing
     and erasing takes as many steps as the batch has rows.
 
     Args:
         inputs: The base point, a contiguous tensor for each leaf.
-        signs: The way to go from the base point, ``+1`` and ``-1``.
+        n_points: How many points a direction has.
         with_base: Whether the last row of a batch is the base point.
     """
 
-    def __init__(self, inputs: Sequence[torch.Tensor], signs: Sequence[int], with_base: bool) -> None:
+    def __init__(self, inputs: Sequence[torch.Tensor], n_points: int, with_base: bool) -> None:
         super().__init__([Leaf.of(tensor) for tensor in inputs])
         self._inputs = inputs
-        self._signs = signs
+        self._n_points = n_points
         self._with_base = with_base
         self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def batch(self, chunk: slice, steps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def batch(self, chunk: slice, points: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Return the copies for a chunk, ``(rows, *leaf.shape)`` for each leaf.
 
         Args:
             chunk: The directions.
-            steps: How far to go, a vector for each segment of the chunk.
+            points: What the elements become, ``(n_points, elements)`` for each segment of the chunk.
         """
         self._restore()
         k = chunk.stop - chunk.start
-        n_rows = k * len(self._signs) + self._with_base
+        n_rows = k * self._n_points + self._with_base
         self._reserve(n_rows)
-        for segment, step in zip(segments(chunk, self._leaves), steps, strict=True):
+        for segment, values in zip(segments(chunk, self._leaves), points, strict=True):
             base = self._inputs[segment.leaf].view(-1)[segment.elements]
-            for i, sign in enumerate(self._signs):
+            for i, value in enumerate(values):
                 elements = self._diagonal(segment, first_row=i * k)
-                elements.add_(step, alpha=sign)
+                elements.copy_(value)
                 self._moved.append((elements, base))
         return tuple(buffer[:n_rows] for buffer in self._buffers)
 
@@ -166,3 +166,38 @@ class PerturbedCopies(_Rows):
         leaf = self._leaves[number]
         rows = torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
         return rows.copy_(self._inputs[number].expand_as(rows))
+
+
+class PerturbedPoint:
+    """Give the inputs with one element moved: one copy of them, whatever the chunk.
+
+    Args:
+        inputs: The base point, a contiguous tensor for each leaf.
+    """
+
+    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+        self._inputs = inputs
+        self._copies: tuple[torch.Tensor, ...] = ()
+        self._moved: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def base(self) -> tuple[torch.Tensor, ...]:
+        """Return the base point; it holds until another is asked for."""
+        if not self._copies:
+            self._copies = tuple(tensor.clone() for tensor in self._inputs)
+        if self._moved is not None:
+            element, was = self._moved
+            element.copy_(was)
+            self._moved = None
+        return self._copies
+
+    def at(self, leaf: int, element: int, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the base point with one element moved; it holds until another is asked for."""
+        copies = self.base()
+        here = copies[leaf].view(-1)[element]
+        here.copy_(value)
+        self._moved = here, self._inputs[leaf].view(-1)[element]
+        return copies
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._copies, self._moved = (), None

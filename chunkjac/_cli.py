@@ -23,7 +23,7 @@ from chunkjac._backoff import is_out_of_memory
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ConfigError
 from chunkjac._files import check_target, import_function, load_input, save_result
 from chunkjac._memory import devices_here, free_memory
-from chunkjac._steps import SCHEMES
+from chunkjac._schemes import SCHEME_NAMES
 from chunkjac._types import MODES
 from chunkjac._units import format_bytes
 
@@ -100,7 +100,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--argnums", type=int, action="append", help="argument to differentiate by (default: 0)")
     parser.add_argument("--device", type=_device, help="where to compute; a plan may be for a device that is not here")
     parser.add_argument("--mode", choices=MODES, default="auto")
-    parser.add_argument("--scheme", choices=[*SCHEMES], default="central", help="for finite differences")
+    parser.add_argument("--scheme", choices=SCHEME_NAMES, default="central", help="for finite differences")
     parser.add_argument("--step", type=float, help="for finite differences")
     parser.add_argument("--max-memory", help='the most bytes to hold: "4GiB", "500MB", "80%%" of what is free')
     parser.add_argument("--chunk-size", type=int, help="exactly this many directions at a time")

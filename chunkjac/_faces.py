@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from chunkjac._api import check_name, jacobian, read_chunk_size
+from chunkjac._api import check_name, jacobian, read_batching, read_chunk_size
 from chunkjac._errors import ArgumentTypeError, ChunkjacError, FunctionError
 from chunkjac._functional import jacobian_inside
 from chunkjac._gradient import Gradient
 from chunkjac._problem import is_inside_transform
 from chunkjac._randomness import RANDOMNESS
-from chunkjac._steps import SCHEMES
+from chunkjac._schemes import SCHEME_NAMES
 
 _HESSIAN_MODES = ("forward", "reverse", "auto", "finite-difference")
 
@@ -155,6 +155,8 @@ def jacfd(
     *,
     scheme: str = "central",
     step: Any = None,
+    batching: str | int = "auto",
+    bounds: Any = None,
     chunk_size: int | None = None,
 ) -> Callable[..., Any]:
     """Return a function that computes the Jacobian of ``func`` by finite differences.
@@ -163,9 +165,11 @@ def jacfd(
         func: As for :func:`jacobian`; it needs no derivatives.
         argnums: As for :func:`jacobian`.
         has_aux: As for :func:`jacobian`.
-        scheme: ``"forward"`` (error of the order of the step), ``"backward"`` (the same) or
-            ``"central"`` (of its square, for twice the work).
+        scheme: ``"forward"``, ``"backward"``, ``"central"``, ``"central4"``, ``"richardson"`` or
+            ``"complex"``, as for :func:`jacobian`.
         step: As for :func:`jacobian`.
+        batching: As for :func:`jacobian`.
+        bounds: As for :func:`jacobian`.
         chunk_size: Columns at a time; ``None`` plans it.
 
     Returns:
@@ -173,7 +177,8 @@ def jacfd(
 
     Raises:
         ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
-        FunctionError: ``func`` gives different answers for the same input.
+        FunctionError: ``func`` gives different answers for the same input; or it cannot be evaluated as
+            ``scheme`` or ``batching`` ask.
 
     Shapes:
         As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
@@ -182,7 +187,7 @@ def jacfd(
         As :func:`jacobian`, within the budget of the settings.
 
     Source:
-        The method of the paper JacrevFinite, in chunks.
+        The method of the paper JacrevFinite, in chunks; for the other schemes see ``_schemes.py``.
 
     Example:
         >>> import torch, chunkjac as cj
@@ -193,8 +198,9 @@ def jacfd(
     if not callable(func):
         raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
     with _Context("jacfd"):
-        check_name("scheme", scheme, SCHEMES)
-        options: dict[str, Any] = {"chunk_size": read_chunk_size(chunk_size), "scheme": scheme, "step": step}
+        check_name("scheme", scheme, SCHEME_NAMES)
+        options: dict[str, Any] = {"chunk_size": read_chunk_size(chunk_size), "batching": read_batching(batching)}
+        options |= {"scheme": scheme, "step": step, "bounds": bounds}
 
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def differences_at(*args: Any, **kwargs: Any) -> Any:

@@ -132,6 +132,9 @@ class Report:
         n_retries: How often memory ran out and a smaller chunk was tried.
         verified_error: The largest error of the directional checks that ``verify`` asked for, relative to
             the largest element in each direction; ``None`` if none was asked for.
+        estimated_error: For finite differences an estimate of the largest absolute error of the
+            Jacobian, from truncation and rounding; ``None`` in other modes, and where memory has
+            no room to find it.
     """
 
     plan: Plan
@@ -142,6 +145,7 @@ class Report:
     chunk_sizes: tuple[int, ...]
     n_retries: int
     verified_error: float | None = None
+    estimated_error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -157,6 +161,11 @@ class Report:
             ("time", f"{self.elapsed_s:.3g} s for {_count(len(self.chunk_sizes), 'chunk')}"),
             *([] if self.verified_error is None else [("verified error", f"{self.verified_error:.2g} of the largest")]),
             ("retries", f"{self.n_retries}, after running out of memory" if self.n_retries else "none"),
+            *(
+                []
+                if self.estimated_error is None
+                else [("estimated error", f"{self.estimated_error:.1e}, the largest of an element")]
+            ),
         ]
         return "\n".join([str(self.plan), "Report", *_table(rows)])
 

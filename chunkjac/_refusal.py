@@ -69,6 +69,8 @@ def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: in
         name = min(others, key=lambda name: others[name])
         fits = "fits" if others[name] <= job.budget.n_bytes else "needs less"
         advice.append(f"mode={name!r}, which {fits}")
+    if own == ["finite-difference"] and job.request.batching == "auto":
+        advice.append("batching='loop', which evaluates one point at a time")
     if job.out is None:
         advice.append("a tensor of your own as out= (the result does not count then)")
     return advice

@@ -19,7 +19,10 @@ def left_as_found(problem: Problem) -> Iterator[Witness]:
     tell of that. Enter the witness that is given for the first evaluation.
     """
     generators = RandomState.now(problem.devices)
-    buffers = [(module._buffers, dict(module._buffers)) for module in modules_of(problem.func, problem.args)]
+    modules = modules_of(problem.func, problem.args)
+    # Those of compiled modules (torch.jit) are no dictionary, and cannot be replaced.
+    dictionaries = [module._buffers for module in modules if isinstance(module._buffers, dict)]
+    buffers = [(current, dict(current)) for current in dictionaries]
     witness = Witness()
     try:
         yield witness

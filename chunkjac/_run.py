@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from chunkjac._backoff import reclaim
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, RungWarning, warn
+from chunkjac._estimate import estimate_error
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
 from chunkjac._memory import Gauge, LiveBytes, OverBudget
@@ -162,9 +163,11 @@ class _Attempt:
             warn(self._log.symptom)
         if mode.fell:
             warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
+        estimated_error = estimate_error(mode, tracker) if job.return_report else None
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
-        report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons, verified)
+        report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons)
+        report = replace(report, verified_error=verified, estimated_error=estimated_error)
         return Result(sink.result(), tree_map(self._lasting, mode.outputs.aux), report)
 
     def _lasting(self, part: Any) -> Any:
@@ -176,14 +179,7 @@ class _Attempt:
         """Count live bytes, if they are to be counted."""
         return self._tracker if self._watch else nullcontext()
 
-    def _report(
-        self,
-        pacer: Pacer,
-        elapsed_s: float,
-        rise_bytes: int,
-        reasons: tuple[str, ...],
-        verified: float | None,
-    ) -> Report:
+    def _report(self, pacer: Pacer, elapsed_s: float, rise_bytes: int, reasons: tuple[str, ...]) -> Report:
         """Return plan and measurement side by side."""
         sizes = tuple(self._log.chunk_sizes)
         largest = max(sizes, default=0)  # a probe, where those were larger than what is left
@@ -204,7 +200,6 @@ class _Attempt:
             elapsed_s=elapsed_s,
             chunk_sizes=sizes,
             n_retries=self._log.n_retries,
-            verified_error=verified,
         )
 
 

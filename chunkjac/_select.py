@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chunkjac._backoff import first_line, is_out_of_memory, reclaim, without_frames
+from chunkjac._bounds import Bounds
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import OverBudget
 from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty, n_directions
@@ -50,12 +51,16 @@ class Request:
         scheme: The difference formula.
         step: The step of each input leaf, checked.
         timed: Whether ``auto`` may time the modes; it cannot on fake tensors.
+        batching: How finite differences give the function several points at once.
+        bounds: The limits of each input leaf in finite differences, checked.
     """
 
     mode: str
     scheme: str
     step: Any
     timed: bool = True
+    batching: str | int = "auto"
+    bounds: tuple[Bounds, ...] | None = None
 
     def may_leave(self, name: str) -> bool:
         """Tell whether another mode may be taken instead: finite differences are the last."""
@@ -83,6 +88,8 @@ def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt
         return _make(problem, request, request.mode), (f"mode={request.mode!r} was given",)
     except Exception as error:
         fault = _own_fault(problem, error)
+        if fault is None and request.mode == "finite-difference":
+            raise  # there is no other mode left
         if fault is None:
             add_note(error, f"chunkjac: {request.mode} mode cannot differentiate func; mode='auto' takes one that can.")
             raise
@@ -105,7 +112,9 @@ def doubt_about(name: str, failure: BaseException) -> Doubt:
 def _make(problem: Problem, request: Request, name: str) -> Mode:
     """Run a mode's prologue."""
     if name == "finite-difference":
-        return FiniteDifference(problem, scheme=request.scheme, step=request.step)
+        return FiniteDifference(
+            problem, scheme=request.scheme, step=request.step, batching=request.batching, bounds=request.bounds
+        )
     return Reverse(problem) if name == "reverse" else Forward(problem)
 
 

@@ -11,28 +11,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
+from chunkjac._schemes import SCHEMES, Scheme
 
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """Hold a difference formula.
-
-    Attributes:
-        signs: The way to go from the base point, for each evaluation of a direction.
-        with_base: Whether the base point itself is the other end.
-        step_exponent: The power of the machine epsilon that balances truncation and rounding.
-    """
-
-    signs: tuple[int, ...]
-    with_base: bool
-    step_exponent: float
-
-
-SCHEMES = {
-    "forward": Scheme((1,), True, 1 / 2),  # error h + eps/h is least at h ~ eps^(1/2)
-    "backward": Scheme((-1,), True, 1 / 2),
-    "central": Scheme((1, -1), False, 1 / 3),  # error h^2 + eps/h is least at h ~ eps^(1/3)
-}
+__all__ = ["SCHEMES", "Step", "Steps", "check_steps", "read_step"]
 
 
 Step = torch.Tensor | float | None
@@ -54,6 +35,10 @@ class Steps:
     def of(cls, given: tuple[Step, ...], scheme: Scheme, eps: float) -> Steps:
         """Find the default step from the machine epsilon that the function computes with."""
         return cls(given, float(eps**scheme.step_exponent))
+
+    def scaled(self, factor: float) -> Steps:
+        """Return steps that are so many times as long."""
+        return Steps(tuple(None if h is None else factor * h for h in self.given), factor * self.relative)
 
     def of_segment(self, segment: Segment, x: torch.Tensor) -> torch.Tensor:
         """Return the steps of one segment of a chunk.
@@ -108,8 +93,10 @@ def check_steps(given: Sequence[Step], scheme: Scheme, inputs: Sequence[torch.Te
             continue
         if isinstance(h, torch.Tensor) and not bool(((h > 0) & h.isfinite()).all()):
             raise ArgumentError("step must be positive and finite in every element.")
-        for sign in scheme.signs:
-            stuck = x + sign * h == x
+        if scheme.is_complex:
+            continue  # nothing is added to x
+        for node in scheme.all_nodes():
+            stuck = x + node * h == x
             if bool(stuck.any()):
                 at = tuple(int(i) for i in stuck.nonzero()[0])
                 raise ArgumentError(

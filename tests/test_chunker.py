@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from chunkjac._chunker import OneHot, PerturbedCopies, Segment, segments
+from chunkjac._chunker import OneHot, PerturbedCopies, PerturbedPoint, Segment, segments
 from chunkjac._memory import LiveBytes
 from chunkjac._types import Leaf
 
@@ -77,18 +77,18 @@ def test_old_and_new_seeds_are_never_both_alive() -> None:
 
 
 def test_old_and_new_copies_are_never_both_alive() -> None:
-    copies = PerturbedCopies([torch.zeros(6)], (1, -1), with_base=False)
-    steps = torch.ones(6)
+    copies = PerturbedCopies([torch.zeros(6)], 2, with_base=False)
+    points = torch.ones(2, 6)
     with LiveBytes(CPU) as tracker:
-        copies.batch(slice(0, 2), [steps[:2]])
-        copies.batch(slice(0, 6), [steps])
+        copies.batch(slice(0, 2), [points[:, :2]])
+        copies.batch(slice(0, 6), [points])
     assert tracker.peak_bytes == 2 * 6 * 6 * 4
 
 
 def test_release_gives_the_memory_back() -> None:
     inputs = [torch.ones(3), torch.ones(2)]
-    one_hot, copies = OneHot(LEAVES), PerturbedCopies(inputs, (1, -1), with_base=True)
-    rows = [*one_hot.seeds(slice(2, 5)), *copies.batch(slice(2, 4), [torch.ones(1), torch.ones(1)])]
+    one_hot, copies = OneHot(LEAVES), PerturbedCopies(inputs, 2, with_base=True)
+    rows = [*one_hot.seeds(slice(2, 5)), *copies.batch(slice(2, 4), [torch.ones(2, 1), torch.ones(2, 1)])]
     storages = [weakref.ref(row.untyped_storage()) for row in rows]
     del rows
     assert all(storage() is not None for storage in storages)
@@ -105,25 +105,25 @@ def test_seeds_are_right_after_a_release() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signs", "with_base", "rows"),
+    ("points", "with_base", "rows"),
     [
-        ((1,), False, [[1, 2.5, 3], [1, 2, 3.25]]),
-        ((1,), True, [[1, 2.5, 3], [1, 2, 3.25], [1, 2, 3]]),
-        ((-1,), True, [[1, 1.5, 3], [1, 2, 2.75], [1, 2, 3]]),
-        ((1, -1), False, [[1, 2.5, 3], [1, 2, 3.25], [1, 1.5, 3], [1, 2, 2.75]]),
-        ((1, -1), True, [[1, 2.5, 3], [1, 2, 3.25], [1, 1.5, 3], [1, 2, 2.75], [1, 2, 3]]),
+        ([[2.5, 3.25]], False, [[1, 2.5, 3], [1, 2, 3.25]]),
+        ([[2.5, 3.25]], True, [[1, 2.5, 3], [1, 2, 3.25], [1, 2, 3]]),
+        ([[2.5, 3.25], [1.5, 2.75]], False, [[1, 2.5, 3], [1, 2, 3.25], [1, 1.5, 3], [1, 2, 2.75]]),
+        ([[2.5, 3.25], [1.5, 2.75]], True, [[1, 2.5, 3], [1, 2, 3.25], [1, 1.5, 3], [1, 2, 2.75], [1, 2, 3]]),
     ],
 )
-def test_each_copy_has_one_element_moved(signs: tuple[int, ...], with_base: bool, rows: list[list[float]]) -> None:
-    copies = PerturbedCopies([torch.tensor([1.0, 2.0, 3.0])], signs, with_base)
-    (batch,) = copies.batch(slice(1, 3), [torch.tensor([0.5, 0.25])])
+def test_each_copy_has_one_element_moved(points: list[list[float]], with_base: bool, rows: list[list[float]]) -> None:
+    copies = PerturbedCopies([torch.tensor([1.0, 2.0, 3.0])], len(points), with_base)
+    (batch,) = copies.batch(slice(1, 3), [torch.tensor(points)])
     assert torch.equal(batch, torch.tensor(rows))
 
 
 def test_a_chunk_across_leaves_moves_one_element_of_one_leaf_in_each_row() -> None:
     first, second = torch.tensor([1.0, 2.0]), torch.tensor([[3.0], [4.0]])
-    copies = PerturbedCopies([first, second], (1, -1), with_base=False)
-    of_first, of_second = copies.batch(slice(1, 4), [torch.tensor([0.5]), torch.tensor([0.25, 0.125])])
+    copies = PerturbedCopies([first, second], 2, with_base=False)
+    points = [torch.tensor([[2.5], [1.5]]), torch.tensor([[3.25, 4.125], [2.75, 3.875]])]
+    of_first, of_second = copies.batch(slice(1, 4), points)
     assert torch.equal(of_first, torch.tensor([[1, 2.5], [1, 2], [1, 2], [1, 1.5], [1, 2], [1, 2]]))
     moved = torch.tensor([[3, 4], [3.25, 4], [3, 4.125], [3, 4], [2.75, 4], [3, 3.875]])
     assert torch.equal(of_second, moved.view(6, 2, 1))
@@ -131,20 +131,30 @@ def test_a_chunk_across_leaves_moves_one_element_of_one_leaf_in_each_row() -> No
 
 def test_the_base_point_is_restored_exactly_and_the_input_untouched() -> None:
     x = torch.tensor([0.1, 1e8, 0.3])
-    step = torch.tensor([0.7, 13.0, 1e9])
-    assert not torch.equal(x + step - step, x)  # to step back would not do
-    copies = PerturbedCopies([x], (1, -1), with_base=True)
-    copies.batch(slice(0, 3), [step])
-    (batch,) = copies.batch(slice(1, 2), [step[1:2]])
-    assert torch.equal(batch, torch.tensor([[0.1, 1e8 + 13, 0.3], [0.1, 1e8 - 13, 0.3], [0.1, 1e8, 0.3]]))
+    points = torch.tensor([[7.0, 8.0, 9.0], [-1e9, 1e-9, 0.0]])
+    copies = PerturbedCopies([x], 2, with_base=True)
+    copies.batch(slice(0, 3), [points])
+    (batch,) = copies.batch(slice(1, 2), [points[:, 1:2]])
+    assert torch.equal(batch, torch.tensor([[0.1, 8.0, 0.3], [0.1, 1e-9, 0.3], [0.1, 1e8, 0.3]]))
     assert torch.equal(x, torch.tensor([0.1, 1e8, 0.3]))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_copies_are_the_same_whatever_came_before(size: int) -> None:
-    x, step = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.7, 0.8, 0.9])
-    used = PerturbedCopies([x], (1, -1), with_base=True)
+    x, points = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([[0.7, 0.8, 0.9], [-0.7, -0.8, -0.9]])
+    used = PerturbedCopies([x], 2, with_base=True)
     for start in range(0, 3, size):
         chunk = slice(start, min(start + size, 3))
-        fresh = PerturbedCopies([x], (1, -1), with_base=True)
-        assert torch.equal(used.batch(chunk, [step[chunk]])[0], fresh.batch(chunk, [step[chunk]])[0])
+        fresh = PerturbedCopies([x], 2, with_base=True)
+        assert torch.equal(used.batch(chunk, [points[:, chunk]])[0], fresh.batch(chunk, [points[:, chunk]])[0])
+
+
+def test_a_single_copy_has_one_element_moved_at_a_time() -> None:
+    first, second = torch.tensor([0.1, 2.0]), torch.tensor([[3.0], [4.0]])
+    point = PerturbedPoint([first, second])
+    assert [x.tolist() for x in point.at(1, 1, torch.tensor(9.0))] == [first.tolist(), [[3], [9]]]
+    assert [x.tolist() for x in point.at(0, 0, torch.tensor(7.0))] == [[7, 2], [[3], [4]]]
+    assert all(torch.equal(*pair) for pair in zip(point.base(), [first, second]))
+    with LiveBytes(CPU) as tracker:
+        point.at(0, 1, torch.tensor(5.0))
+    assert tracker.peak_bytes <= 4  # the number itself

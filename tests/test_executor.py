@@ -101,6 +101,8 @@ def test_an_ambiguous_failure_that_persists_comes_through_as_it_was(
             raise failure
         return x * 2
 
+    if inside_only and mode == "finite-difference":
+        options = {**options, "batching": "vmap"}  # by itself it takes a native batch, which does not fail
     with pytest.raises(RuntimeError, match="could not create a primitive") as caught:
         cj.jacobian(func, torch.zeros(5), mode=mode, **options)
     assert caught.value is failure

@@ -7,22 +7,28 @@ Source:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._backoff import first_line, is_out_of_memory
-from chunkjac._chunker import PerturbedCopies, segments
+from chunkjac._bounds import Bounds, check_bounds
+from chunkjac._chunker import PerturbedCopies, Segment
 from chunkjac._errors import ArgumentError, FunctionError
+from chunkjac._modes._analytic import check_analytic
+from chunkjac._modes._batching import LOOP, Rung, fall_from_native, find_rung
+from chunkjac._modes._error_estimate import estimate_error
 from chunkjac._modes._mode import Block
+from chunkjac._modes._one_by_one import OneByOne
 from chunkjac._modes._precision import PrecisionSeen
-from chunkjac._problem import Problem, check_computed
-from chunkjac._steps import SCHEMES, Step, Steps, check_steps
+from chunkjac._modes._rows import RowCheck, distance
+from chunkjac._modes._slopes import limit_of, slopes_of
+from chunkjac._problem import Problem
+from chunkjac._schemes import find_scheme, tiny_step
+from chunkjac._stencil import Placed, Stencil
+from chunkjac._steps import Step, Steps, check_steps
 from chunkjac._types import Outputs
-
-_BATCHED = "vmap(f)"
-_LOOPED = "loop"
 
 # How many roundings two evaluations at the same point may differ by (parallel sums).
 _NOISE = 100
@@ -37,105 +43,147 @@ class FiniteDifference:
 
     Args:
         problem: The function and its inputs.
-        scheme: ``"forward"``, ``"backward"`` or ``"central"``.
+        scheme: The name of a scheme.
         step: The step of each leaf, checked.
+        batching: How the function takes several points: ``"auto"``, a rung, or the dimension of a native batch.
+        bounds: The limits of each leaf, if there are any.
 
     Memory:
-        Keeps a batch of perturbed copies, and copies of inputs that are not contiguous.
+        Keeps a batch of perturbed copies, and copies of inputs that are not contiguous; where points
+        are evaluated one after the other, a single copy.
     """
 
     name: ClassVar[str] = "finite-difference"
     by_rows: ClassVar[bool] = False
 
-    def __init__(self, problem: Problem, *, scheme: str = "central", step: tuple[Step, ...] | None = None) -> None:
-        self.rung = _BATCHED
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        scheme: str = "central",
+        step: tuple[Step, ...] | None = None,
+        batching: str | int = "auto",
+        bounds: Sequence[Bounds] | None = None,
+    ) -> None:
         self.flows = True
-        self.reasons: tuple[str, ...] = ()
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
-        self._scheme = SCHEMES[scheme]
-        self.seeds_per_direction = len(self._scheme.signs)
+        self._scheme = find_scheme(scheme) if bounds is None else find_scheme(scheme).bounded()
         given = step or (None,) * len(problem.inputs)
-        if not any(isinstance(x, FakeTensor) for x in problem.inputs):
-            check_steps(given, self._scheme, problem.inputs)
+        self._check(given, bounds)
         with PrecisionSeen() as seen:
             self.outputs = _evaluate_twice(self.problem)
-        self._find_rung()
         leaves = (*problem.leaves, *self.outputs.leaves)
-        eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
-        self._steps = Steps.of(given, self._scheme, eps)
-        self._copies = PerturbedCopies(self.problem.inputs, self._scheme.signs, self._scheme.with_base)
+        self._eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
+        if self._scheme.is_complex:
+            check_analytic(self.problem, bounds, self._eps)
+            given = tuple(tiny_step(self._eps) if h is None else h for h in given)
+        self._stencil = Stencil(self.problem.inputs, self._scheme, Steps.of(given, self._scheme, self._eps), bounds)
+        point = tuple(x.to(x.dtype.to_complex()) if self._scheme.is_complex else x for x in self.problem.inputs)
+        self._batching, self._point = batching, point
+        self._take(find_rung(self.problem, batching, point, self._row_check))
+        self._copies = PerturbedCopies(point, self._scheme.n_evaluations, self._scheme.with_base)
+        self._one_by_one = OneByOne(self.problem, self.outputs, point)
 
     @property
     def fell(self) -> bool:
-        """Tell whether copies are evaluated one by one."""
-        return self.rung == _LOOPED
+        """Tell whether copies are evaluated one by one though nobody asked for it."""
+        return self.rung == LOOP and self._batching == "auto"
 
     @property
     def batched(self) -> bool:
         """Tell whether the copies of a chunk are evaluated at once."""
-        return self.rung == _BATCHED
+        return self.rung != LOOP
+
+    @property
+    def seeds_per_direction(self) -> int:
+        """Return how many copies of the inputs a direction takes; a complex one counts twice."""
+        return self._scheme.n_evaluations * (1 + self._scheme.is_complex) if self.batched else 0
 
     def block(self, chunk: slice) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""
         with torch.no_grad():
-            parts = list(segments(chunk, self.problem.leaves))
-            bases = [self.problem.inputs[part.leaf].view(-1)[part.elements] for part in parts]
-            steps = [self._steps.of_segment(part, base) for part, base in zip(parts, bases)]
-            taken = torch.cat([self._taken(base, step) for base, step in zip(bases, steps)])
-            _check_taken(taken)
-            values = self._evaluate(self._copies.batch(chunk, steps))
-            k = chunk.stop - chunk.start
-            # The second half is the other end of the step, or the base point for all.
-            return tuple(_divide(value[:k] - value[k:], taken) for value in values)
+            placed = self._stencil.place(chunk)
+            values = self._values(chunk, placed) if self.batched else None
+            slopes: Iterable[list[torch.Tensor]]
+            if values is None:
+                slopes = self._one_by_one.slopes(chunk, placed, self._scheme)
+            else:
+                pairs = zip(values, self.outputs.leaves, strict=True)
+                slopes = (slopes_of(value, placed, self._scheme, leaf.dtype) for value, leaf in pairs)
+            return tuple(limit_of(levels, placed.powers) for levels in slopes)
 
     def release(self) -> None:
         """Give the copies back."""
         self._copies.release()
+        self._one_by_one.release()
 
-    def _find_rung(self) -> None:
-        """Find out whether the function can be batched, on two copies of the point."""
-        try:
-            self._map(tuple(x.expand(2, *x.shape).contiguous() for x in self.problem.inputs))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            self.rung = _LOOPED
-            self.reasons = (f"one point at a time, since vmap cannot batch func: {first_line(error)}",)
+    def estimate_error(self) -> float:
+        """Return the largest absolute error that the Jacobian is thought to have."""
+        with torch.no_grad():
+            return estimate_error(self._stencil, self._one_by_one, self.outputs.leaves, self._eps)
 
-    def _evaluate(self, batch: Block) -> Block:
-        """Evaluate the function at each copy, all at once where it can be batched."""
+    def _check(self, given: Sequence[Step], bounds: Sequence[Bounds] | None) -> None:
+        """Refuse inputs, steps and bounds that cannot be used."""
+        for x in self.problem.inputs:
+            if self._scheme.is_complex and x.dtype not in (torch.float32, torch.float64):
+                raise ArgumentError(
+                    f"scheme='complex' needs inputs of float32 or float64, found {x.dtype}; convert them, or give "
+                    "scheme='central'."
+                )
+        if bounds is not None:
+            check_bounds(bounds, self.problem.inputs)
+        elif not any(isinstance(x, FakeTensor) for x in self.problem.inputs):
+            check_steps(given, self._scheme, self.problem.inputs)
+
+    def _row_check(self, **calls: Any) -> RowCheck:
+        """Return the check of a native batch."""
+        inputs, steps = self.problem.inputs, self._stencil.steps
+        whole = [Segment(i, slice(0, x.numel()), slice(0, x.numel())) for i, x in enumerate(inputs)]
+        return RowCheck(
+            inputs=inputs,
+            leaves=self.outputs.leaves,
+            reaches=tuple(steps.of_segment(part, x.view(-1)).view(x.shape) for part, x in zip(whole, inputs)),
+            bounds=self._stencil.bounds,
+            is_complex=self._scheme.is_complex,
+            eps=self._eps,
+            **calls,
+        )
+
+    def _take(self, rung: Rung) -> None:
+        """Go on in a rung."""
+        self.rung, self.reasons, self._call, self._tolerances = rung.name, rung.reasons, rung.call, rung.tolerances
+
+    def _values(self, chunk: slice, placed: Placed) -> Block | None:
+        """Evaluate the function at all copies of a chunk at once; ``None`` if they must go one by one."""
+        while self._call is not None:
+            values = self._evaluate(self._call, self._copies.batch(chunk, placed.points))
+            if values is not None:
+                return values
+            self._copies.release()
+            fault = (
+                f"in a batch for {chunk.stop - chunk.start} directions, a row's value is not that of its point alone"
+            )
+            self._take(fall_from_native(self.problem, self._batching, self._point, fault))
+        return None
+
+    def _evaluate(self, call: Callable[[Block], Block], batch: Block) -> Block | None:
+        """Evaluate the function at all copies; ``None`` if the last row of a native batch is not what it is alone.
+
+        A function may mix rows only when there are many (it compares their sum with a number, say), which
+        a check of a few does not show.
+        """
         versions = [copies._version for copies in batch]
-        values = self._map(batch) if self.rung == _BATCHED else self._loop(batch)
+        values = call(batch)
         if [copies._version for copies in batch] != versions:
             raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
-        return values
-
-    def _map(self, batch: Block) -> Block:
-        """Evaluate the function at all copies at once."""
-        with torch.no_grad():
-            values: Block = torch.func.vmap(self.problem.flat)(*batch)
-        return values
-
-    def _loop(self, batch: Block) -> Block:
-        """Evaluate the function at one copy after the other."""
-        leaves, n_rows = self.outputs.leaves, len(batch[0])
-        values = tuple(torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf in leaves)
-        for i in range(n_rows):
-            found = self.problem.flat(*(copies[i] for copies in batch))
-            check_computed(found, batch)
-            for value, leaf, now in zip(values, leaves, found, strict=True):
-                if now.shape != leaf.shape:
-                    raise FunctionError(
-                        f"func returned shape {tuple(leaf.shape)} at the base point and {tuple(now.shape)} near it; "
-                        "its output must not change shape."
-                    )
-                value[i] = now
-        return values
-
-    def _taken(self, base: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Return the distance between the two ends as rounding made it."""
-        first, *second = (base.add(step, alpha=sign) for sign in self._scheme.signs)
-        return first - (second[0] if second else base)
+        if not self._tolerances:
+            return values
+        alone = self.problem.flat(*(copies[-1].clone() for copies in batch))
+        is_right = all(
+            distance(value[-1], single) <= allowed
+            for value, single, allowed in zip(values, alone, self._tolerances, strict=True)
+        )
+        return values if is_right else None
 
 
 def _evaluate_twice(problem: Problem) -> Outputs:
@@ -154,18 +202,3 @@ def _evaluate_twice(problem: Problem) -> Outputs:
                 "make it deterministic (model.eval() turns dropout off), or use mode='reverse'."
             )
     return outputs
-
-
-def _check_taken(taken: torch.Tensor) -> None:
-    """Refuse steps that rounding swallows, or that leave the range of the dtype."""
-    if isinstance(taken, FakeTensor) or bool((taken.isfinite() & (taken != 0)).all()):
-        return
-    raise ArgumentError(
-        "step moves some elements of the inputs not at all, or out of the range of their dtype (or they are not "
-        "finite); give another step, or inputs of higher precision."
-    )
-
-
-def _divide(difference: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
-    """Divide each row by its distance, in place."""
-    return difference.div_(taken.view(-1, *(1,) * (difference.dim() - 1)))

@@ -1,0 +1,129 @@
+"""The last rung: one point after the other, in one copy of the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from chunkjac._chunker import PerturbedPoint, segments
+from chunkjac._errors import FunctionError
+from chunkjac._modes._mode import Block
+from chunkjac._modes._slopes import imaginary
+from chunkjac._problem import Problem, check_computed
+from chunkjac._schemes import Scheme
+from chunkjac._stencil import Placed
+from chunkjac._types import Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Hold one direction of a chunk.
+
+    Attributes:
+        leaf: The number of the input.
+        element: The number of the element in it.
+        points: What it becomes, ``(evaluations,)``.
+        weights: ``(levels, weights of a level)``.
+    """
+
+    leaf: int
+    element: int
+    points: torch.Tensor
+    weights: torch.Tensor
+
+
+class OneByOne:
+    """Compute slopes by evaluating a function at one point after the other.
+
+    Args:
+        problem: The function.
+        outputs: What it returns.
+        inputs: The base point, as the function is given it.
+
+    Memory:
+        A copy of the inputs, and three values beside the slopes.
+    """
+
+    def __init__(self, problem: Problem, outputs: Outputs, inputs: Sequence[torch.Tensor]) -> None:
+        self._problem = problem
+        self._outputs = outputs
+        self._inputs = inputs
+        self._point = PerturbedPoint(inputs)
+
+    def slopes(self, chunk: slice, placed: Placed, scheme: Scheme) -> list[list[torch.Tensor]]:
+        """Return slopes, for each output ``(k, *output.shape)`` for each level."""
+        k = chunk.stop - chunk.start
+        slopes = [
+            [torch.zeros((k, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for _ in scheme.levels]
+            for leaf in self._outputs.leaves
+        ]
+        base = self.base_values() if scheme.with_base else None
+        for i, direction in enumerate(self.directions(chunk, placed)):
+            self.add([[level[i] for level in levels] for levels in slopes], direction, scheme, base)
+        return slopes
+
+    def directions(self, chunk: slice, placed: Placed) -> list[Direction]:
+        """Return the directions of a chunk."""
+        return [
+            Direction(segment.leaf, element, points[:, i], placed.weights[..., segment.rows.start + i])
+            for segment, points in zip(segments(chunk, self._problem.leaves), placed.points, strict=True)
+            for i, element in enumerate(range(segment.elements.start, segment.elements.stop))
+        ]
+
+    def base_values(self) -> Block:
+        """Return the values at the base point."""
+        return _kept(self._evaluate(self._point.base()))
+
+    def add(
+        self,
+        slopes: Sequence[Sequence[torch.Tensor]],
+        direction: Direction,
+        scheme: Scheme,
+        base: Block | None,
+        factor: int = 1,
+    ) -> None:
+        """Add the slopes in one direction to ``slopes``.
+
+        Args:
+            slopes: For each output a tensor of its shape for each level; written to.
+            direction: Where to evaluate.
+            scheme: The formula.
+            base: The values at the base point, if the formula has it.
+            factor: What to multiply them by.
+        """
+        levels = direction.points.view(len(scheme.levels), -1)
+        for number, (points, weights) in enumerate(zip(levels, direction.weights)):
+            last = base
+            if base is None and not scheme.is_complex:
+                last = _kept(self._evaluate(self._point.at(direction.leaf, direction.element, points[-1])))
+            for point, weight in zip(points, weights):  # there is no weight for the last value
+                values = self._evaluate(self._point.at(direction.leaf, direction.element, point))
+                for i, value in enumerate(values):
+                    difference = imaginary(value) if last is None else value - last[i]
+                    slopes[i][number].add_(difference * (factor * weight).to(slopes[i][number].dtype))
+
+    def release(self) -> None:
+        """Give the copy back."""
+        self._point.release()
+
+    def _evaluate(self, point: Block) -> Block:
+        """Evaluate the function at one point, and check what it gives."""
+        versions = [copy._version for copy in point]
+        values = self._problem.flat(*point)
+        if [copy._version for copy in point] != versions:
+            raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
+        check_computed(values, point)
+        for value, leaf in zip(values, self._outputs.leaves, strict=True):
+            if value.shape != leaf.shape:
+                raise FunctionError(
+                    f"func returned shape {tuple(leaf.shape)} at the base point and {tuple(value.shape)} near it; "
+                    "its output must not change shape."
+                )
+        return values
+
+
+def _kept(values: Block) -> Block:
+    """Return copies: some functions return their input, or write each value into the same memory."""
+    return tuple(value.clone() for value in values)

@@ -1,0 +1,52 @@
+"""Values at the points of a stencil, put together to slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from chunkjac._schemes import Scheme, extrapolate
+from chunkjac._stencil import Placed
+
+
+def slopes_of(value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Return the slopes of one output, ``(k, *output.shape)`` for each level.
+
+    They are ``sum(w_i * (f_i - f_last))``: the weights add up to zero, and small differences lose
+    less to rounding than large values do.
+
+    Args:
+        value: The values at all points, as a batch of copies has them: ``(rows, *output.shape)``.
+        placed: The points of the chunk.
+        scheme: The formula.
+        dtype: The dtype of the output.
+    """
+    k = placed.weights.shape[-1]
+    if scheme.is_complex:
+        return [_scaled(imaginary(value), placed.weights[0, 0]).to(dtype)]
+    parts = value[: k * scheme.n_evaluations].view(len(scheme.levels), -1, k, *value.shape[1:])
+    slopes = []
+    for level, weights in zip(parts, placed.weights):
+        *free, last = [*level, value[-1:]] if scheme.with_base else level
+        slope = _scaled(free[0] - last, weights[0])
+        for part, weight in zip(free[1:], weights[1:], strict=True):
+            slope += _scaled(part - last, weight)
+        slopes.append(slope)
+    return slopes
+
+
+def limit_of(slopes: Sequence[torch.Tensor], powers: torch.Tensor) -> torch.Tensor:
+    """Return the block of one output: where there are several levels, what they tend to."""
+    return extrapolate(slopes, powers) if len(slopes) > 1 else slopes[0]
+
+
+def imaginary(value: torch.Tensor) -> torch.Tensor:
+    """Return the imaginary part, also of what is real."""
+    return value.imag if value.is_complex() else torch.zeros_like(value)
+
+
+def _scaled(difference: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Multiply each row by its weight, in place where that is ours to write to."""
+    column = weights.to(torch.promote_types(difference.dtype, torch.float32)).view(-1, *(1,) * (difference.dim() - 1))
+    return difference * column if difference._is_view() else difference.mul_(column)

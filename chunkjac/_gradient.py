@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from chunkjac._chunker import OneHot
 from chunkjac._errors import ArgumentTypeError
-from chunkjac._modes import RowByRow
+from chunkjac._modes import RowByRow, random_tangent
 from chunkjac._problem import Problem, is_inside_transform
 
 
@@ -51,13 +51,34 @@ class Gradient:
         """Return the same through a plain graph, which takes what torch.func does not."""
         problem = Problem.inside(func, args, self.argnums, False)
         with torch.enable_grad():
-            rung = RowByRow(problem)
-            outputs = rung.outputs
-            trees = []
-            for number, leaf in enumerate(outputs.leaves):
-                before = sum(other.numel for other in outputs.leaves[:number])
-                seeds = OneHot(outputs.leaves).seeds(slice(before, before + leaf.numel))
-                rows = [rung.one(tuple(values[i] for values in seeds)) for i in range(leaf.numel)]
-                blocks = [torch.stack(column).view(*leaf.shape, *column[0].shape) for column in zip(*rows)]
-                trees.append(tree_unflatten(blocks, problem.spec))
-        return tree_unflatten(trees, outputs.spec)
+            spec, blocks = _blocks(problem)
+            if not any(block.requires_grad for block in blocks):
+                _check_constant(problem, blocks)
+        n_inputs = len(problem.inputs)
+        trees = [tree_unflatten(blocks[i : i + n_inputs], problem.spec) for i in range(0, len(blocks), n_inputs)]
+        return tree_unflatten(trees, spec)
+
+
+def _blocks(problem: Problem) -> tuple[TreeSpec, list[torch.Tensor]]:
+    """Return the outputs' tree, and the Jacobian of each output by each input, with their graphs."""
+    rung = RowByRow(problem)
+    leaves, blocks = rung.outputs.leaves, []
+    for number, leaf in enumerate(leaves):
+        before = sum(other.numel for other in leaves[:number])
+        seeds = OneHot(leaves).seeds(slice(before, before + leaf.numel))
+        rows = [rung.one(tuple(values[i] for values in seeds)) for i in range(leaf.numel)]
+        blocks += [torch.stack(column).view(*leaf.shape, *column[0].shape) for column in zip(*rows)]
+    return rung.outputs.spec, blocks
+
+
+def _check_constant(problem: Problem, blocks: list[torch.Tensor]) -> None:
+    """Refuse a gradient that has no graph though it changes: its derivative would be taken for zero.
+
+    That of a linear function has none either; it does not change.
+    """
+    steps = random_tangent(problem.inputs)
+    moved = problem.with_inputs([x.detach() + 0.1 * step for x, step in zip(problem.inputs, steps)])
+    for block, other in zip(blocks, _blocks(moved)[1]):
+        noise = torch.finfo(block.dtype).eps ** 0.5
+        if not torch.allclose(block, other, rtol=noise, atol=noise, equal_nan=True):
+            raise RuntimeError("a backward pass in func cannot be differentiated itself (once_differentiable, NumPy)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,55 @@ def test_differences_find_what_derivatives_find(name: str) -> None:
 
 def test_the_page_says_what_they_do() -> None:
     assert PAGE.read_text() == page()
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad * ctx.saved_tensors[0].cos()
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.parametrize("extra", [0.0, 1.0])
+def test_a_backward_pass_that_cannot_be_differentiated_is_no_zero(extra: float) -> None:
+    """Autograd takes the derivative of what it does not see for zero, and does not tell."""
+    x = torch.linspace(0.1, 0.3, 3, dtype=torch.float64)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return OnceDifferentiable.apply(x.repeat(2000)) + extra * x.repeat(2000) ** 2
+
+    with pytest.raises(RuntimeError) as caught:
+        cj.jacfwd(func)(x)
+    assert any("cannot be differentiated itself" in note for note in caught.value.__notes__)
+    found, report = cj.jacobian(func, x, return_report=True)
+    assert report.plan.mode == "reverse"
+    assert torch.allclose(found, torch.diag(x.cos() + 2 * extra * x).repeat(2000, 1))
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_nor_is_a_hessian_through_it_and_that_of_a_linear_function_is(mode: str) -> None:
+    x = torch.linspace(0.1, 0.3, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError):
+        cj.hessian(lambda x: OnceDifferentiable.apply(x).sum(), mode=mode)(x)
+    weights = OldLinear.apply(torch.ones(3, dtype=torch.float64))
+    assert not cj.hessian(lambda x: OldLinear.apply(x) @ weights, mode=mode)(x).any()
+
+
+class OldLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return 2 * grad
 
 
 @pytest.mark.parametrize("mode", ["reverse", "forward"])

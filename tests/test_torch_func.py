@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.func import grad, jvp, vjp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
 import chunkjac as cj
@@ -177,6 +178,14 @@ def test_chunks_inside_of_a_transform_keep_trees_and_aux() -> None:
     p = {"w": Y[0], "b": X[0, :2]}
     ours = vmap(lambda x: cj.jacfwd(func, (0, 1), True, chunk_size=2)(x, p))(X)
     equal(ours, vmap(lambda x: torch.func.jacfwd(func, (0, 1), True)(x, p))(X))
+
+
+@pytest.mark.parametrize("name", ["jacrev", "jacfwd", "hessian"])
+def test_a_trace_is_torch_funcs_own(name: str) -> None:
+    """Blocks written in place, and values compared, would make it long or impossible."""
+    ours, theirs = (make_fx(getattr(module, name)(torch.sin))(X[0]) for module in (cj, torch.func))
+    assert len(ours.graph.nodes) == len(theirs.graph.nodes)
+    equal(ours(Y[0]), theirs(Y[0]))
 
 
 def test_captured_tensors_of_an_outer_transform_get_their_gradient() -> None:

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._modes._kernels import plain_kernels
 from chunkjac._modes._mode import Block
 from chunkjac._modes._pullbacks import BatchedGrad
+from chunkjac._modes._referee import random_tangent
 from chunkjac._modes._zeros import ZeroProducts
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
@@ -97,6 +99,9 @@ class DoubleBackward:
         problem: The function and its inputs.
         outputs: What the function returns.
 
+    Raises:
+        RuntimeError: The backward pass cannot be differentiated.
+
     Source:
         J. Townsend, A new trick for calculating Jacobian vector products, 2017.
     """
@@ -110,11 +115,29 @@ class DoubleBackward:
         self.outputs = outputs
         with torch.enable_grad(), plain_kernels():
             pullback = BatchedGrad(problem)
-            self._seeds = [
-                torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device, requires_grad=True)
-                for leaf in outputs.leaves
-            ]
+            self._seeds = [seed.requires_grad_() for seed in random_tangent(outputs.leaves)]
             self._rows: Block = pullback.one(tuple(self._seeds))
+        with torch.no_grad():
+            self._check(random_tangent(problem.inputs, number=1))
+
+    def _check(self, tangent: Block) -> None:
+        """Refuse a backward pass that has no derivative: autograd takes what it does not see for zero.
+
+        A function may leave autograd in its backward pass (``once_differentiable``, NumPy), and nothing
+        tells of it. But ``(v J) u = v (J u)`` for any v and u.
+        """
+        column = self.one(tangent)
+        terms = [
+            (torch.sum(row * u), torch.sum(row * u.abs() * row.sign()), torch.finfo(row.dtype).eps)
+            for row, u in zip(self._rows, tangent)
+        ]
+        others = [torch.sum(seed * value) for seed, value in zip(self._seeds, column)]
+        if any(isinstance(value, FakeTensor) for value in (*others, *self._rows)):
+            return
+        error = abs(sum(float(term) for term, _, _ in terms) - sum(float(other) for other in others))
+        size = sum(float(size) for _, size, _ in terms)
+        if error > 10 * max(eps for _, _, eps in terms) ** 0.5 * size:
+            raise RuntimeError("a backward pass in func cannot be differentiated itself (once_differentiable, NumPy)")
 
     def many(self, seeds: Block) -> Block:
         """Return columns, ``(k, *output.shape)`` for each output."""

@@ -236,6 +236,7 @@ def _job(
     check_name("scheme", scheme, SCHEME_NAMES)
     for name, is_given in {
         "step": step is not None,
+        "scheme": scheme != "central",
         "batching": batching != "auto",
         "bounds": bounds is not None,
     }.items():
@@ -252,6 +253,11 @@ def _job(
         raise ArgumentError("create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.")
     if create_graph and out is not None:
         raise ArgumentError("create_graph=True cannot write into out=, which has no graph; leave one of the two out.")
+    if randomness == "different" and (create_graph or verify):
+        raise ArgumentError(
+            "randomness='different' gives every direction its own function: nothing can differentiate or check that "
+            "again; leave create_graph and verify out."
+        )
     problem = Problem.of(func, args, argnums, has_aux, randomness)
     config = get_config()
     target = problem.device if device is None else find_device(device)

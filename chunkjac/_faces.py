@@ -235,7 +235,7 @@ def _derivative(
         if is_inside_transform(args):
             return jacobian_inside(called, args, mode=mode, **options)
         with _Context(name):
-            graph = torch.is_grad_enabled() and mode != "finite-difference"
+            graph = torch.is_grad_enabled() and mode != "finite-difference" and randomness != "different"
             found = jacobian(called, *args, mode=mode, create_graph=graph, **options)
             if has_aux:
                 _check_aux(found[1])

@@ -12,7 +12,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from chunkjac._chunker import OneHot
 from chunkjac._errors import ArgumentTypeError
-from chunkjac._modes import RowByRow, random_tangent
+from chunkjac._modes import RowByRow, is_final, random_tangent
 from chunkjac._problem import Problem, is_inside_transform
 
 
@@ -42,8 +42,8 @@ class Gradient:
         func = functools.partial(self.func, **kwargs) if kwargs else self.func
         try:
             return torch.func.jacrev(func, self.argnums)(*args)
-        except Exception:
-            if is_inside_transform(args):
+        except Exception as error:
+            if is_final(error) or is_inside_transform(args):
                 raise
         return self._row_by_row(func, args)
 

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
+from chunkjac._modules import modules_of
 from chunkjac._randomness import RandomState
 from chunkjac._types import Leaf, Outputs
 
@@ -94,10 +95,12 @@ class Problem:
         """Return where the function runs: where its first input is."""
         return self.inputs[0].device
 
-    @property
+    @cached_property
     def devices(self) -> set[torch.device]:
-        """Return where tensors among the arguments are."""
-        return {leaf.device for leaf in tree_flatten(self.args)[0] if isinstance(leaf, torch.Tensor)}
+        """Return where tensors among the arguments are, and those of modules that the function uses."""
+        tensors = [leaf for leaf in tree_flatten(self.args)[0] if isinstance(leaf, torch.Tensor)]
+        held = [next(module.parameters(recurse=False), None) for module in modules_of(self.func, self.args)]
+        return {tensor.device for tensor in (*tensors, *held) if tensor is not None}
 
     def with_args(self, args: tuple[Any, ...], device: torch.device) -> Problem:
         """Return the same problem at another point.

@@ -5,7 +5,8 @@ Dispatch modes do not see it: a state is no tensor of the job's, and no fake.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,29 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 RANDOMNESS = ("error", "same", "different")
+
+
+# Whether numbers are being drawn that are no randomness of the function's.
+_fixed: ContextVar[bool] = ContextVar("chunkjac_fixed_numbers", default=False)
+
+
+def fixed_generator(seed: int) -> torch.Generator:
+    """Return a generator for :func:`fixed_uniform`; those of the user are not touched."""
+    return torch.Generator().manual_seed(seed)
+
+
+def fixed_uniform(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return numbers between 0 and 1 that are always the same, on the CPU."""
+    token = _fixed.set(True)
+    try:
+        return torch.rand(shape, generator=generator, dtype=dtype)
+    finally:
+        _fixed.reset(token)
+
+
+def are_fixed() -> bool:
+    """Tell whether what is drawn right now is always the same."""
+    return _fixed.get()
 
 
 @dataclass(frozen=True, slots=True)

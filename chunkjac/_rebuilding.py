@@ -21,14 +21,18 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from chunkjac._errors import BudgetError
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
-from chunkjac._modes import Block
+from chunkjac._memory import OverBudget
+from chunkjac._modes import DOUBLE_BACKWARD, Block
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan
 from chunkjac._restoring import left_as_found
 from chunkjac._select import differentiable_mode
 from chunkjac._sinks import PulledBack
+from chunkjac._units import format_bytes
+from chunkjac._witness import Witness
 
 Grads = tuple[torch.Tensor | None, ...]
 
@@ -41,22 +45,33 @@ class Recipe:
         job: What was asked for, with the inputs in their graphs.
         mode: The name of the mode that it was computed in.
         chunk_size: The chunk size that it was computed with.
+        used: Tensors that do not require grad and take part, and their versions.
     """
 
     job: Job
     mode: str
     chunk_size: int
+    used: tuple[tuple[torch.Tensor, int], ...]
 
     @classmethod
-    def of(cls, job: Job, plan: Plan) -> Recipe:
+    def of(cls, job: Job, plan: Plan, witness: Witness) -> Recipe:
         """Say how to do again what was done.
 
         What double backward gives is not differentiated: that takes third derivatives, which are
         wrong for BatchNorm in train mode (its second takes the saved mean for a constant, torch 2.13).
         """
-        mode = "reverse" if plan.rung.startswith("double backward") else plan.mode
+        mode = "reverse" if plan.rung in DOUBLE_BACKWARD else plan.mode
         again = replace(job, problem=job.problem.in_its_graph(), out=())  # what it gives takes no place of its own
-        return cls(again, mode, plan.chunk_size)
+        used = tuple((tensor, tensor._version) for tensor in witness.read() if not tensor.is_inference())
+        return cls(again, mode, plan.chunk_size, used)
+
+    def check_unchanged(self) -> None:
+        """Refuse to compute at other values, as autograd does for what it has saved."""
+        if any(tensor._version != version for tensor, version in self.used):
+            raise RuntimeError(
+                "one of the tensors that func uses has been modified by an inplace operation since its Jacobian was "
+                "computed, and the backward pass computes it again; clone the tensor before it is changed."
+            )
 
 
 def with_graph(jacobian: Any, recipe: Recipe, captured: Sequence[torch.Tensor]) -> Any:
@@ -70,7 +85,7 @@ def with_graph(jacobian: Any, recipe: Recipe, captured: Sequence[torch.Tensor]) 
     inputs = recipe.job.problem.inputs
     sources = [x for x in inputs if x.requires_grad]
     sources += [tensor for tensor in captured if not any(tensor is x for x in inputs)]
-    if not sources or not torch.is_grad_enabled():
+    if not sources:
         return jacobian
     leaves, spec = tree_flatten(jacobian)
     connected: Any = _Rebuilt.apply(recipe, leaves, *sources)
@@ -93,26 +108,43 @@ class _Rebuilt(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[Any, ...]:
         """Send a cotangent of the Jacobian back to the sources."""
+        ctx.recipe.check_unchanged()
+        needed = ctx.needs_input_grad[2:]
+        sources = tuple(source for source, is_needed in zip(ctx.saved_tensors, needed) if is_needed)
         pull_back = _pull_back_with_graph if torch.is_grad_enabled() else _pull_back
-        return (None, None, *pull_back(ctx.recipe, ctx.saved_tensors, cotangents))
+        grads = iter(pull_back(ctx.recipe, sources, cotangents, cut=ctx.saved_tensors))
+        return (None, None, *(next(grads) if is_needed else None for is_needed in needed))
 
 
-def _pull_back(recipe: Recipe, sources: Block, cotangents: Sequence[torch.Tensor | None]) -> Grads:
+Cotangents = Sequence[torch.Tensor | None]
+
+
+def _pull_back(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
     """Send a cotangent back, a chunk at a time, within the budget."""
     job = recipe.job
     tracker = job.tracker()
-    with left_as_found(job.problem) as witness, _cut_at(sources):
-        with tracker, witness:
-            mode = differentiable_mode(job.problem, recipe.mode)
-            sink = PulledBack(mode, cotangents, sources)
-        pacer = Pacer(job.terms(mode, tracker))
-        fill(sink, mode, pacer, tracker, Log(), advance=lambda _: None)
-        return sink.grads
+    try:
+        with left_as_found(job.problem) as witness, _cut_at(cut):
+            with tracker, witness:
+                mode = differentiable_mode(job.problem, recipe.mode)
+                sink = PulledBack(mode, cotangents, sources)
+            pacer = Pacer(job.terms(mode, tracker))
+            fill(sink, mode, pacer, tracker, Log(), advance=lambda _: None)
+            return sink.grads
+    except OverBudget as error:
+        failure = str(error)
+    raise BudgetError(
+        f"the backward pass of the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source}), "
+        f"not even one direction with its graph: {failure}. Give more max_memory, or a smaller function.",
+        needed_bytes=None,
+        needed_bytes_by_mode={},
+        budget_bytes=job.budget.n_bytes,
+    )
 
 
-def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Sequence[torch.Tensor | None]) -> Grads:
+def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
     """Send a cotangent back so that the result can be differentiated too: that keeps every graph."""
-    with left_as_found(recipe.job.problem) as witness, _cut_at(sources):
+    with left_as_found(recipe.job.problem) as witness, _cut_at(cut):
         with witness:
             mode = differentiable_mode(recipe.job.problem, recipe.mode)
         sink = PulledBack(mode, cotangents, sources, keeps_graph=True)

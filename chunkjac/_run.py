@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from chunkjac._backoff import reclaim
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, RungWarning, warn
@@ -29,7 +29,7 @@ from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
 from chunkjac._sinks import TensorSink
 from chunkjac._units import format_bytes
-from chunkjac._verify import verified_error
+from chunkjac._verify import Verdict, verify
 from chunkjac._witness import Witness
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
@@ -69,12 +69,15 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     with left_as_found(job.problem) as witness:
-        if job.create_graph or job.problem.randomness == "same":
+        if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
         result = _run(job, known, watch, witness)
     if not job.create_graph:
         return result
-    recipe = Recipe.of(job, result.report.plan)
+    if result.report.plan.mode == "finite-difference":
+        _check_constant(result)
+        return result
+    recipe = Recipe.of(job, result.report.plan, witness)
     return replace(result, jacobian=with_graph(result.jacobian, recipe, witness.captured))
 
 
@@ -104,6 +107,15 @@ def _run(job: Job, known: Probe | None, watch: bool, witness: Witness) -> Result
             raise over_budget(job, failure, log.symptom)
 
 
+def _check_constant(result: Result) -> None:
+    """Refuse a Jacobian that cannot be differentiated, unless it is constant: then it is zero everywhere."""
+    if any(bool(leaf.any()) for leaf in tree_leaves(result.jacobian)):
+        raise FunctionError(
+            f"func has no derivatives ({'; '.join(result.report.plan.reasons)}), so its Jacobian cannot be "
+            "differentiated; give create_graph=False, or call it under torch.no_grad()."
+        )
+
+
 class _Attempt:
     """Run a job in the mode that is selected, from its prologue on."""
 
@@ -124,11 +136,6 @@ class _Attempt:
         tracker.restart_peak()
         with self._watched(), witness:
             self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
-        if job.create_graph and self.mode.name == "finite-difference":
-            raise FunctionError(
-                f"func has no derivatives ({'; '.join(self._reasons)}), so its Jacobian cannot be differentiated; "
-                "leave create_graph at False."
-            )
 
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""
@@ -153,21 +160,21 @@ class _Attempt:
 
             if not is_empty(mode):
                 fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
-        verified = None
+        estimated_error = estimate_error(mode, tracker) if job.return_report else None
+        mode.close()
+        verdict = Verdict(None, "")
         if job.verify and not is_empty(mode):
-            mode.release()
             with self._watched():
-                verified, by = verified_error(sink, mode, job.verify)
-            self._reasons = (*self._reasons, by)
+                verdict = verify(sink, mode, job.verify, has_bounds=job.request.bounds is not None)
         if self._log.symptom:
             warn(self._log.symptom)
         if mode.fell:
             warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
-        estimated_error = estimate_error(mode, tracker) if job.return_report else None
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
-        report = self._report(pacer, elapsed_s, rise_bytes, known.reasons if known else self._reasons)
-        report = replace(report, verified_error=verified, estimated_error=estimated_error)
+        reasons = (*(known.reasons if known else self._reasons), *filter(None, [verdict.reason]))
+        report = self._report(pacer, elapsed_s, rise_bytes, reasons)
+        report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), tree_map(self._lasting, mode.outputs.aux), report)
 
     def _lasting(self, part: Any) -> Any:

@@ -147,7 +147,7 @@ def extrapolate(slopes: Sequence[torch.Tensor], powers: torch.Tensor) -> torch.T
     for slope in slopes[1:]:
         row = [slope]
         for j, coarser in enumerate(before):
-            factor = (2 ** powers[j] - 1).to(slope.dtype).view(-1, *(1,) * (slope.dim() - 1))
+            factor = (2 ** powers[j] - 1).to(slope.device, slope.dtype).view(-1, *(1,) * (slope.dim() - 1))
             finer = row[-1]
             entry = finer + (finer - coarser) / factor
             off = torch.maximum((entry - finer).abs_(), (entry - coarser).abs_())

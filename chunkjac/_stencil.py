@@ -55,13 +55,17 @@ class Stencil:
         """
         leaves = [Leaf.of(x) for x in self.inputs]
         placed = [self._place(segment) for segment in segments(chunk, leaves)]
-        weights = torch.cat([one.weights.to(placed[0].weights.dtype) for one in placed], dim=-1)
+        weights = torch.cat([one.weights.to(placed[0].weights) for one in placed], dim=-1)
         if not (isinstance(weights, FakeTensor) or bool(weights.isfinite().all())):
             raise ArgumentError(
                 "step moves some elements of the inputs not at all, or out of the range of their dtype (or they are "
                 "not finite, or bounds leave too little room); give another step, or inputs of higher precision."
             )
-        return Placed([one.points[0] for one in placed], weights, torch.cat([one.powers for one in placed], dim=-1))
+        return Placed(
+            [one.points[0] for one in placed],
+            weights,
+            torch.cat([one.powers.to(placed[0].powers) for one in placed], dim=-1),
+        )
 
     def _place(self, segment: Segment) -> Placed:
         """Return the points and weights of one segment."""

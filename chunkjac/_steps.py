@@ -82,8 +82,12 @@ def read_step(step: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tupl
     return tuple(leaves)
 
 
-def check_steps(given: Sequence[Step], scheme: Scheme, inputs: Sequence[torch.Tensor]) -> None:
+def check_steps(
+    given: Sequence[Step], scheme: Scheme, inputs: Sequence[torch.Tensor], *, has_bounds: bool = False
+) -> None:
     """Refuse steps that are not positive, and those that rounding swallows: they give 0/0.
+
+    Within bounds a step may be shortened, and is looked at where it is taken.
 
     Raises:
         ArgumentError: The message names an element.
@@ -93,8 +97,8 @@ def check_steps(given: Sequence[Step], scheme: Scheme, inputs: Sequence[torch.Te
             continue
         if isinstance(h, torch.Tensor) and not bool(((h > 0) & h.isfinite()).all()):
             raise ArgumentError("step must be positive and finite in every element.")
-        if scheme.is_complex:
-            continue  # nothing is added to x
+        if scheme.is_complex or has_bounds:
+            continue  # nothing is added to x; or less than this
         for node in scheme.all_nodes():
             stuck = x + node * h == x
             if bool(stuck.any()):

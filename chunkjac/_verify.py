@@ -11,13 +11,16 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import isnan, nan
 
 import torch
 
-from chunkjac._backoff import first_line, is_out_of_memory
+from chunkjac._backoff import reclaim
 from chunkjac._errors import FunctionError
 from chunkjac._modes import Block, Forward, Mode, PrecisionSeen, Reverse, central_difference, random_tangent
 from chunkjac._problem import Problem
+from chunkjac._select import doubt_about
 from chunkjac._sinks import TensorSink
 
 # Who checks whom: another way through the function first, differences where there is none.
@@ -31,29 +34,54 @@ _REFEREES = {
 _LARGEST_TOLERANCE = 0.3
 
 
-def verified_error(sink: TensorSink, mode: Mode, n_checks: int) -> tuple[float, str]:
-    """Return the largest error in random directions, relative to the largest element there, and who found it.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Hold what a check found.
+
+    Attributes:
+        error: The largest error in random directions, relative to the largest element there; ``None``
+            where there is no one to compare with.
+        reason: Who found it, and who could not.
+    """
+
+    error: float | None
+    reason: str
+
+
+def verify(sink: TensorSink, mode: Mode, n_checks: int, *, has_bounds: bool = False) -> Verdict:
+    """Check a finished Jacobian; nothing of it is lost where no one can.
+
+    Args:
+        sink: Where it is.
+        mode: What made it, closed.
+        n_checks: In how many directions.
+        has_bounds: Whether the function must not be evaluated at other points.
 
     Raises:
-        FunctionError: It is larger than rounding (or the differences' step) explains.
+        FunctionError: The error is larger than rounding (or the differences' step) explains.
     """
-    doubts = []
+    doubts: list[str] = []
     for name in _REFEREES[mode.name]:
-        try:
-            with PrecisionSeen() as seen:
-                apply = _referee(mode.problem, name)
-                errors = [_error(found, wanted) for found, wanted in _pairs(sink, mode, name, apply, n_checks)]
-        except Exception as error:
-            if is_out_of_memory(error) and name != "finite-difference":
-                doubts.append(f"{name} does not fit in the budget")
-                continue
-            if is_out_of_memory(error) or name == _REFEREES[mode.name][-1]:
-                raise
-            doubts.append(f"{name} cannot differentiate func: {first_line(error)}")
+        if name == "finite-difference" and has_bounds:
+            doubts.append("finite-difference does not know the bounds here")
             continue
-        _check(max(errors), _tolerance(mode, name, seen.eps), mode.name, name)
-        return max(errors), "; ".join([f"verified by {name}", *doubts])
-    raise AssertionError("the last referee returns or raises")
+        try:
+            found, eps = _largest_error(sink, mode, name, n_checks)
+        except Exception as error:
+            doubts.append(doubt_about(name, error).why)
+        else:
+            _check(found, _tolerance(mode, name, eps), mode.name, name)
+            return Verdict(found, "; ".join([f"verified by {name}", *doubts]))
+        reclaim(mode.problem.device)
+    return Verdict(None, "; ".join(["not verified", *doubts]))
+
+
+def _largest_error(sink: TensorSink, mode: Mode, name: str, n_checks: int) -> tuple[float, float]:
+    """Return the largest error by a referee, and the epsilon that it computed with."""
+    with PrecisionSeen() as seen:
+        apply = _referee(mode.problem, name)
+        errors = [_error(found, wanted) for found, wanted in _pairs(sink, mode, name, apply, n_checks)]
+    return _largest(errors), seen.eps
 
 
 def _referee(problem: Problem, name: str) -> Callable[[Block], Block]:
@@ -78,10 +106,19 @@ def _pairs(
 
 
 def _error(found: Block, wanted: Block) -> float:
-    """Return the largest difference, relative to the largest element; NaN where just one of them is."""
-    largest = max((float(w.abs().max()) for w in wanted if w.numel()), default=0.0)
-    apart = max((float((f - w).abs().max()) for f, w in zip(found, wanted) if w.numel()), default=0.0)
+    """Return the largest difference, relative to the largest element; NaN where just one is not finite."""
+    pairs = [(f.flatten(), w.flatten()) for f, w in zip(found, wanted) if w.numel()]
+    if any(not torch.equal(f.isfinite(), w.isfinite()) for f, w in pairs):
+        return nan
+    finite = [(f[w.isfinite()], w[w.isfinite()]) for f, w in pairs]
+    largest = _largest([float(w.abs().max()) for _, w in finite if w.numel()])
+    apart = _largest([float((f - w).abs().max()) for f, w in finite if w.numel()])
     return apart / largest if largest else apart
+
+
+def _largest(values: list[float]) -> float:
+    """Return the largest; NaN if one is (``max`` would lose it)."""
+    return nan if any(isnan(value) for value in values) else max(values, default=0.0)
 
 
 def _tolerance(mode: Mode, name: str, eps: float) -> float:
@@ -97,7 +134,8 @@ def _check(error: float, tolerance: float, name: str, by: str) -> None:
     if not error <= tolerance:
         raise FunctionError(
             f"the Jacobian by {name} mode is not confirmed by {by}: in a random direction they differ by {error:.2g} "
-            f"of the largest element, where {tolerance:.2g} is allowed. func may have a kink here, a wrong derivative "
-            "of its own, or meet an operation that torch differentiates wrongly; another mode= may do, and verify=0 "
+            f"of the largest element, where {tolerance:.2g} is allowed. func may have a kink here (or step= and "
+            "scheme= be too coarse, where they are used), a wrong derivative of its own, or meet an operation that "
+            "torch differentiates wrongly; another mode= may do, and verify=0 "
             "gives it as it is."
         )

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from chunkjac._randomness import are_fixed
+
 # `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
 _WRITTEN_UNSAID = ("running_mean", "running_var")
 
@@ -17,72 +19,90 @@ class Witness(TorchDispatchMode):
     """Keep a copy of each tensor that is written to for the first time, and note who takes part.
 
     Copies are made only of what is written to, so a function that writes to nothing costs
-    nothing but the looking (1-2 microseconds an operation); it is needed for one evaluation.
+    nothing but the looking; it is needed for one evaluation.
 
     Attributes:
         captured: Tensors from outside that require grad and took part.
+        draws_apart: Whether random numbers came from a generator that the function has of its own.
 
     Memory:
-        As much as the tensors from outside that the function writes to (the statistics of
-        BatchNorm in train mode, say).
+        As much as the memory from outside that the function writes to (the statistics of BatchNorm
+        in train mode, say).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.captured: list[torch.Tensor] = []
-        self._copies: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._made_inside: set[int] = set()  # storages
+        self.draws_apart = False
+        self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by storage, as all that follow
+        self._read: dict[int, torch.Tensor] = {}
+        self._made_inside: set[int] = set()
         self._views: list[torch.Tensor] = []  # of what is outside, held so that their ids are theirs
+        self._known: set[int] = set()  # ids of views and captured tensors
 
     def __exit__(self, *failure: Any) -> None:
         """Stop looking."""
         super().__exit__(*failure)
         self._views.clear()
+        self._known = {id(tensor) for tensor in self.captured}
+
+    def read(self) -> list[torch.Tensor]:
+        """Return tensors from outside that took part without requiring grad, and are not written to."""
+        return [tensor for memory, tensor in self._read.items() if memory not in self._copies]
 
     def restore(self) -> None:
         """Give tensors that were written to the values back that they had."""
         with torch.no_grad(), torch.inference_mode(False):
-            for tensor, copy in reversed(self._copies.values()):
+            for tensor, copy in self._copies.values():
                 tensor.copy_(copy)
-        self._copies.clear()
 
     def has_copy_of(self, tensor: torch.Tensor) -> bool:
         """Tell whether a tensor will change when values are given back."""
-        return any(_memory(tensor) == _memory(written) for written, _ in self._copies.values())
+        return tensor.layout == torch.strided and _memory(tensor) in self._copies
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Look at what goes in and what comes out."""
         kwargs = kwargs or {}
-        given = [tensor for tensor in _tensors((*args, *kwargs.values())) if self._is_outside(tensor)]
-        for tensor in given:
-            if tensor.requires_grad and not any(tensor is other for other in (*self._views, *self.captured)):
-                self.captured.append(tensor)
-        if given:
+        if kwargs.get("generator") is not None and not are_fixed():
+            self.draws_apart = True
+        outside = set()
+        for tensor in _tensors((*args, *kwargs.values())):
+            memory = _memory(tensor)
+            if memory not in self._made_inside:
+                outside.add(memory)
+                self._note(tensor, memory)
+        if outside:
             for tensor in _tensors(tuple(_argument(place, args, kwargs) for place in _written(func))):
-                if self._is_outside(tensor):
+                if _memory(tensor) in outside:
                     self._keep(tensor)
-        outside = {_memory(tensor) for tensor in given}
         made = func(*args, **kwargs)
         for tensor in _tensors((made,)):
             if _memory(tensor) in outside:
                 self._views.append(tensor)
+                self._known.add(id(tensor))
             else:
                 self._made_inside.add(_memory(tensor))
         return made
 
-    def _is_outside(self, tensor: torch.Tensor) -> bool:
-        """Tell whether a tensor's memory was there before."""
-        return _memory(tensor) not in self._made_inside
+    def _note(self, tensor: torch.Tensor, memory: int) -> None:
+        """Note a tensor from outside that takes part."""
+        if id(tensor) in self._known:
+            return
+        if tensor.requires_grad:
+            self.captured.append(tensor)
+            self._known.add(id(tensor))
+        elif memory not in self._read:
+            self._read[memory] = tensor
 
     def _keep(self, tensor: torch.Tensor) -> None:
-        """Copy a tensor before its first change."""
-        key = (_memory(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
-        if key not in self._copies:
+        """Copy the memory under a tensor before its first change: later ones may be elsewhere in it."""
+        if _memory(tensor) not in self._copies:
             with torch.no_grad():
-                alias = tensor.detach()
-                self._copies[key] = (alias, alias.clone())
+                n_elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+                whole = tensor.detach().as_strided((n_elements,), (1,), 0)
+                self._copies[_memory(tensor)] = (whole, whole.clone())
 
 
 @functools.cache

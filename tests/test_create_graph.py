@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
 from chunkjac._memory import LiveBytes
@@ -196,3 +197,76 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
         cj.jacobian(torch.sin, x, create_graph=True, out=torch.empty(3, 3, dtype=D))
     with pytest.raises(cj.FunctionError, match="create_graph"):
         cj.jacobian(lambda x: torch.from_numpy(x.detach().numpy() * 2), x, create_graph=True)
+
+
+@pytest.mark.parametrize("n_failures", [1, 2, 3])
+def test_a_chunk_that_runs_out_of_memory_half_way_is_not_added_twice(n_failures: int) -> None:
+    net = network(5, 16, 7)
+    x = torch.randn(5, dtype=D, requires_grad=True)
+    sources = [x, *net.parameters()]
+    expected = gradients(torch.func.jacrev(net)(x).square().sum(), sources)
+    J = cj.jacrev(net)(x)
+    left = n_failures
+
+    class Scarce(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal left
+            if left and func is torch.ops.aten.clone.default and args[0].shape == net[0].bias.shape:
+                left -= 1
+                raise torch.OutOfMemoryError("simulated")
+            return func(*args, **(kwargs or {}))
+
+    with Scarce():
+        found = gradients(J.square().sum(), sources)
+    assert left < n_failures
+    assert_same(found, expected)
+
+
+def test_a_constant_that_changes_before_the_backward_pass_is_noticed() -> None:
+    scale, y = torch.ones(3, dtype=D), torch.randn(3, dtype=D, requires_grad=True)
+    J = cj.jacrev(lambda y: scale * y**2)(y)
+    scale.mul_(10)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        J.sum().backward()
+
+
+def test_statistics_that_the_function_updates_itself_may_change() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).to(D).train()
+    x = torch.randn(6, 3, dtype=D)
+    with pytest.warns(cj.RungWarning):
+        J = cj.jacrev(net)(x)
+    net(x)
+    J.square().sum().backward()
+    assert net[0].weight.grad is not None
+
+
+def test_a_backward_pass_that_does_not_fit_is_a_budget_error() -> None:
+    net = network(64, 256, 256, 96)
+    x = torch.randn(64, dtype=D, requires_grad=True)
+    plan = cj.plan(net, x, mode="forward", create_graph=True)
+    J = cj.jacobian(net, x, mode="forward", create_graph=True, max_memory=plan.result_bytes + 20000)
+    with pytest.raises(cj.BudgetError, match=r"backward pass of the Jacobian does not fit.*more max_memory"):
+        J.sum().backward()
+
+
+def test_only_what_is_asked_for_is_computed() -> None:
+    net = network(3, 4)
+    x = torch.randn(3, dtype=D, requires_grad=True)
+    J = cj.jacrev(net)(x)
+    (found,) = torch.autograd.grad(J.square().sum(), [x])
+    (expected,) = torch.autograd.grad(torch.func.jacrev(net)(x).square().sum(), [x])
+    assert torch.allclose(found, expected)
+
+
+def test_a_constant_jacobian_needs_no_derivatives() -> None:
+    x = torch.randn(3, dtype=D, requires_grad=True)
+    assert not cj.hessian(lambda x: x.sum(), mode="auto")(x).any()
+    assert not cj.jacobian(lambda x: torch.ones(2, dtype=D), x, create_graph=True).any()
+
+
+def test_different_randomness_is_not_differentiated_or_checked() -> None:
+    x = torch.ones(4, requires_grad=True)
+    for option in ({"create_graph": True}, {"verify": 1}):
+        with pytest.raises(cj.ArgumentError, match="randomness='different'"):
+            cj.jacobian(torch.sin, x, mode="forward", randomness="different", **option)
+    assert not cj.jacfwd(nn.functional.dropout, randomness="different")(x).requires_grad

@@ -28,9 +28,10 @@ ROWS = (
     ("_level", "_modes", "_restoring"),
     ("_config", "_memory", "_plan", "_stencil"),
     ("_bounds", "_functional", "_steps"),
-    ("_bar", "_chunker", "_files", "_modules", "_pacer", "_problem", "_schemes"),
-    ("_units",),
-    ("_backoff", "_errors", "_planner", "_progress", "_randomness", "_types", "_witness"),
+    ("_bar", "_chunker", "_files", "_pacer", "_problem", "_schemes"),
+    ("_modules", "_units"),
+    ("_witness",),
+    ("_backoff", "_errors", "_planner", "_progress", "_randomness", "_types"),
 )
 
 ROOT = Path(chunkjac.__file__).parent

@@ -139,7 +139,7 @@ def test_different_randomness_draws_for_each_direction() -> None:
 
     for chunk_size in (2, None):
         J = cj.jacobian(func, torch.ones(4, dtype=D), mode="forward", randomness="different", chunk_size=chunk_size)
-        assert not torch.equal(J[:, 0], J[:, 1])
+        assert len({tuple(column.tolist()) for column in J.T}) == 4  # also across chunks
         assert set(J.unique().tolist()) == {0.0, 2.0}
 
 
@@ -159,3 +159,23 @@ def test_random_numbers_are_an_error_unless_allowed() -> None:
         cj.jacobian(func, torch.ones(9), mode="finite-difference")
     J: Any = cj.jacobian(func, torch.ones(9), mode="auto")
     assert set(J.unique().tolist()) <= {0.0, 2.0}
+
+
+def test_a_generator_of_the_functions_own_is_noticed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(cj.FunctionError, match="random numbers"):
+        cj.jacobian(lambda x: x * torch.rand(3, generator=generator), torch.ones(3), mode="forward", chunk_size=1)
+
+
+def test_a_table_that_grows_by_a_row_at_each_evaluation_is_given_back() -> None:
+    table, n_calls = torch.zeros(9, dtype=D), 0
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        nonlocal n_calls
+        table[n_calls] = x.detach().sum()
+        n_calls += 1
+        return x.sin()
+
+    cj.jacobian(func, torch.ones(3, dtype=D), mode="finite-difference", batching="loop")
+    assert n_calls == 2 + 6
+    assert not table.any()

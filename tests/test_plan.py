@@ -127,8 +127,7 @@ def test_finite_differences_are_taken_only_where_autograd_cannot() -> None:
         return torch.as_tensor(x.numpy() ** 2)
 
     x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    with pytest.warns(cj.RungWarning, match="loop"):
-        found, report = cj.jacobian(func, x, return_report=True)
+    found, report = cj.jacobian(func, x, return_report=True)
     assert report.plan.mode == "finite-difference"
     assert report.plan.rung == "native batch"
     assert (found - torch.diag(2 * x)).abs().max() < 1e-8

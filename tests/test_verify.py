@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -77,19 +78,45 @@ def test_low_precision_is_no_error() -> None:
     assert 0 < report.verified_error < 0.3
 
 
-def test_the_check_keeps_to_the_budget_or_goes_by_differences() -> None:
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_the_check_keeps_to_the_budget_and_loses_nothing(mode: str) -> None:
     case = example("mlp")
-    plan = cj.plan(case.func, *case.args, mode="forward")
+    budget_bytes = cj.plan(case.func, *case.args, mode=mode).predicted_peak_bytes
+    options: dict[str, Any] = {"mode": mode, "max_memory": budget_bytes, "return_report": True}
+    J, report = cj.jacobian(case.func, *case.args, verify=1, **options)
+    assert report.peak_bytes <= budget_bytes
+    assert torch.equal(J, cj.jacobian(case.func, *case.args, **options)[0])
+    assert any("verified" in reason for reason in report.plan.reasons)
+
+
+def test_what_is_not_finite_on_one_side_only_is_an_error() -> None:
+    class Poisoned(Wrong):
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad * ctx.saved_tensors[0].cos() * torch.tensor([1.0, torch.nan, 1.0], dtype=grad.dtype)
+
+    x = torch.linspace(-1, 1, 3, dtype=torch.float64)
+    with pytest.raises(cj.FunctionError, match="not confirmed"):
+        cj.jacobian(lambda x: (x.cos(), Poisoned.apply(x)), x, mode="reverse", verify=2)
+
+
+def test_what_is_infinite_on_both_sides_is_confirmed() -> None:
+    x = torch.tensor([0.0], dtype=torch.float64)
+    func = torch.sqrt
+    assert cj.jacobian(func, x, mode="reverse", verify=1, return_report=True)[1].verified_error < 1e-9
+
+
+def test_bounds_hold_in_the_check_as_well() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        assert bool((x >= 0).all())
+        return torch.from_numpy(np.sqrt(x.numpy()))
+
+    x = torch.tensor([1e-9, 1.0], dtype=torch.float64)
     report = cj.jacobian(
-        case.func,
-        *case.args,
-        mode="forward",
-        max_memory=plan.predicted_peak_bytes + 64,
-        verify=1,
-        return_report=True,
+        func, x, mode="finite-difference", bounds=(0.0, 2.0), batching="loop", verify=1, return_report=True
     )[1]
-    assert report.peak_bytes <= plan.predicted_peak_bytes + 64
-    assert report.verified_error < 1e-6
+    assert report.verified_error is None
+    assert any("not verified" in reason for reason in report.plan.reasons)
 
 
 def test_verify_must_be_a_number_of_checks() -> None:

@@ -13,6 +13,7 @@ from chunkjac._errors import FunctionError
 from chunkjac._modes._mode import Block
 from chunkjac._modes._slopes import imaginary
 from chunkjac._problem import Problem
+from chunkjac._randomness import fixed_generator, fixed_uniform
 from chunkjac._schemes import tiny_step
 
 # How many times its own estimated error a difference may be off; rounding in units of eps * abs(f) / h.
@@ -66,9 +67,9 @@ def _complex_slopes(problem: Problem, directions: Sequence[torch.Tensor], h: flo
 
 def _directions(inputs: Sequence[torch.Tensor], bounds: Sequence[Bounds] | None, eps: float) -> Iterator[torch.Tensor]:
     """Yield how far each input is moved in one step of the differences; four of them stay within the bounds."""
-    generator = torch.Generator(inputs[0].device).manual_seed(0)
+    generator = fixed_generator(0)
     for number, x in enumerate(inputs):
-        part = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        part = fixed_uniform(x.shape, generator, x.dtype).to(x.device)
         step = eps ** (1 / 3) * x.abs().clamp_(min=1) * (part - 0.5)
         if bounds is not None:
             above, below = bounds[number].high - x, x - bounds[number].low

@@ -117,6 +117,10 @@ class FiniteDifference:
         self._copies.release()
         self._one_by_one.release()
 
+    def close(self) -> None:
+        """Give the copies back."""
+        self.release()
+
     def estimate_error(self) -> float:
         """Return the largest absolute error that the Jacobian is thought to have."""
         with torch.no_grad():
@@ -130,10 +134,11 @@ class FiniteDifference:
                     f"scheme='complex' needs inputs of float32 or float64, found {x.dtype}; convert them, or give "
                     "scheme='central'."
                 )
+        is_fake = any(isinstance(x, FakeTensor) for x in self.problem.inputs)
         if bounds is not None:
             check_bounds(bounds, self.problem.inputs)
-        elif not any(isinstance(x, FakeTensor) for x in self.problem.inputs):
-            check_steps(given, self._scheme, self.problem.inputs)
+        if not is_fake:
+            check_steps(given, self._scheme, self.problem.inputs, has_bounds=bounds is not None)
 
     def _row_check(self, **calls: Any) -> RowCheck:
         """Return the check of a native batch."""

@@ -23,6 +23,7 @@ from chunkjac._modes._pushforwards import (
 from chunkjac._problem import Problem
 from chunkjac._randomness import RandomState
 from chunkjac._types import Outputs
+from chunkjac._witness import Witness
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
 _LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
@@ -68,9 +69,12 @@ class Forward(Derivative):
 
 def _evaluate(problem: Problem) -> Outputs:
     """Evaluate the function; refuse random numbers where each direction would draw its own unasked."""
+    if problem.randomness != "error":
+        return problem.evaluate()[1]
     before = RandomState.now(problem.devices)
-    outputs = problem.evaluate()[1]
-    if problem.randomness == "error" and before.has_moved():
+    with Witness() as witness:
+        outputs = problem.evaluate()[1]
+    if witness.draws_apart or before.has_moved():
         raise FunctionError(
             "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "
             "while in randomness error mode); give randomness='same' or 'different', or use mode='reverse'."

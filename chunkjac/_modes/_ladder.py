@@ -24,6 +24,7 @@ from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._modes._mode import Block
 from chunkjac._modes._referee import nearer
 from chunkjac._problem import Problem
+from chunkjac._randomness import fixed_generator, fixed_uniform
 from chunkjac._types import Leaf, Outputs
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
@@ -149,6 +150,11 @@ class Derivative:
         """Give the seeds back."""
         self._seeds.release()
 
+    def close(self) -> None:
+        """Give the seeds back, and what the prologue keeps."""
+        self.release()
+        self._rung.close()
+
     def _next_rung(self) -> Rung:
         """Return the next rung whose prologue can run the function."""
         while True:
@@ -250,9 +256,8 @@ def _one_by_one(rung: Rung, seeds: Block, n_rows: int) -> Block:
 
 def _weights(n_rows: int) -> torch.Tensor:
     """Return fixed weights of both signs, none near zero; no generator of the user's is touched."""
-    generator = torch.Generator().manual_seed(n_rows)
-    weights = 0.5 + torch.rand(n_rows, generator=generator, dtype=torch.float64)
-    return weights * (1 - 2 * torch.randint(2, (n_rows,), generator=generator))
+    parts = fixed_uniform((2, n_rows), fixed_generator(n_rows), torch.float64)
+    return (0.5 + parts[0]) * torch.where(parts[1] < 0.5, -1.0, 1.0)
 
 
 def _combined(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -67,6 +67,10 @@ class Mode(Protocol):
         """Give back the memory of buffers; the next block takes it again."""
         ...
 
+    def close(self) -> None:
+        """Give back all memory; no block is asked for after that."""
+        ...
+
 
 def seed_leaves(mode: Mode) -> Sequence[Leaf]:
     """Return the leaves whose elements are the mode's directions."""

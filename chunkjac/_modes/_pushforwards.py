@@ -178,3 +178,7 @@ class DoubleBackwardOneByOne(DoubleBackward):
 
     name: ClassVar[str] = "double backward, column by column"
     batched: ClassVar[bool] = False
+
+
+# The rungs that use what reverse mode uses.
+DOUBLE_BACKWARD = (DoubleBackward.name, DoubleBackwardOneByOne.name)

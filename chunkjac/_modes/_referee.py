@@ -8,6 +8,7 @@ import torch
 
 from chunkjac._modes._mode import Block
 from chunkjac._problem import Problem
+from chunkjac._randomness import fixed_generator, fixed_uniform
 from chunkjac._types import Leaf
 
 
@@ -40,13 +41,14 @@ def random_tangent(leaves: Sequence[torch.Tensor | Leaf], number: int = 0) -> Bl
         leaves: What it is like.
         number: Which of many.
     """
-    generator = torch.Generator().manual_seed(number)
+    generator = fixed_generator(number)
     return tuple(_both_signs(leaf.shape, generator).to(leaf.device, leaf.dtype) for leaf in leaves)
 
 
 def _both_signs(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     """Return numbers between 0.5 and 1.5, or their opposites."""
-    return (0.5 + torch.rand(shape, generator=generator)) * (1 - 2 * torch.randint(2, shape, generator=generator))
+    signs = torch.where(fixed_uniform(shape, generator) < 0.5, -1.0, 1.0)
+    return (0.5 + fixed_uniform(shape, generator)) * signs
 
 
 def central_difference(problem: Problem, tangent: Block) -> Block:

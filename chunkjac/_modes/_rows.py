@@ -13,6 +13,7 @@ from chunkjac._backoff import first_line, is_out_of_memory
 from chunkjac._bounds import Bounds
 from chunkjac._modes._mode import Block
 from chunkjac._modes._quiet import quiet_trial
+from chunkjac._randomness import fixed_generator, fixed_uniform
 from chunkjac._types import Leaf
 
 # How many roundings a row of a batch and the same row alone may differ by: kernels go by the size
@@ -91,7 +92,7 @@ class RowCheck:
     def _faults(self, tolerances: list[float]) -> Iterator[str]:
         """Yield what is wrong, in the order in which it is found."""
         n_rows = self.n_rows
-        generator = torch.Generator(self.inputs[0].device).manual_seed(0)
+        generator = fixed_generator(0)
         batch = self._first_batch(n_rows, generator)
         values = self.call(batch)
         yield from self._misshapen(values, n_rows)
@@ -174,7 +175,7 @@ class RowCheck:
 
 def _random_part(like: torch.Tensor, generator: torch.Generator, way: str) -> torch.Tensor:
     """Return numbers between a half and one, with a sign."""
-    part = torch.rand(like.shape, generator=generator, dtype=torch.float32, device=like.device)
+    part = fixed_uniform(like.shape, generator).to(like.device)
     signs = torch.where(part < 0.5, -1.0, 1.0) if way == "either" else (1.0 if way == "up" else -1.0)
     return (((part * 8) % 1 / 2 + 0.5) * signs).to(like.dtype)
 

@@ -48,5 +48,6 @@ def imaginary(value: torch.Tensor) -> torch.Tensor:
 
 def _scaled(difference: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Multiply each row by its weight, in place where that is ours to write to."""
-    column = weights.to(torch.promote_types(difference.dtype, torch.float32)).view(-1, *(1,) * (difference.dim() - 1))
+    dtype = torch.promote_types(difference.dtype, torch.float32)
+    column = weights.to(difference.device, dtype).view(-1, *(1,) * (difference.dim() - 1))
     return difference * column if difference._is_view() else difference.mul_(column)

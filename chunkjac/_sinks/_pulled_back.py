@@ -63,10 +63,21 @@ class PulledBack:
         found = torch.autograd.grad(
             ends, self._sources, given, retain_graph=True, create_graph=self._keeps_graph, allow_unused=True
         )
-        self.grads = tuple(self._sum(total, more) for total, more in zip(self.grads, found))
+        if self._keeps_graph:
+            self.grads = tuple(_sum(total, more) for total, more in zip(self.grads, found))
+            return
+        # All that takes memory first: a chunk that runs out of it must not be half added.
+        self.grads = tuple(
+            more.clone().zero_() if total is None and more is not None else total
+            for total, more in zip(self.grads, found)
+        )
+        for total, more in zip(self.grads, found):
+            if total is not None and more is not None:
+                total.add_(more)
 
-    def _sum(self, total: torch.Tensor | None, more: torch.Tensor | None) -> torch.Tensor | None:
-        """Add in place, unless sums are to be differentiated; what autograd gives may be a cotangent itself."""
-        if total is None or more is None:
-            return more.clone() if more is not None else total
-        return total + more if self._keeps_graph else total.add_(more)
+
+def _sum(total: torch.Tensor | None, more: torch.Tensor | None) -> torch.Tensor | None:
+    """Add so that the sum can be differentiated."""
+    if total is None or more is None:
+        return more if total is None else total
+    return total + more

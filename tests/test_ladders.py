@@ -80,10 +80,18 @@ def test_a_backward_pass_that_cannot_be_differentiated_is_no_zero(extra: float) 
 
     with pytest.raises(RuntimeError) as caught:
         cj.jacfwd(func)(x)
-    assert any("cannot be differentiated itself" in note for note in caught.value.__notes__)
+    assert any("has no derivative (once_differentiable" in note for note in caught.value.__notes__)
     found, report = cj.jacobian(func, x, return_report=True)
     assert report.plan.mode == "reverse"
     assert torch.allclose(found, torch.diag(x.cos() + 2 * extra * x).repeat(2000, 1))
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_a_wrong_formula_of_a_backward_pass_is_not_differentiated() -> None:
+    """The backward pass of as_strided_scatter is wrong (torch 2.13); its forward derivative is right."""
+    x = torch.arange(3, dtype=torch.float64)
+    found = cj.jacfwd(lambda x: torch.as_strided_scatter(x, torch.ones(2, dtype=x.dtype), (2,), (1,), 0))(x)
+    assert torch.equal(found, torch.diag(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)))
 
 
 @pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 # Patterns of "operator mode: outcome ...".
 KNOWN = {
-    r"as_strided_scatter forward: different by double backward": "torch's formula for its backward pass is wrong",
     r"as_strided\.partial_views forward: missing: .*": "reads memory beside its input, of which a copy is evaluated",
 }
 

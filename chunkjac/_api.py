@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from chunkjac._config import get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._job import Job
 from chunkjac._memory import find_budget, find_device
+from chunkjac._options import check_name, read_batching, read_chunk_size, read_verify
 from chunkjac._plan import Plan
 from chunkjac._planning import plan_job
 from chunkjac._problem import Problem
@@ -24,8 +23,6 @@ from chunkjac._schemes import SCHEME_NAMES
 from chunkjac._select import Request
 from chunkjac._steps import read_step
 from chunkjac._types import MODES
-
-_BATCHINGS = ("auto", "vmap", "native", "loop")
 
 
 def jacobian(
@@ -276,46 +273,7 @@ def _job(
         chunk_size=read_chunk_size(chunk_size),
         out=out,
         create_graph=create_graph,
-        verify=_read_verify(verify),
+        verify=read_verify(verify),
         progress=config.progress if progress is None else progress,
         return_report=return_report,
     )
-
-
-def check_name(argument: str, value: Any, known: Iterable[str] | Mapping[str, Any]) -> None:
-    """Refuse an unknown name, and suggest the nearest."""
-    names = list(known)
-    if value not in names:
-        near = get_close_matches(str(value), names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, names))}, found {value!r}{hint}")
-
-
-def read_chunk_size(chunk_size: Any) -> int | None:
-    """Refuse what is no count."""
-    if chunk_size is None:
-        return None
-    if isinstance(chunk_size, bool) or not hasattr(chunk_size, "__index__"):
-        raise ArgumentTypeError(f"chunk_size must be None or an int, found {chunk_size!r}.")
-    if operator.index(chunk_size) < 1:
-        raise ArgumentError(f"`chunk_size` should be greater than 0, found {chunk_size}; None plans it.")
-    return operator.index(chunk_size)
-
-
-def _read_verify(verify: Any) -> int:
-    """Refuse what is no number of checks."""
-    if not hasattr(verify, "__index__"):
-        raise ArgumentTypeError(f"verify must be a number of checks, found {verify!r}.")
-    if operator.index(verify) < 0:
-        raise ArgumentError(f"verify must be 0 or more checks, found {verify}.")
-    return operator.index(verify)
-
-
-def read_batching(batching: Any) -> str | int:
-    """Refuse what is neither the name of a rung nor a dimension."""
-    if isinstance(batching, str):
-        check_name("batching", batching, _BATCHINGS)
-        return batching
-    if isinstance(batching, bool) or not hasattr(batching, "__index__"):
-        raise ArgumentTypeError(f"batching must be one of {', '.join(map(repr, _BATCHINGS))}, or an int: {batching!r}.")
-    return operator.index(batching)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from chunkjac._api import check_name, jacobian, read_batching, read_chunk_size
+from chunkjac._api import jacobian
 from chunkjac._errors import ArgumentTypeError, ChunkjacError, FunctionError
 from chunkjac._functional import jacobian_inside
 from chunkjac._gradient import Gradient
+from chunkjac._options import check_name, read_batching, read_chunk_size
 from chunkjac._problem import is_inside_transform
 from chunkjac._randomness import RANDOMNESS
 from chunkjac._schemes import SCHEME_NAMES

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from chunkjac._checks import check_argnums, check_computed, check_inputs, check_unchanged, outputs_of
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
 from chunkjac._modules import modules_of
 from chunkjac._randomness import RandomState
@@ -80,9 +80,9 @@ class Problem:
         """
         if not callable(func):
             raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
-        argnums = _check_argnums(argnums, len(args))
+        argnums = check_argnums(argnums, len(args))
         leaves, spec = tree_flatten(_chosen(args, argnums))
-        _check_inputs(leaves, argnums)
+        check_inputs(leaves, argnums)
         return cls(func, args, argnums, has_aux, tuple(leaves), spec)
 
     @cached_property
@@ -211,25 +211,6 @@ def is_inside_transform(args: tuple[Any, ...] = ()) -> bool:
     return any(isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors)
 
 
-def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
-    """Check flat outputs and describe them.
-
-    Raises:
-        FunctionError: An output is not a real, dense, floating-point tensor, or there are none.
-    """
-    _check_outputs(leaves)
-    return Outputs(tuple(Leaf.of(leaf) for leaf in leaves), spec, aux)
-
-
-def check_computed(values: Sequence[Any], inputs: Sequence[torch.Tensor]) -> None:
-    """Refuse fake tensors that came from real inputs: they have no values, and writing them writes nothing."""
-    if any(isinstance(value, FakeTensor) for value in values) and not any(isinstance(x, FakeTensor) for x in inputs):
-        raise FunctionError(
-            "func returned a fake tensor, which has no values: it keeps tensors for later calls (a cache) and was "
-            "run on fakes before; clear that cache."
-        )
-
-
 def _differences(was: Any, now: Any, moved: Mapping[torch.device, torch.device]) -> Iterator[tuple[str, str]]:
     """Yield what differs between an argument and another that stands for it, and may have been moved."""
     (leaves, spec), (other_leaves, other_spec) = tree_flatten(was), tree_flatten(now)
@@ -247,76 +228,3 @@ def _looks(value: Any, moved: Mapping[torch.device, torch.device]) -> str:
     if isinstance(value, torch.Tensor):
         return f"{tuple(value.shape)} {value.dtype} on {moved.get(value.device, value.device)}"
     return type(value).__name__
-
-
-def check_unchanged(inputs: Sequence[torch.Tensor], versions: Sequence[int]) -> None:
-    """Refuse a function that wrote to the inputs it was given."""
-    for i, (tensor, version) in enumerate(zip(inputs, versions)):
-        if tensor._version != version:
-            raise FunctionError(
-                f"func changes input {i} in place, so its Jacobian is not defined at that input; "
-                "clone the input in func before writing to it."
-            )
-
-
-def _check_argnums(argnums: Any, n_args: int) -> int | tuple[int, ...]:
-    """Return argnums without negative numbers."""
-    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
-    for number in numbers:
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise ArgumentTypeError(f"argnums must be int or Tuple of ints, found {argnums!r}.")
-        if not -n_args <= number < n_args:
-            raise ArgumentError(f"argnums {argnums!r} is out of range: func is given only {n_args} positional inputs.")
-    positive = tuple(number % n_args for number in numbers)
-    if not positive:
-        raise ArgumentError("argnums must be non-empty, found (); name at least one argument.")
-    if len(set(positive)) < len(positive):
-        raise ArgumentError(f"argnums must be unique, found {argnums!r}.")
-    return positive if isinstance(argnums, tuple) else positive[0]
-
-
-def _check_inputs(leaves: Sequence[Any], argnums: int | tuple[int, ...]) -> None:
-    """Refuse inputs that have no real derivative."""
-    where = f"the arguments that argnums={argnums!r} names"
-    if not leaves:
-        raise ArgumentError(f"{where} hold no tensor; choose others with argnums.")
-    for leaf in leaves:
-        if not isinstance(leaf, torch.Tensor):
-            raise ArgumentTypeError(
-                f"{where} must hold tensors only, found {type(leaf).__name__}; "
-                "convert it with torch.as_tensor, or choose others with argnums."
-            )
-        if leaf.dtype.is_complex:
-            raise ArgumentTypeError(
-                f"Expected all inputs to be real, but {where} hold {leaf.dtype}; "
-                "give real and imaginary parts separately."
-            )
-        if not leaf.dtype.is_floating_point:
-            raise ArgumentTypeError(
-                f"{where} must be real floating-point tensors, found {leaf.dtype}; convert with x.float()."
-            )
-        if leaf.layout != torch.strided:
-            raise ArgumentTypeError(f"{where} must be dense tensors, found {leaf.layout}; convert with x.to_dense().")
-
-
-def _check_outputs(leaves: Sequence[Any]) -> None:
-    """Refuse outputs that have no real derivative."""
-    if all(leaf is None for leaf in leaves):
-        raise FunctionError(
-            "vjp or jvp of func: Expected f to be a function that has non-empty output, found none; "
-            "return at least one tensor."
-        )
-    for leaf in leaves:
-        if not isinstance(leaf, torch.Tensor):
-            raise FunctionError(
-                f"vjp or jvp of func: expected f(*primals) to return only tensors, found {type(leaf).__name__}."
-            )
-        if leaf.dtype.is_complex:
-            raise FunctionError(
-                f"Expected all outputs to be real, but func returned {leaf.dtype}; "
-                "return real and imaginary parts separately (torch.view_as_real)."
-            )
-        if not leaf.dtype.is_floating_point:
-            raise FunctionError(f"the output of func must be real floating-point tensors, found {leaf.dtype}.")
-        if leaf.layout != torch.strided:
-            raise FunctionError(f"the output of func must be dense tensors, found {leaf.layout}.")

@@ -14,25 +14,20 @@ import torch
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensor,
     UnsupportedOperatorException,
 )
 
 from chunkjac._backoff import first_line, is_out_of_memory, reclaim
 from chunkjac._chunker import OneHot
 from chunkjac._errors import ChunkjacError, add_note
+from chunkjac._modes._agreement import DisagreementError, agrees
 from chunkjac._modes._mode import Block
 from chunkjac._modes._referee import nearer
 from chunkjac._problem import Problem
-from chunkjac._randomness import fixed_generator, fixed_uniform
 from chunkjac._types import Leaf, Outputs
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
 FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
-
-
-# A rule that is wrong is off by more; a float64 function may compute in float32 inside.
-_LEAST_TOLERANCE = 1e-4
 
 
 class Rung(Protocol):
@@ -179,9 +174,13 @@ class Derivative:
 
     def _why_not(self, error: Exception) -> str:
         """Say why the rung is left."""
-        return (
-            str(error) if isinstance(error, _DisagreementError) else f"{self.rung} cannot run func: {first_line(error)}"
-        )
+        if isinstance(error, DisagreementError):
+            return f"{self.rung} gives other values for several directions than for one alone"
+        return f"{self.rung} cannot run func: {first_line(error)}"
+
+    def _nearer(self, seed: Block, candidates: Sequence[Block]) -> int:
+        """Return which candidate for the derivative at a seed is nearer to a central difference."""
+        return nearer(self.problem, seed, candidates, by_rows=self.by_rows)
 
     def _block(self, chunk: slice) -> Block:
         """Compute a block on the rung that is in use."""
@@ -192,46 +191,11 @@ class Derivative:
                 block = self._rung.many(seeds)
                 if not self._is_proven:
                     with torch.no_grad():
-                        self._is_proven = self._agrees(seeds, block)
+                        self._is_proven = agrees(self._rung.one, seeds, block, self._nearer)
             else:
                 block = _one_by_one(self._rung, seeds, n_rows)
         self._works = self._works or self._is_proven or not self.batched
         return block
-
-    def _agrees(self, seeds: Block, block: Block) -> bool:
-        """Compare a block with one direction alone: a random combination of all of its seeds.
-
-        The derivative is linear, so the same combination of the block's rows must come out.
-
-        Returns:
-            Whether they agree. Fakes have no values that could: each of their blocks takes the
-            memory of one that is compared.
-
-        Raises:
-            _DisagreementError: They do not.
-        """
-        weights = _weights(len(seeds[0]))
-        seed = tuple(_combined(weights, rows) for rows in seeds)
-        alone = self._rung.one(seed)
-        together = tuple(_combined(weights, rows) for rows in block)
-        errors = [_largest(this - that) for this, that in zip(together, alone)]
-        bounds = [_tolerance(weights, rows) for rows in block]
-        if any(isinstance(values, FakeTensor) for values in block):
-            return False
-        if all(float(error) <= float(bound) for error, bound in zip(errors, bounds)):
-            return True
-        # A function may compute in a lower precision than its inputs have: how much rounding
-        # there is, a third of the seed tells.
-        third = self._rung.one(tuple(values / 3 for values in seed))
-        noise = [_largest(3 * part - whole) for part, whole in zip(third, alone)]
-        differs = any(float(e) > max(float(bound), 10 * float(n)) for e, bound, n in zip(errors, bounds, noise))
-        if differs and nearer(self.problem, seed, (together, alone), by_rows=self.by_rows) == 1:
-            raise _DisagreementError(f"{self.rung} gives other values for several directions than for one alone")
-        return True
-
-
-class _DisagreementError(Exception):
-    """Say that a block is not what one direction alone tells."""
 
 
 def is_final(error: BaseException) -> bool:
@@ -252,31 +216,3 @@ def _one_by_one(rung: Rung, seeds: Block, n_rows: int) -> Block:
         for target, values in zip(block, row):
             target[i] = values
     return block
-
-
-def _weights(n_rows: int) -> torch.Tensor:
-    """Return fixed weights of both signs, none near zero; no generator of the user's is touched."""
-    parts = fixed_uniform((2, n_rows), fixed_generator(n_rows), torch.float64)
-    return (0.5 + parts[0]) * torch.where(parts[1] < 0.5, -1.0, 1.0)
-
-
-def _combined(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return the weighted sum of rows."""
-    combined: torch.Tensor = weights.to(rows.device, rows.dtype) @ rows.reshape(len(rows), -1)
-    return combined.view(rows.shape[1:])
-
-
-def _tolerance(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return how far a combination of rows may be off by rounding."""
-    flat = rows.detach().reshape(len(rows), -1)
-    if not flat.numel():
-        return flat.new_zeros(())
-    largest = torch.linalg.vector_norm(flat, ord=float("inf"), dim=1).nan_to_num_(0, 0, 0)
-    return (weights.to(rows.device, rows.dtype) * largest).norm() * max(
-        torch.finfo(rows.dtype).eps ** 0.5, _LEAST_TOLERANCE
-    )
-
-
-def _largest(values: torch.Tensor) -> torch.Tensor:
-    """Return the largest finite magnitude; infinities and NaNs are not compared."""
-    return values.abs().nan_to_num_(0, 0, 0).max() if values.numel() else values.new_zeros(())

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from chunkjac._checks import check_computed
 from chunkjac._chunker import PerturbedPoint, segments
 from chunkjac._errors import FunctionError
 from chunkjac._modes._mode import Block
 from chunkjac._modes._slopes import imaginary
-from chunkjac._problem import Problem, check_computed
+from chunkjac._problem import Problem
 from chunkjac._schemes import Scheme
 from chunkjac._stencil import Placed
 from chunkjac._types import Outputs

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from chunkjac._checks import check_unchanged, outputs_of
 from chunkjac._modes._mode import Block
-from chunkjac._problem import Problem, check_unchanged, outputs_of
+from chunkjac._problem import Problem
 from chunkjac._types import Outputs
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.

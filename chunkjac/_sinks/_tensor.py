@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from chunkjac._checks import check_computed
 from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
-from chunkjac._problem import check_computed
 from chunkjac._types import Leaf
 
 

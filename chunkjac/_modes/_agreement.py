@@ -1,0 +1,89 @@
+"""Whether a block is what one direction alone tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from chunkjac._modes._mode import Block
+from chunkjac._randomness import fixed_generator, fixed_uniform
+
+# A rule that is wrong is off by more; a float64 function may compute in float32 inside.
+_LEAST_TOLERANCE = 1e-4
+
+
+class DisagreementError(Exception):
+    """Say that a block is not what one direction alone tells."""
+
+
+def agrees(
+    one: Callable[[Block], Block],
+    seeds: Block,
+    block: Block,
+    nearer: Callable[[Block, Sequence[Block]], int],
+) -> bool:
+    """Compare a block with one direction alone: a random combination of all of its seeds.
+
+    The derivative is linear, so the same combination of the block's rows must come out.
+
+    Args:
+        one: Applies the derivative to a single seed.
+        seeds: The seeds of the block.
+        block: What came of them.
+        nearer: Tells which of two candidates for a seed is nearer to the truth.
+
+    Returns:
+        Whether they agree. Fakes have no values that could: each of their blocks takes the
+        memory of one that is compared.
+
+    Raises:
+        DisagreementError: They do not, and the block is wrong.
+    """
+    weights = _weights(len(seeds[0]))
+    seed = tuple(_combined(weights, rows) for rows in seeds)
+    alone = one(seed)
+    together = tuple(_combined(weights, rows) for rows in block)
+    errors = [_largest(this - that) for this, that in zip(together, alone)]
+    bounds = [_tolerance(weights, rows) for rows in block]
+    if any(isinstance(values, FakeTensor) for values in block):
+        return False
+    if all(float(error) <= float(bound) for error, bound in zip(errors, bounds)):
+        return True
+    # A function may compute in a lower precision than its inputs have: how much rounding
+    # there is, a third of the seed tells.
+    third = one(tuple(values / 3 for values in seed))
+    noise = [_largest(3 * part - whole) for part, whole in zip(third, alone)]
+    differs = any(float(e) > max(float(bound), 10 * float(n)) for e, bound, n in zip(errors, bounds, noise))
+    if differs and nearer(seed, (together, alone)) == 1:
+        raise DisagreementError
+    return True
+
+
+def _weights(n_rows: int) -> torch.Tensor:
+    """Return fixed weights of both signs, none near zero; no generator of the user's is touched."""
+    parts = fixed_uniform((2, n_rows), fixed_generator(n_rows), torch.float64)
+    return (0.5 + parts[0]) * torch.where(parts[1] < 0.5, -1.0, 1.0)
+
+
+def _combined(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of rows."""
+    combined: torch.Tensor = weights.to(rows.device, rows.dtype) @ rows.reshape(len(rows), -1)
+    return combined.view(rows.shape[1:])
+
+
+def _tolerance(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return how far a combination of rows may be off by rounding."""
+    flat = rows.detach().reshape(len(rows), -1)
+    if not flat.numel():
+        return flat.new_zeros(())
+    largest = torch.linalg.vector_norm(flat, ord=float("inf"), dim=1).nan_to_num_(0, 0, 0)
+    return (weights.to(rows.device, rows.dtype) * largest).norm() * max(
+        torch.finfo(rows.dtype).eps ** 0.5, _LEAST_TOLERANCE
+    )
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """Return the largest finite magnitude; infinities and NaNs are not compared."""
+    return values.abs().nan_to_num_(0, 0, 0).max() if values.numel() else values.new_zeros(())

@@ -47,13 +47,13 @@ def first_line(error: BaseException) -> str:
 
 def reclaim(device: torch.device) -> None:
     """Give back what the failed attempt left: graphs, cycles, then the allocator's cache."""
-    _drain_backward()
+    drain_backward()
     gc.collect()
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
 
 
-def _drain_backward() -> None:
+def drain_backward() -> None:
     """Run a backward pass over nothing.
 
     After an exception in a backward pass, the engine's queue of this thread still holds the

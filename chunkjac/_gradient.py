@@ -41,7 +41,8 @@ class Gradient:
         """Return the gradient at a point."""
         func = functools.partial(self.func, **kwargs) if kwargs else self.func
         try:
-            return torch.func.jacrev(func, self.argnums)(*args)
+            with torch.enable_grad():  # some backward formulas are not what forward AD expects without
+                return torch.func.jacrev(func, self.argnums)(*args)
         except Exception as error:
             if is_final(error) or is_inside_transform(args):
                 raise

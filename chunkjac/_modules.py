@@ -27,14 +27,14 @@ def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Modul
 @contextmanager
 def restored_attributes(modules: list[nn.Module]) -> Iterator[None]:
     """Give modules the attributes back that they had: what is cached meanwhile is forgotten."""
-    before = [_copied(vars(module)) for module in modules]
+    dictionaries = [attributes for module in modules for attributes in _dictionaries(module)]
+    before = [dict(dictionary) for dictionary in dictionaries]
     try:
         yield
     finally:
-        for module, attributes in zip(modules, before):
-            for name in vars(module).keys() - attributes.keys():
-                del vars(module)[name]
-            vars(module).update(attributes)
+        for dictionary, contents in zip(dictionaries, before):
+            dictionary.clear()
+            dictionary.update(contents)
 
 
 def _behind(func: Any) -> Iterator[Any]:
@@ -69,6 +69,7 @@ def _is_filled(cell: CellType) -> bool:
     return True
 
 
-def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Copy attributes, and the dictionaries of parameters, buffers and caches among them."""
-    return {name: dict(value) if type(value) is dict else value for name, value in attributes.items()}
+def _dictionaries(module: nn.Module) -> list[dict[str, Any]]:
+    """Return a module's attributes, and the dictionaries of parameters, buffers and caches among them."""
+    attributes = vars(module)
+    return [attributes, *(value for value in attributes.values() if type(value) is dict)]

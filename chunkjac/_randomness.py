@@ -22,14 +22,14 @@ _fixed: ContextVar[bool] = ContextVar("chunkjac_fixed_numbers", default=False)
 
 def fixed_generator(seed: int) -> torch.Generator:
     """Return a generator for :func:`fixed_uniform`; those of the user are not touched."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def fixed_uniform(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Return numbers between 0 and 1 that are always the same, on the CPU."""
     token = _fixed.set(True)
     try:
-        return torch.rand(shape, generator=generator, dtype=dtype)
+        return torch.rand(shape, generator=generator, dtype=dtype, device="cpu")
     finally:
         _fixed.reset(token)
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chunkjac._randomness import are_fixed
+from chunkjac._zero_tensors import is_scaled_zero
 
 # `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
 _WRITTEN_UNSAID = ("running_mean", "running_var")
@@ -64,6 +65,8 @@ class Witness(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Look at what goes in and what comes out."""
+        if is_scaled_zero(func, args):
+            return args[0]
         kwargs = kwargs or {}
         if kwargs.get("generator") is not None and not are_fixed():
             self.draws_apart = True

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made, tensors_among
 from chunkjac._memory._gauge import Gauge
 from chunkjac._memory._scratch import scratch_bytes
+from chunkjac._zero_tensors import is_scaled_zero
 
 # `torch.tensor` makes its memory unseen, and hands it on through this.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
@@ -114,6 +115,8 @@ class LiveBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and count what it made."""
+        if is_scaled_zero(func, args):
+            return args[0]
         kwargs = kwargs or {}
         if self._fake is not None:
             args, kwargs = tree_map(self._faked, (args, kwargs))

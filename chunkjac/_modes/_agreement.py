@@ -78,7 +78,7 @@ def _tolerance(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     flat = rows.detach().reshape(len(rows), -1)
     if not flat.numel():
         return flat.new_zeros(())
-    largest = torch.linalg.vector_norm(flat, ord=float("inf"), dim=1).nan_to_num_(0, 0, 0)
+    largest = torch.maximum(flat.amax(1), -flat.amin(1)).nan_to_num_(0, 0, 0)
     return (weights.to(rows.device, rows.dtype) * largest).norm() * max(
         torch.finfo(rows.dtype).eps ** 0.5, _LEAST_TOLERANCE
     )

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from chunkjac._backoff import first_line, is_out_of_memory, reclaim
+from chunkjac._backoff import drain_backward, first_line, is_out_of_memory
 from chunkjac._chunker import OneHot
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._modes._agreement import DisagreementError, agrees
@@ -85,12 +85,12 @@ class Derivative:
         self.reasons: tuple[str, ...] = ()
         self._ladder = dict(ladder)
         self._keeps_graph = keeps_graph
-        with torch.set_grad_enabled(keeps_graph):
-            self._rung = self._next_rung()
-        self._seeds = OneHot(self._seed_leaves)
         self._works = False  # whether a block was made: later errors are the function's own
         # Whether a block of several directions was compared; with other random numbers for each, none can be.
         self._is_proven = problem.randomness == "different"
+        with torch.set_grad_enabled(keeps_graph):
+            self._rung = self._next_rung()
+        self._seeds = OneHot(self._seed_leaves)
 
     @property
     def _seed_leaves(self) -> Sequence[Leaf]:
@@ -136,7 +136,7 @@ class Derivative:
                     raise
                 why = self._why_not(error)
             self._rung.close()  # its activations go before others come
-            reclaim(self.problem.device)
+            drain_backward()
             self.reasons = (*self.reasons, why)
             with torch.set_grad_enabled(self._keeps_graph):
                 self._rung = self._next_rung()

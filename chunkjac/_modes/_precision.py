@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from chunkjac._zero_tensors import is_scaled_zero
+
 
 class PrecisionSeen(TorchDispatchMode):
     """Note the largest machine epsilon among the results of all operations.
@@ -26,6 +28,8 @@ class PrecisionSeen(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and look at what it made."""
+        if is_scaled_zero(func, args):
+            return args[0]
         made = func(*args, **(kwargs or {}))
         if not any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in args):
             return made  # a constant: its precision is not that of the computation

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from chunkjac._zero_tensors import is_scaled_zero
+
 _ZEROS = torch.ops.aten.zeros.default
 _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default}
 
@@ -36,6 +38,8 @@ class ZeroProducts(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, unless its result is known to be zero."""
+        if is_scaled_zero(func, args):
+            return args[0]
         if func in _PRODUCTS and any(self._is_zero(matrix) for matrix in args):
             left, right = args
             shape = (*left.shape[:-1], right.shape[-1])

@@ -12,8 +12,8 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,11 +21,13 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from chunkjac._closures import frozen
 from chunkjac._errors import BudgetError
 from chunkjac._executor import Log, fill
+from chunkjac._gradient import Gradient
 from chunkjac._job import Job
-from chunkjac._memory import OverBudget
-from chunkjac._modes import DOUBLE_BACKWARD, Block
+from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._modes import Block, Mode, is_final, plain_kernels
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan
 from chunkjac._restoring import left_as_found
@@ -37,33 +39,58 @@ from chunkjac._witness import Witness
 Grads = tuple[torch.Tensor | None, ...]
 
 
+# How it is computed again: in reverse mode, also what was computed in forward mode. Forward formulas are
+# wrong to differentiate for some operations (layer_norm, linalg.solve, and torch.func.jacfwd with them, torch
+# 2.13), double backward for others. Fused attention has no second derivative: plain kernels have.
+_WAYS: tuple[tuple[str, Callable[[], AbstractContextManager[Any]]], ...] = (
+    ("reverse", nullcontext),
+    ("reverse", plain_kernels),
+    ("forward", nullcontext),
+)
+
+# How far a direction may be from what it was: kernels round differently for other chunk sizes.
+_TOLERANCE = 1e-2
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Hold how the Jacobian is computed again.
 
     Attributes:
         job: What was asked for, with the inputs in their graphs.
-        mode: The name of the mode that it was computed in.
         chunk_size: The chunk size that it was computed with.
-        used: Tensors that do not require grad and take part, and their versions.
+        used: Tensors that take part, and their versions.
+        products: The Jacobian times a fixed vector, like the outputs, to tell whether it is the same again.
+        autocast: For each type of device whether autocast was on, and its dtype.
     """
 
     job: Job
-    mode: str
     chunk_size: int
     used: tuple[tuple[torch.Tensor, int], ...]
+    products: Block
+    autocast: tuple[tuple[str, bool, torch.dtype], ...]
 
     @classmethod
-    def of(cls, job: Job, plan: Plan, witness: Witness) -> Recipe:
-        """Say how to do again what was done.
-
-        What double backward gives is not differentiated: that takes third derivatives, which are
-        wrong for BatchNorm in train mode (its second takes the saved mean for a constant, torch 2.13).
-        """
-        mode = "reverse" if plan.rung in DOUBLE_BACKWARD else plan.mode
-        again = replace(job, problem=job.problem.in_its_graph(), out=())  # what it gives takes no place of its own
+    def of(cls, job: Job, plan: Plan, witness: Witness, products: Block) -> Recipe:
+        """Say how to do again what was done."""
+        problem = replace(job.problem.in_its_graph(), func=_frozen(job.problem.func))
+        again = replace(job, problem=problem, out=())  # what it gives takes no place of its own
         used = tuple((tensor, tensor._version) for tensor in witness.read() if not tensor.is_inference())
-        return cls(again, mode, plan.chunk_size, used)
+        kinds = dict.fromkeys(["cpu", job.device.type])
+        autocast = tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
+        return cls(again, plan.chunk_size, used, products, autocast)
+
+    def aux(self) -> Any:
+        """Return the auxiliary result with its graph, as torch.func does."""
+        problem = self.job.problem
+        with left_as_found(problem) as witness, witness, torch.enable_grad():
+            return witness.lasting(problem.call(*problem.inputs)[2])
+
+    def sources(self, captured: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return what the Jacobian can be differentiated by."""
+        inputs = self.job.problem.inputs
+        others = [tensor for tensor in captured if not any(tensor is x for x in inputs)]
+        return [*(x for x in inputs if x.requires_grad), *others]
 
     def check_unchanged(self) -> None:
         """Refuse to compute at other values, as autograd does for what it has saved."""
@@ -73,23 +100,43 @@ class Recipe:
                 "computed, and the backward pass computes it again; clone the tensor before it is changed."
             )
 
+    def check_same(self, products: Block) -> None:
+        """Refuse a Jacobian that is not what it was: the function has changed."""
+        for was, now in zip(self.products, products):
+            apart, size = (part.nan_to_num(0, 0, 0).norm() for part in (now - was, was))
+            if float(apart) > _TOLERANCE * float(size):
+                raise RuntimeError(
+                    "func is not the function that it was when its Jacobian was computed, and the backward pass "
+                    "computes it again: a variable, a module's mode (train, eval) or a buffer has changed. Call "
+                    "backward before that, or compute the Jacobian with torch.func."
+                )
 
-def with_graph(jacobian: Any, recipe: Recipe, captured: Sequence[torch.Tensor]) -> Any:
-    """Return a Jacobian connected to the graphs of the inputs and of what the function captured.
+    @contextmanager
+    def at_its_state(self) -> Iterator[None]:
+        """Give the function the autocast state that it had."""
+        with ExitStack() as stack:
+            for kind, enabled, dtype in self.autocast:
+                if enabled or torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, dtype, enabled=enabled))
+            yield
+
+
+def with_graph(jacobian: Any, recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:
+    """Return a Jacobian connected to the graphs of its sources.
 
     Args:
         jacobian: The tree of tensors.
         recipe: How to compute it again.
-        captured: Tensors beside the inputs that take part and require grad.
+        sources: What it can be differentiated by; not empty.
     """
-    inputs = recipe.job.problem.inputs
-    sources = [x for x in inputs if x.requires_grad]
-    sources += [tensor for tensor in captured if not any(tensor is x for x in inputs)]
-    if not sources:
-        return jacobian
     leaves, spec = tree_flatten(jacobian)
     connected: Any = _Rebuilt.apply(recipe, leaves, *sources)
     return tree_unflatten(list(connected), spec)
+
+
+def _frozen(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function with the variables that it closes over as they are now."""
+    return replace(func, func=frozen(func.func)) if isinstance(func, Gradient) else frozen(func)
 
 
 class _Rebuilt(torch.autograd.Function):
@@ -122,15 +169,12 @@ Cotangents = Sequence[torch.Tensor | None]
 def _pull_back(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
     """Send a cotangent back, a chunk at a time, within the budget."""
     job = recipe.job
-    tracker = job.tracker()
+
+    def compute(mode: Mode, sink: PulledBack, tracker: LiveBytes) -> None:
+        fill(sink, mode, Pacer(job.terms(mode, tracker)), tracker, Log(), advance=lambda _: None)
+
     try:
-        with left_as_found(job.problem) as witness, _cut_at(cut):
-            with tracker, witness:
-                mode = differentiable_mode(job.problem, recipe.mode)
-                sink = PulledBack(mode, cotangents, sources)
-            pacer = Pacer(job.terms(mode, tracker))
-            fill(sink, mode, pacer, tracker, Log(), advance=lambda _: None)
-            return sink.grads
+        return _in_any_way(recipe, cotangents, sources, cut, compute, keeps_graph=False)
     except OverBudget as error:
         failure = str(error)
     raise BudgetError(
@@ -144,16 +188,42 @@ def _pull_back(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: B
 
 def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
     """Send a cotangent back so that the result can be differentiated too: that keeps every graph."""
-    with left_as_found(recipe.job.problem) as witness, _cut_at(cut):
-        with witness:
-            mode = differentiable_mode(recipe.job.problem, recipe.mode)
-        sink = PulledBack(mode, cotangents, sources, keeps_graph=True)
-        total = sink.n_directions
-        for start in range(0, total, recipe.chunk_size):
-            chunk = slice(start, min(start + recipe.chunk_size, total))
+
+    def compute(mode: Mode, sink: PulledBack, _: LiveBytes) -> None:
+        for start in range(0, sink.n_directions, recipe.chunk_size):
+            chunk = slice(start, min(start + recipe.chunk_size, sink.n_directions))
             sink.write(chunk, mode.block(chunk))
             mode.release()  # the graph holds the seeds: the next chunk gets others
-        return sink.grads
+
+    return _in_any_way(recipe, cotangents, sources, cut, compute, keeps_graph=True)
+
+
+def _in_any_way(
+    recipe: Recipe,
+    cotangents: Cotangents,
+    sources: Block,
+    cut: Block,
+    compute: Callable[[Mode, PulledBack, LiveBytes], None],
+    *,
+    keeps_graph: bool,
+) -> Grads:
+    """Compute in the first way that can."""
+    problem = recipe.job.problem
+    for number, (name, kernels) in enumerate(_WAYS):
+        tracker = recipe.job.tracker()
+        try:
+            with left_as_found(problem) as witness, _cut_at(cut), recipe.at_its_state(), kernels():
+                with tracker, witness:
+                    mode = differentiable_mode(problem, name)
+                    sink = PulledBack(mode, cotangents, sources, keeps_graph=keeps_graph)
+                compute(mode, sink, tracker)
+        except Exception as error:
+            if is_final(error) or number == len(_WAYS) - 1:
+                raise
+        else:
+            recipe.check_same(sink.products)
+            return sink.grads
+    raise AssertionError("the last way returns or raises")
 
 
 @contextmanager
@@ -169,11 +239,20 @@ def _cut_at(sources: Sequence[torch.Tensor]) -> Iterator[None]:
         if source.grad_fn is not None:
             places.setdefault(source.grad_fn, set()).add(source.output_nr)
     handles = [node.register_prehook(partial(_without, numbers)) for node, numbers in places.items()]
+    # The user's hooks run when autograd takes the gradient on; here they would run once more for each chunk.
+    hooks = [(source._backward_hooks, dict(source._backward_hooks)) for source in sources if source._backward_hooks]
+    retained = [(source, source.grad) for source in sources if source.retains_grad]
+    for current, _ in hooks:
+        current.clear()
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+        for current, before in hooks:
+            current.update(before)
+        for source, grad in retained:
+            source.grad = grad
 
 
 def _without(numbers: set[int], grads: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from chunkjac._backoff import reclaim
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, RungWarning, warn
@@ -18,7 +18,7 @@ from chunkjac._estimate import estimate_error
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
 from chunkjac._memory import Gauge, LiveBytes, OverBudget
-from chunkjac._modes import Facts, is_empty
+from chunkjac._modes import Block, Facts, is_empty, random_tangent
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
@@ -43,11 +43,13 @@ class Result:
         jacobian: The tree of tensors.
         aux: The function's auxiliary result.
         report: What happened.
+        products: The Jacobian times a fixed vector, where it is to be recognised.
     """
 
     jacobian: Any
     aux: Any
     report: Report
+    products: Block = ()
 
     def deliver(self, job: Job) -> Any:
         """Return what the user gets: the Jacobian, and what else the job asks for."""
@@ -77,8 +79,12 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
     if result.report.plan.mode == "finite-difference":
         _check_constant(result)
         return result
-    recipe = Recipe.of(job, result.report.plan, witness)
-    return replace(result, jacobian=with_graph(result.jacobian, recipe, witness.captured))
+    recipe = Recipe.of(job, result.report.plan, witness, result.products)
+    sources = recipe.sources(witness.captured)
+    if not sources:
+        return result
+    aux = recipe.aux() if job.problem.has_aux else None
+    return replace(result, jacobian=with_graph(result.jacobian, recipe, sources), aux=aux)
 
 
 def _run(job: Job, known: Probe | None, watch: bool, witness: Witness) -> Result:
@@ -175,12 +181,8 @@ class _Attempt:
         reasons = (*(known.reasons if known else self._reasons), *filter(None, [verdict.reason]))
         report = self._report(pacer, elapsed_s, rise_bytes, reasons)
         report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
-        return Result(sink.result(), tree_map(self._lasting, mode.outputs.aux), report)
-
-    def _lasting(self, part: Any) -> Any:
-        """Return a part of the auxiliary result so that it keeps its value when others get theirs back."""
-        changes = isinstance(part, torch.Tensor) and self._witness.has_copy_of(part)
-        return part.clone() if changes else part
+        products = sink.columns_along(random_tangent(job.problem.leaves)) if job.create_graph else ()
+        return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, products)
 
     def _watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from chunkjac._randomness import are_fixed
 from chunkjac._zero_tensors import is_scaled_zero
@@ -57,9 +58,14 @@ class Witness(TorchDispatchMode):
             for tensor, copy in self._copies.values():
                 tensor.copy_(copy)
 
-    def has_copy_of(self, tensor: torch.Tensor) -> bool:
+    def lasting(self, tree: Any) -> Any:
+        """Return a tree so that its tensors keep their values when others get theirs back."""
+        return tree_map(lambda part: part.clone() if self._has_copy_of(part) else part, tree)
+
+    def _has_copy_of(self, part: Any) -> bool:
         """Tell whether a tensor will change when values are given back."""
-        return tensor.layout == torch.strided and _memory(tensor) in self._copies
+        is_dense = isinstance(part, torch.Tensor) and part.layout == torch.strided
+        return is_dense and _memory(part) in self._copies
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

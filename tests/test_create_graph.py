@@ -270,3 +270,104 @@ def test_different_randomness_is_not_differentiated_or_checked() -> None:
         with pytest.raises(cj.ArgumentError, match="randomness='different'"):
             cj.jacobian(torch.sin, x, mode="forward", randomness="different", **option)
     assert not cj.jacfwd(nn.functional.dropout, randomness="different")(x).requires_grad
+
+
+def test_variables_of_a_loop_are_as_they_were() -> None:
+    net = network(3, 4)
+    x = torch.randn(3, dtype=D)
+
+    def total(jacrev: Callable[..., Any]) -> torch.Tensor:
+        return sum(jacrev(lambda x: torch.tanh(net(x) * t))(x).square().sum() for t in (1.0, 2.0, 3.0))  # noqa: B023 - that is it
+
+    assert_same(
+        gradients(total(cj.jacrev), [*net.parameters()]), gradients(total(torch.func.jacrev), [*net.parameters()])
+    )
+
+
+def test_a_function_that_is_another_by_then_is_noticed() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Tanh()).to(D).eval()
+    x = torch.randn(3, dtype=D)
+    J = cj.jacrev(net)(x)
+    net.train()
+    with pytest.raises(RuntimeError, match="func is not the function that it was"):
+        J.square().sum().backward()
+
+
+@pytest.mark.parametrize("jac", [cj.jacrev, cj.jacfwd])
+def test_inputs_and_constants_that_are_overwritten_are_noticed(jac: Callable[..., Any]) -> None:
+    net, x, y = network(3, 4), torch.randn(3, dtype=D), torch.randn(4, dtype=D)
+    for changed in (x, y):
+        J = jac(lambda x, y: net(x) * y)(x, y)
+        changed.mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            J.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda x, A: torch.nn.functional.layer_norm(A @ x, (4,)), lambda x, A: torch.linalg.solve(A * x.sum(), x)]
+)
+def test_forward_formulas_that_cannot_be_differentiated_are_not(make: Callable[..., Any]) -> None:
+    """torch.func.jacfwd gives wrong gradients for these (torch 2.13)."""
+    A = torch.randn(4, 4, dtype=D, generator=torch.Generator().manual_seed(0)) + 4 * torch.eye(4, dtype=D)
+    A.requires_grad_()
+    x = torch.linspace(1, 2, 4, dtype=D, requires_grad=True)
+    found = gradients(cj.jacfwd(lambda x: make(x, A))(x).square().sum(), [x, A])
+    assert_same(found, gradients(torch.func.jacrev(lambda x: make(x, A))(x).square().sum(), [x, A]))
+
+
+def test_the_auxiliary_result_keeps_its_graph() -> None:
+    net, x = network(3, 4), torch.randn(3, dtype=D, requires_grad=True)
+
+    def total(jacrev: Callable[..., Any]) -> torch.Tensor:
+        J, aux = jacrev(lambda x: (net(x), {"y": net(x).sin()}), has_aux=True)(x)
+        return J.square().sum() + aux["y"].sum()
+
+    sources = [x, *net.parameters()]
+    assert_same(gradients(total(cj.jacrev), sources), gradients(total(torch.func.jacrev), sources))
+
+
+def test_hooks_of_the_users_run_once() -> None:
+    w = torch.randn(3, dtype=D, requires_grad=True)
+    x = torch.randn(3, dtype=D)
+    middle = w.exp()
+    middle.retain_grad()
+    n_calls = 0
+
+    def halve(grad: torch.Tensor) -> torch.Tensor:
+        nonlocal n_calls
+        n_calls += 1
+        return grad / 2
+
+    w.register_hook(halve)
+    middle.register_hook(halve)
+    cj.jacrev(lambda x: (x * middle).sin() * w, chunk_size=1)(x).sum().backward()
+    found, n_ours = (w.grad.clone(), middle.grad.clone()), n_calls
+    w.grad, n_calls = None, 0
+    middle = w.exp()
+    middle.retain_grad()
+    middle.register_hook(halve)
+    torch.func.jacrev(lambda x: (x * middle).sin() * w)(x).sum().backward()
+    assert n_ours == n_calls
+    assert torch.allclose(found[0], w.grad)
+    assert torch.allclose(found[1], middle.grad)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_autocast_and_fused_attention_are_differentiated_as_they_were() -> None:
+    net = network(8, 8).float()
+    x = torch.randn(1, 2, 4, 8, requires_grad=True)
+
+    def attend(x: torch.Tensor) -> torch.Tensor:
+        q = net(x)
+        return nn.functional.scaled_dot_product_attention(q, q, q)
+
+    found = gradients(cj.jacrev(attend)(x).square().sum(), [x, *net.parameters()])
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = gradients(torch.func.jacrev(attend)(x).square().sum(), [x, *net.parameters()])
+    for ours, theirs in zip(found, expected):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        J, K = cj.jacrev(net)(x[0, 0, 0]), torch.func.jacrev(net)(x[0, 0, 0])
+    parameters = [*net.parameters()]
+    for ours, theirs in zip(*(gradients(M.square().sum().float(), parameters) for M in (J, K))):
+        assert torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)

@@ -29,7 +29,7 @@ ROWS = (
     ("_config", "_memory", "_plan", "_stencil"),
     ("_bounds", "_functional", "_steps"),
     ("_bar", "_chunker", "_files", "_pacer", "_problem", "_schemes"),
-    ("_checks", "_modules", "_options", "_units"),
+    ("_checks", "_closures", "_modules", "_options", "_units"),
     ("_witness",),
     ("_backoff", "_errors", "_planner", "_progress", "_randomness", "_types", "_zero_tensors"),
 )

@@ -179,3 +179,25 @@ def test_a_table_that_grows_by_a_row_at_each_evaluation_is_given_back() -> None:
     cj.jacobian(func, torch.ones(3, dtype=D), mode="finite-difference", batching="loop")
     assert n_calls == 2 + 6
     assert not table.any()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_module_is_as_it_was_also_when_the_budget_is_too_small(mode: str) -> None:
+    counter = Counter()
+    attributes, replaced = {**vars(counter)}, counter.replaced
+    with pytest.raises(cj.BudgetError):
+        cj.jacobian(counter, torch.ones(3, dtype=D), mode=mode, max_memory=20)
+    cj.plan(counter, torch.ones(3, dtype=D), mode=mode)
+    assert counter.replaced is replaced
+    assert vars(counter).keys() == attributes.keys()
+    assert all(vars(counter)[name] is value for name, value in attributes.items())
+
+
+def test_a_function_that_cannot_be_differentiated_at_all_raises_its_own_error() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            raise ZeroDivisionError("mine")
+        return x * 2
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        cj.jacobian(func, torch.ones(3), mode="reverse")

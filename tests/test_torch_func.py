@@ -244,3 +244,40 @@ def test_a_hessian_through_an_old_function_goes_through_plain_graphs() -> None:
         with pytest.warns(cj.RungWarning):
             found = cj.hessian(lambda x: Cube.apply(x).sum(), mode=mode)(X[0])
         assert torch.allclose(found, torch.diag(6 * X[0]))
+
+
+LINALG = {
+    "solve": lambda A: torch.linalg.solve(A, torch.ones(3, dtype=D)).square().sum(),
+    "logdet": torch.logdet,
+    "slogdet": lambda A: torch.linalg.slogdet(A)[1],
+    "det": torch.linalg.det,
+    "cholesky": lambda A: torch.linalg.cholesky(A @ A.T).sum(),
+}
+
+
+@pytest.mark.parametrize("name", LINALG)
+def test_hessians_of_linear_algebra_are_right_in_forward_mode(name: str) -> None:
+    """Their backward formulas look whether grad mode is on."""
+    B = torch.randn(3, 3, dtype=D, generator=torch.Generator().manual_seed(0)) + 3 * torch.eye(3, dtype=D)
+    w = torch.ones(3, dtype=D, requires_grad=True)  # captured, as parameters are
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return LINALG[name](B * x * w)
+
+    x = torch.linspace(1, 2, 3, dtype=D)
+    expected = torch.func.hessian(func)(x)
+    equal(cj.hessian(func)(x), expected)
+    equal(cj.jacfwd(torch.func.grad(func))(x), expected)
+    assert not cj.jacobian(torch.func.grad(func), x, mode="forward").requires_grad
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_constants_scaled_by_numbers_do_not_end_the_process(chunk_size: int | None) -> None:
+    """mul.Scalar of a zero without memory does, from any Python dispatch mode (torch 2.13)."""
+    constant = Y[0]
+    for func in (
+        lambda x: torch.add(x, constant, alpha=0.5),
+        lambda x: torch.addcmul(constant, x, constant, value=0.5),
+        lambda x: torch.sub(constant, x, alpha=2),
+    ):
+        equal(cj.jacfwd(func, chunk_size=chunk_size)(X[0]), torch.func.jacfwd(func)(X[0]))

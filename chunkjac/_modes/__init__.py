@@ -2,6 +2,7 @@
 
 from chunkjac._modes._finite_difference import FiniteDifference
 from chunkjac._modes._forward import Forward
+from chunkjac._modes._kernels import plain_kernels
 from chunkjac._modes._ladder import FAKE_ONLY, is_final
 from chunkjac._modes._mode import (
     Block,
@@ -16,12 +17,10 @@ from chunkjac._modes._mode import (
 )
 from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._modes._pullbacks import RowByRow
-from chunkjac._modes._pushforwards import DOUBLE_BACKWARD
 from chunkjac._modes._referee import central_difference, inner, random_tangent
 from chunkjac._modes._reverse import Reverse
 
 __all__ = [
-    "DOUBLE_BACKWARD",
     "FAKE_ONLY",
     "Block",
     "Facts",
@@ -38,6 +37,7 @@ __all__ = [
     "is_final",
     "least_direction_bytes",
     "n_directions",
+    "plain_kernels",
     "random_tangent",
     "result_bytes",
     "seed_leaves",

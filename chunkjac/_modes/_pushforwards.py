@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._modes._kernels import plain_kernels
 from chunkjac._modes._mode import Block
+from chunkjac._modes._nesting import NestingSeen
 from chunkjac._modes._pullbacks import BatchedGrad
 from chunkjac._modes._referee import central_difference, random_tangent
 from chunkjac._modes._zeros import ZeroProducts
@@ -46,6 +47,8 @@ class VmapJvp:
         self._problem = problem
         self.outputs = outputs
         self._skips_zeros = True  # until a block has shown that there are none worth it
+        self._is_nested: bool | None = None  # until a block has shown it
+        self._saw_nesting = False
 
     def many(self, seeds: Block) -> Block:
         """Return columns, ``(k, *output.shape)`` for each output."""
@@ -55,21 +58,45 @@ class VmapJvp:
         """Return a column, like the outputs."""
         return self._at_once(self._push, seed)
 
-    def _at_once(self, push: Callable[..., Block], seeds: Block) -> Block:
-        """Push alone in the process, and leave products with zeros out while that is worth it."""
-        skipping = ZeroProducts() if self._skips_zeros else None
-        with _LEVEL, self._kernels(), skipping or nullcontext():
-            columns = push(*seeds)
-        self._skips_zeros = skipping is not None and skipping.pays
-        return columns
-
     def close(self) -> None:
         """Keep nothing, as before."""
 
+    def _at_once(self, push: Callable[..., Block], seeds: Block) -> Block:
+        """Push alone in the process, and leave products with zeros out while that is worth it.
+
+        A function that differentiates something itself needs grad mode: without it, some backward
+        formulas use what the forward pass has saved, which has no tangent (``linalg.solve``, ``logdet``).
+        """
+        skipping = ZeroProducts() if self._skips_zeros else None
+        with _LEVEL, self._kernels(), skipping or nullcontext():
+            columns = self._detached(push, seeds) if self._is_nested else push(*seeds)
+            if self._is_nested is None:
+                self._is_nested = self._saw_nesting
+                if self._is_nested and not torch.is_grad_enabled():
+                    columns = self._detached(push, seeds)
+        self._skips_zeros = skipping is not None and skipping.pays
+        return columns
+
+    def _detached(self, push: Callable[..., Block], seeds: Block) -> Block:
+        """Push with grad mode on; the graph of captured parameters goes, unless it is wanted."""
+        is_wanted = torch.is_grad_enabled()
+        with torch.enable_grad():
+            columns = push(*seeds)
+        return columns if is_wanted else tuple(column.detach() for column in columns)
+
     def _push(self, *tangents: torch.Tensor) -> Block:
         """Push one tangent through the function."""
-        columns: Block = torch.func.jvp(self._problem.flat, self._problem.inputs, tangents)[1]
+        columns: Block = torch.func.jvp(self._flat, self._problem.inputs, tangents)[1]
         return columns
+
+    def _flat(self, *inputs: torch.Tensor) -> Block:
+        """Call the function; the first time, look whether it differentiates something itself."""
+        if self._is_nested is not None:
+            return self._problem.flat(*inputs)
+        with NestingSeen() as nesting:
+            outputs = self._problem.flat(*inputs)
+        self._saw_nesting = nesting.seen
+        return outputs
 
     def _kernels(self) -> AbstractContextManager[Any]:
         """Return the choice of kernels."""
@@ -181,7 +208,3 @@ class DoubleBackwardOneByOne(DoubleBackward):
 
     name: ClassVar[str] = "double backward, column by column"
     batched: ClassVar[bool] = False
-
-
-# The rungs that use what reverse mode uses.
-DOUBLE_BACKWARD = (DoubleBackward.name, DoubleBackwardOneByOne.name)

@@ -8,7 +8,7 @@ from itertools import product
 import torch
 
 from chunkjac._chunker import segments
-from chunkjac._modes import Block, Mode, block_leaves, n_directions, seed_leaves
+from chunkjac._modes import Block, Mode, block_leaves, n_directions, random_tangent, seed_leaves
 from chunkjac._sinks._tensor import swapped
 
 
@@ -23,6 +23,7 @@ class PulledBack:
 
     Attributes:
         grads: The sum for each source; ``None`` for one that no block depends on.
+        products: The Jacobian times a fixed vector, like the outputs.
     """
 
     def __init__(
@@ -38,6 +39,11 @@ class PulledBack:
         self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
         self._sources = sources
         self._keeps_graph = keeps_graph
+        self._by_rows = mode.by_rows
+        self._vector = random_tangent(mode.problem.leaves)
+        self.products = tuple(
+            torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in mode.outputs.leaves
+        )
         n_inputs = len(mode.problem.leaves)
         self._rows: list[torch.Tensor | None] = []
         for seed, block in product(range(len(self._seeds)), range(len(self._blocks))):
@@ -50,6 +56,25 @@ class PulledBack:
 
     def write(self, chunk: slice, block: Block) -> None:
         """Send the chunk's part of the cotangent back through its block."""
+        # All that takes memory first: a chunk that runs out of it is tried again, and must not be half added.
+        with torch.no_grad():
+            products = self._products(chunk, block)
+        found = self._grads(chunk, block)
+        if self._keeps_graph:
+            self.grads = tuple(_sum(total, more) for total, more in zip(self.grads, found))
+        else:
+            self.grads = tuple(
+                more.clone().zero_() if total is None and more is not None else total
+                for total, more in zip(self.grads, found)
+            )
+            for total, more in zip(self.grads, found):
+                if total is not None and more is not None:
+                    total.add_(more)
+        for target, values in products:
+            target.add_(values)
+
+    def _grads(self, chunk: slice, block: Block) -> tuple[torch.Tensor | None, ...]:
+        """Return what the chunk's part of the cotangent gives."""
         ends, given = [], []
         for part in segments(chunk, self._seeds):
             for number, values in enumerate(block):
@@ -59,21 +84,26 @@ class PulledBack:
                         ends.append(values[part.rows])
                     given.append(rows[part.elements])
         if not ends:
-            return
-        found = torch.autograd.grad(
+            return (None,) * len(self._sources)
+        return torch.autograd.grad(
             ends, self._sources, given, retain_graph=True, create_graph=self._keeps_graph, allow_unused=True
         )
-        if self._keeps_graph:
-            self.grads = tuple(_sum(total, more) for total, more in zip(self.grads, found))
-            return
-        # All that takes memory first: a chunk that runs out of it must not be half added.
-        self.grads = tuple(
-            more.clone().zero_() if total is None and more is not None else total
-            for total, more in zip(self.grads, found)
-        )
-        for total, more in zip(self.grads, found):
-            if total is not None and more is not None:
-                total.add_(more)
+
+    def _products(self, chunk: slice, block: Block) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the block's part in the product, and where it is to be added."""
+        products = []
+        for part in segments(chunk, self._seeds):
+            for number, values in enumerate(block):
+                rows = values.detach()[part.rows]
+                vector = self._vector[number if self._by_rows else part.leaf].to(rows)
+                if self._by_rows:
+                    target = self.products[part.leaf].view(-1)[part.elements]
+                    product = torch.tensordot(rows, vector, vector.dim())
+                else:
+                    target = self.products[number]
+                    product = torch.tensordot(vector.reshape(-1)[part.elements], rows, 1)
+                products.append((target, product.to(target)))
+        return products
 
 
 def _sum(total: torch.Tensor | None, more: torch.Tensor | None) -> torch.Tensor | None:

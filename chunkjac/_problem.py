@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._checks import check_argnums, check_computed, check_inputs, check_unchanged, outputs_of
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
@@ -137,13 +137,9 @@ class Problem:
 
     def call(self, *inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], TreeSpec, Any]:
         """Call the function with flat inputs; return flat outputs, their tree, and aux."""
-        args = list(self.args)
         chosen = tree_unflatten(list(inputs), self.spec)
-        if isinstance(self.argnums, int):
-            args[self.argnums] = chosen
-        else:
-            for i, value in zip(self.argnums, chosen):
-                args[i] = value
+        given = {self.argnums: chosen} if isinstance(self.argnums, int) else dict(zip(self.argnums, chosen))
+        args = [given[i] if i in given else tree_map(_alias, arg) for i, arg in enumerate(self.args)]
         if self.generators is not None:
             self.generators.restore()
         output, aux = self._split(self.func(*args))
@@ -193,6 +189,18 @@ class Problem:
 def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
     """Return what the arguments are differentiated by."""
     return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+
+
+def _alias(value: Any) -> Any:
+    """Return another tensor over the same memory, so that a function may write to it.
+
+    Within a transform of torch.func it may not write to what is captured, and without one it would pull the
+    user's own tensor into its graph. One that requires grad stays itself, and cannot be written to.
+    """
+    if not isinstance(value, torch.Tensor) or value.requires_grad or value.layout != torch.strided:
+        return value
+    alias: torch.Tensor = torch.ops.aten.alias(value.detach())
+    return alias
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,6 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {
 WRONG_IN_JACFWD = ("last argument", "a tuple with negative numbers")
 
 
-@pytest.mark.filterwarnings("ignore:.*would mutate a captured Tensor:chunkjac.RungWarning")
 @pytest.mark.parametrize("name", CALLS)
 def test_the_result_is_that_of_torch_func(pair: Any, name: str) -> None:
     func, args, options = CALLS[name]

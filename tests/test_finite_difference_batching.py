@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -426,3 +428,20 @@ def test_what_does_not_fit_is_told_that_one_point_at_a_time_may() -> None:
         cj.jacobian(func, x, mode="finite-difference", max_memory=alone)
     found = cj.jacobian(func, x, mode="finite-difference", batching="loop", max_memory=alone)
     close(found, 2000 * x.exp()[:, None])
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_a_program_of_its_own_has_a_jacobian() -> None:
+    """What the program computes it says as text: nothing of it can be batched or differentiated."""
+    program = "import sys; a, b = map(float, sys.argv[1:]); print(repr(a * b), repr(a + b * b))"
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        words = subprocess.run(
+            [sys.executable, "-S", "-c", program, *map(repr, x.tolist())], check=True, capture_output=True, text=True
+        ).stdout.split()
+        return torch.tensor([float(word) for word in words], dtype=torch.float64)
+
+    x = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    found, report = cj.jacobian(func, x, return_report=True)
+    assert (report.plan.mode, report.plan.rung) == ("finite-difference", "loop")
+    assert torch.allclose(found, torch.tensor([[3.0, 2.0], [1.0, 6.0]], dtype=torch.float64), atol=1e-7)

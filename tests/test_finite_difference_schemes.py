@@ -398,3 +398,10 @@ def test_the_estimate_of_a_kinked_function_goes_by_its_own_step() -> None:
     found, report = cj.jacobian(net.double(), x, mode="finite-difference", return_report=True)
     error = float((found - torch.func.jacrev(net)(x)).abs().max())
     assert error <= 10 * report.estimated_error <= 1e-8
+
+
+def test_an_output_without_elements_beside_others_is_no_hindrance() -> None:
+    x = torch.linspace(0, 1, 4, dtype=torch.float64)
+    found = cj.jacfd(lambda x: (x[:0], x**2))(x)
+    assert found[0].shape == (0, 4)
+    assert torch.allclose(found[1], torch.diag(2 * x), atol=1e-8)

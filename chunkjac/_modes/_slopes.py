@@ -25,7 +25,9 @@ def slopes_of(value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.
     k = placed.weights.shape[-1]
     if scheme.is_complex:
         return [_scaled(imaginary(value), placed.weights[0, 0]).to(dtype)]
-    parts = value[: k * scheme.n_evaluations].view(len(scheme.levels), -1, k, *value.shape[1:])
+    n_levels = len(scheme.levels)
+    n_nodes = scheme.n_evaluations // n_levels
+    parts = value[: k * scheme.n_evaluations].view(n_levels, n_nodes, k, *value.shape[1:])
     slopes = []
     for level, weights in zip(parts, placed.weights):
         *free, last = [*level, value[-1:]] if scheme.with_base else level

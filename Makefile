@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable
+# Two processes, each with one thread, are what two cores do best.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2
 
 .PHONY: demo test test-all lint benchmarks clean
 
@@ -11,10 +13,10 @@ demo: $(VENV)/with-demo
 	$(BIN)/chunkjac demo
 
 test: $(VENV)/with-test lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: $(VENV)/with-test lint
-	$(BIN)/python -m pytest -q -m ""
+	$(PYTEST) -m ""
 
 lint: $(VENV)/with-test
 	$(BIN)/ruff check .

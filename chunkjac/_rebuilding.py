@@ -87,12 +87,6 @@ class Recipe:
         with left_as_found(problem) as witness, witness, torch.enable_grad():
             return witness.lasting(problem.call(*problem.inputs)[2])
 
-    def sources(self, captured: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return what the Jacobian can be differentiated by."""
-        inputs = self.job.problem.inputs
-        others = [tensor for tensor in captured if not any(tensor is x for x in inputs)]
-        return [*(x for x in inputs if x.requires_grad), *others]
-
     def check_unchanged(self) -> None:
         """Refuse to compute at other values, as autograd does for what it has saved."""
         if any(tensor._version != version for tensor, version in self.used):
@@ -122,6 +116,12 @@ class Recipe:
                 if enabled or torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, dtype, enabled=enabled))
             yield
+
+
+def sources_of(inputs: Sequence[torch.Tensor], captured: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return what a Jacobian can be differentiated by: inputs, and what else requires grad and takes part."""
+    others = [tensor for tensor in captured if not any(tensor is x for x in inputs)]
+    return [*(x for x in inputs if x.requires_grad), *others]
 
 
 def with_graph(jacobian: Any, recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:

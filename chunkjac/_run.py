@@ -18,12 +18,12 @@ from chunkjac._estimate import estimate_error
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
 from chunkjac._memory import Gauge, LiveBytes, OverBudget
-from chunkjac._modes import Block, Facts, is_empty, random_tangent
+from chunkjac._modes import Facts, is_empty, random_tangent
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
 from chunkjac._progress import show_progress
-from chunkjac._rebuilding import Recipe, with_graph
+from chunkjac._rebuilding import Recipe, sources_of, with_graph
 from chunkjac._refusal import over_budget
 from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
@@ -43,13 +43,13 @@ class Result:
         jacobian: The tree of tensors.
         aux: The function's auxiliary result.
         report: What happened.
-        products: The Jacobian times a fixed vector, where it is to be recognised.
+        sink: Where the Jacobian is.
     """
 
     jacobian: Any
     aux: Any
     report: Report
-    products: Block = ()
+    sink: TensorSink
 
     def deliver(self, job: Job) -> Any:
         """Return what the user gets: the Jacobian, and what else the job asks for."""
@@ -79,10 +79,11 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
     if result.report.plan.mode == "finite-difference":
         _check_constant(result)
         return result
-    recipe = Recipe.of(job, result.report.plan, witness, result.products)
-    sources = recipe.sources(witness.captured)
+    sources = sources_of(job.problem.in_its_graph().inputs, witness.captured)
     if not sources:
         return result
+    products = result.sink.columns_along(random_tangent(job.problem.leaves))
+    recipe = Recipe.of(job, result.report.plan, witness, products)
     aux = recipe.aux() if job.problem.has_aux else None
     return replace(result, jacobian=with_graph(result.jacobian, recipe, sources), aux=aux)
 
@@ -181,8 +182,7 @@ class _Attempt:
         reasons = (*(known.reasons if known else self._reasons), *filter(None, [verdict.reason]))
         report = self._report(pacer, elapsed_s, rise_bytes, reasons)
         report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
-        products = sink.columns_along(random_tangent(job.problem.leaves)) if job.create_graph else ()
-        return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, products)
+        return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
 
     def _watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""

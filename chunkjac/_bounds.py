@@ -49,11 +49,6 @@ class Bounds:
         is_outside = (moved < self.low) | (moved > self.high)
         return self.clamp(torch.where(is_outside, 2 * x - moved, moved))
 
-    def __iter__(self) -> Any:
-        """Yield the lower and the upper limit."""
-        yield self.low
-        yield self.high
-
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -145,5 +140,6 @@ def check_bounds(bounds: Sequence[Bounds], inputs: Sequence[torch.Tensor]) -> No
         for fault, is_bad in faults.items():
             if bool(is_bad.any()):
                 at = tuple(int(i) for i in is_bad.nonzero()[0])
-                low, high = (float(limit[at]) if isinstance(limit, torch.Tensor) else limit for limit in limits)
+                ends = (limits.low, limits.high)
+                low, high = (float(end[at]) if isinstance(end, torch.Tensor) else end for end in ends)
                 raise ArgumentError(f"{fault}: at index {at}, x is {float(x[at]):.6g} and bounds are ({low}, {high}).")

@@ -13,6 +13,12 @@ from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError
 from chunkjac._types import Leaf, Outputs
 
 
+def check_callable(func: Any) -> None:
+    """Refuse what is no function."""
+    if not callable(func):
+        raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+
+
 def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
     """Check flat outputs and describe them.
 

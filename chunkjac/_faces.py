@@ -10,7 +10,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from chunkjac._api import jacobian
-from chunkjac._errors import ArgumentTypeError, ChunkjacError, FunctionError
+from chunkjac._checks import check_callable
+from chunkjac._errors import ChunkjacError, FunctionError
 from chunkjac._functional import jacobian_inside
 from chunkjac._gradient import Gradient
 from chunkjac._options import check_name, read_batching, read_chunk_size
@@ -196,8 +197,7 @@ def jacfd(
         >>> cj.jacfd(lambda x: x**2)(x).diagonal().round(decimals=6)
         tensor([2., 4.], dtype=torch.float64)
     """
-    if not callable(func):
-        raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+    check_callable(func)
     with _Context("jacfd"):
         check_name("scheme", scheme, SCHEME_NAMES)
         options: dict[str, Any] = {"chunk_size": read_chunk_size(chunk_size), "batching": read_batching(batching)}
@@ -223,8 +223,7 @@ def _derivative(
     randomness: str = "error",
 ) -> Callable[..., Any]:
     """Return a function of the point that behaves as torch.func's do."""
-    if not callable(func):
-        raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+    check_callable(func)
     options: dict[str, Any] = {"argnums": argnums, "has_aux": has_aux, "randomness": randomness}
     with _Context(name):
         check_name("randomness", randomness, RANDOMNESS)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
+from chunkjac._checks import check_callable
 from chunkjac._chunker import OneHot
-from chunkjac._errors import ArgumentTypeError
 from chunkjac._modes import RowByRow, is_final, random_tangent
 from chunkjac._problem import Problem, is_inside_transform
 
@@ -33,8 +33,7 @@ class Gradient:
     @classmethod
     def of(cls, func: Callable[..., Any], argnums: int | tuple[int, ...]) -> Gradient:
         """Check the function."""
-        if not callable(func):
-            raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+        check_callable(func)
         return cls(func, argnums)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -17,7 +17,7 @@ from chunkjac._errors import ChunkjacError, warn
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, is_empty, n_directions
-from chunkjac._modules import modules_of, restored_attributes
+from chunkjac._modules import restored_attributes
 from chunkjac._planner import TIGHT_PROBES, Cost
 from chunkjac._restoring import left_as_found
 from chunkjac._select import NOTHING, Doubt, doubt_about, select_mode
@@ -54,7 +54,7 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     """
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         tracker = LiveBytes(job.problem.device, fake=fake, stands_for=job.device)
-        with restored_attributes(modules_of(job.problem.func, job.problem.args)):
+        with restored_attributes(job.problem.modules):
             probe = _dry_probe(job, excluded, fake, tracker)
     if tracker.live_bytes:
         gc.collect()

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd import forward_ad
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
-from chunkjac._checks import check_argnums, check_computed, check_inputs, check_unchanged, outputs_of
-from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError, add_note
+from chunkjac._checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged, outputs_of
+from chunkjac._errors import ArgumentError, FunctionError, add_note
 from chunkjac._modules import modules_of
 from chunkjac._randomness import RandomState
 from chunkjac._types import Leaf, Outputs
@@ -78,8 +79,7 @@ class Problem:
         Raises:
             ArgumentTypeError, ArgumentError: As :meth:`of` does.
         """
-        if not callable(func):
-            raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+        check_callable(func)
         argnums = check_argnums(argnums, len(args))
         leaves, spec = tree_flatten(_chosen(args, argnums))
         check_inputs(leaves, argnums)
@@ -96,10 +96,15 @@ class Problem:
         return self.inputs[0].device
 
     @cached_property
+    def modules(self) -> list[nn.Module]:
+        """Return the modules that the function can be seen to use."""
+        return modules_of(self.func, self.args)
+
+    @cached_property
     def devices(self) -> set[torch.device]:
         """Return where tensors among the arguments are, and those of modules that the function uses."""
         tensors = [leaf for leaf in tree_flatten(self.args)[0] if isinstance(leaf, torch.Tensor)]
-        held = [next(module.parameters(recurse=False), None) for module in modules_of(self.func, self.args)]
+        held = [next(module.parameters(recurse=False), None) for module in self.modules]
         return {tensor.device for tensor in (*tensors, *held) if tensor is not None}
 
     def with_args(self, args: tuple[Any, ...], device: torch.device) -> Problem:

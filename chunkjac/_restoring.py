@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from chunkjac._modules import modules_of
 from chunkjac._problem import Problem
 from chunkjac._randomness import RandomState
 from chunkjac._witness import Witness
@@ -19,9 +18,8 @@ def left_as_found(problem: Problem) -> Iterator[Witness]:
     tell of that. Enter the witness that is given for the first evaluation.
     """
     generators = RandomState.now(problem.devices)
-    modules = modules_of(problem.func, problem.args)
     # Those of compiled modules (torch.jit) are no dictionary, and cannot be replaced.
-    dictionaries = [module._buffers for module in modules if isinstance(module._buffers, dict)]
+    dictionaries = [module._buffers for module in problem.modules if isinstance(module._buffers, dict)]
     buffers = [(current, dict(current)) for current in dictionaries]
     witness = Witness()
     try:

@@ -11,10 +11,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._schemes import SCHEMES, Scheme
-
-__all__ = ["SCHEMES", "Step", "Steps", "check_steps", "read_step"]
-
+from chunkjac._schemes import Scheme
 
 Step = torch.Tensor | float | None
 

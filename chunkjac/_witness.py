@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from chunkjac._randomness import are_fixed
+from chunkjac._tensors import tensors_among
 from chunkjac._zero_tensors import is_scaled_zero
 
 # `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
@@ -83,7 +84,7 @@ class Witness(TorchDispatchMode):
                 outside.add(memory)
                 self._note(tensor, memory)
         if outside:
-            for tensor in _tensors(tuple(_argument(place, args, kwargs) for place in _written(func))):
+            for tensor in _tensors(_argument(place, args, kwargs) for place in _written(func)):
                 if _memory(tensor) in outside:
                     self._keep(tensor)
         made = func(*args, **kwargs)
@@ -131,14 +132,9 @@ def _argument(place: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return args[place] if place < len(args) else None
 
 
-def _tensors(values: tuple[Any, ...]) -> Iterator[torch.Tensor]:
-    """Yield dense tensors among values and in lists of them."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            if value.layout == torch.strided:
-                yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(tuple(value))
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Yield dense tensors among values."""
+    return (tensor for tensor in tensors_among(values) if tensor.layout == torch.strided)
 
 
 def _memory(tensor: torch.Tensor) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import chunkjac as cj
-from tests.hard import HARD, PAGE, page, true_jacobian
+from tests.hard import HARD, PAGE, OldSine, page, true_jacobian
 
 # Warnings are errors in the tests; this one would be a reason to fall.
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
@@ -57,16 +57,8 @@ def test_the_page_says_what_they_do() -> None:
     assert PAGE.read_text() == page()
 
 
-class OnceDifferentiable(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad * ctx.saved_tensors[0].cos()
+class OnceDifferentiable(OldSine):
+    backward = staticmethod(torch.autograd.function.once_differentiable(OldSine.backward))
 
 
 @pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")

@@ -31,7 +31,7 @@ ROWS = (
     ("_bar", "_chunker", "_files", "_pacer", "_problem", "_schemes"),
     ("_checks", "_closures", "_modules", "_options", "_units"),
     ("_witness",),
-    ("_backoff", "_errors", "_planner", "_progress", "_randomness", "_types", "_zero_tensors"),
+    ("_backoff", "_errors", "_planner", "_progress", "_randomness", "_tensors", "_types", "_zero_tensors"),
 )
 
 ROOT = Path(chunkjac.__file__).parent

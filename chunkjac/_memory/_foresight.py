@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from chunkjac._tensors import tensors_among
+
 # Gives a tensor of zeros that has a size and no memory (forward AD of functions that ignore x).
 NO_MEMORY = torch.ops.aten._efficientzerotensor.default
 
@@ -70,17 +72,6 @@ def traits_of(func: Any) -> Traits:
         is_product=func in _PRODUCTS,
         is_no_larger=schema.name.startswith("aten::") and schema.name.endswith(_NO_LARGER),
     )
-
-
-def tensors_among(values: Iterable[Any]) -> list[torch.Tensor]:
-    """Return the tensors among arguments or results; lists are looked into, and tuples."""
-    found: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += tensors_among(value)
-    return found
 
 
 def bytes_to_be_made(

@@ -11,9 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made, tensors_among
+from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made
 from chunkjac._memory._gauge import Gauge
 from chunkjac._memory._scratch import scratch_bytes
+from chunkjac._tensors import tensors_among
 from chunkjac._zero_tensors import is_scaled_zero
 
 # `torch.tensor` makes its memory unseen, and hands it on through this.

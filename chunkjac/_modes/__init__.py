@@ -17,7 +17,7 @@ from chunkjac._modes._mode import (
 )
 from chunkjac._modes._precision import PrecisionSeen
 from chunkjac._modes._pullbacks import RowByRow
-from chunkjac._modes._referee import central_difference, inner, random_tangent
+from chunkjac._modes._referee import central_difference, random_tangent
 from chunkjac._modes._reverse import Reverse
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "RowByRow",
     "block_leaves",
     "central_difference",
-    "inner",
     "is_empty",
     "is_final",
     "least_direction_bytes",

@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._modes._mode import Block
 from chunkjac._randomness import fixed_generator, fixed_uniform
+from chunkjac._tensors import largest_finite
 
 # A rule that is wrong is off by more; a float64 function may compute in float32 inside.
 _LEAST_TOLERANCE = 1e-4
@@ -45,7 +46,7 @@ def agrees(
     seed = tuple(_combined(weights, rows) for rows in seeds)
     alone = one(seed)
     together = tuple(_combined(weights, rows) for rows in block)
-    errors = [_largest(this - that) for this, that in zip(together, alone)]
+    errors = [largest_finite(this - that) for this, that in zip(together, alone)]
     bounds = [_tolerance(weights, rows) for rows in block]
     if any(isinstance(values, FakeTensor) for values in block):
         return False
@@ -54,7 +55,7 @@ def agrees(
     # A function may compute in a lower precision than its inputs have: how much rounding
     # there is, a third of the seed tells.
     third = one(tuple(values / 3 for values in seed))
-    noise = [_largest(3 * part - whole) for part, whole in zip(third, alone)]
+    noise = [largest_finite(3 * part - whole) for part, whole in zip(third, alone)]
     differs = any(float(e) > max(float(bound), 10 * float(n)) for e, bound, n in zip(errors, bounds, noise))
     if differs and nearer(seed, (together, alone)) == 1:
         raise DisagreementError
@@ -82,8 +83,3 @@ def _tolerance(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return (weights.to(rows.device, rows.dtype) * largest).norm() * max(
         torch.finfo(rows.dtype).eps ** 0.5, _LEAST_TOLERANCE
     )
-
-
-def _largest(values: torch.Tensor) -> torch.Tensor:
-    """Return the largest finite magnitude; infinities and NaNs are not compared."""
-    return values.abs().nan_to_num_(0, 0, 0).max() if values.numel() else values.new_zeros(())

@@ -15,6 +15,7 @@ from chunkjac._modes._slopes import imaginary
 from chunkjac._problem import Problem
 from chunkjac._randomness import fixed_generator, fixed_uniform
 from chunkjac._schemes import tiny_step
+from chunkjac._tensors import largest_finite
 
 # How many times its own estimated error a difference may be off; rounding in units of eps * abs(f) / h.
 _TRUNCATIONS, _ROUNDINGS = 10, 100
@@ -43,7 +44,7 @@ def check_analytic(problem: Problem, bounds: Sequence[Bounds] | None, eps: float
         values = [problem.flat(*_moved(problem.inputs, directions, i, bounds)) for i in (0, 1, 2, 4)]
         for slope, (base, once, twice, four_times) in zip(slopes, zip(*values)):
             fine, coarse = _one_sided(base, once, twice, 1), _one_sided(base, twice, four_times, 2)
-            allowed = _TRUNCATIONS * (fine - coarse).abs() + _ROUNDINGS * eps * _largest(base)
+            allowed = _TRUNCATIONS * (fine - coarse).abs() + _ROUNDINGS * eps * largest_finite(base)
             is_right = ((slope - fine).abs() <= allowed) | ~fine.isfinite() | ~coarse.isfinite()
             if not (isinstance(is_right, FakeTensor) or bool(is_right.all())):
                 raise FunctionError(
@@ -88,8 +89,3 @@ def _moved(
 def _one_sided(base: torch.Tensor, near: torch.Tensor, far: torch.Tensor, step: int) -> torch.Tensor:
     """Return the derivative from values at 0, ``step`` and ``2 * step``."""
     return (2 * (near - base) - (far - base) / 2) / step
-
-
-def _largest(value: torch.Tensor) -> torch.Tensor | float:
-    """Return the largest finite magnitude."""
-    return value.abs().nan_to_num_(0.0, posinf=0.0).amax() if value.numel() else 0.0

@@ -12,6 +12,7 @@ from chunkjac._modes._mode import Block
 from chunkjac._modes._one_by_one import Direction, OneByOne
 from chunkjac._modes._slopes import limit_of
 from chunkjac._stencil import Stencil
+from chunkjac._tensors import largest_finite
 from chunkjac._types import Leaf
 
 # Columns that are looked at: the largest and smallest elements of each input, and some between.
@@ -48,7 +49,7 @@ def estimate_error(stencil: Stencil, evaluator: OneByOne, leaves: Sequence[Leaf]
         return max(_change(stencil, shorter, evaluator, column) for column in columns)
     better = replace(stencil, scheme=stencil.scheme.improved())
     base = evaluator.base_values()
-    largest = [_largest(value) for value in base]
+    largest = [float(largest_finite(value)) for value in base]
     kept = base if stencil.scheme.with_base else None
     return max(_column_error(stencil, better, evaluator, leaves, column, kept, largest, eps) for column in columns)
 
@@ -90,7 +91,8 @@ def _column_error(
     evaluator.add(error, _direction(better, evaluator, column), better.scheme, base, factor=-1)
     amplification = float(own.weights.abs().sum() + own.weights.sum().abs())  # the weight left out is minus the sum
     return max(
-        _largest(difference) + _ROUNDING * eps * amplification * size for (difference,), size in zip(error, largest)
+        float(largest_finite(difference)) + _ROUNDING * eps * amplification * size
+        for (difference,), size in zip(error, largest)
     )
 
 
@@ -115,9 +117,4 @@ def _limits(stencil: Stencil, evaluator: OneByOne, column: int) -> list[torch.Te
 
 def _largest_of(values: Sequence[torch.Tensor]) -> float:
     """Return the largest finite magnitude in any of them."""
-    return max(_largest(value) for value in values)
-
-
-def _largest(value: torch.Tensor) -> float:
-    """Return the largest finite magnitude."""
-    return float(value.abs().nan_to_num_(0.0, posinf=0.0).amax()) if value.numel() else 0.0
+    return max(float(largest_finite(value)) for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -120,21 +121,7 @@ class BatchedGrad:
 
     def _pull_back(self, seeds: Block, *, batched: bool) -> Block:
         """Send seeds back through the graph; what no output depends on gets zeros."""
-        reached = [(leaf, seed) for leaf, seed in zip(self._leaves, seeds) if leaf.requires_grad]
-        found: tuple[torch.Tensor | None, ...] = (None,) * len(self._inputs)
-        if reached:
-            leaves, given = zip(*reached)
-            found = torch.autograd.grad(
-                leaves,
-                self._inputs,
-                given,
-                retain_graph=True,
-                create_graph=self._keeps_graph,
-                allow_unused=True,
-                is_grads_batched=batched,
-            )
-        shape = (len(seeds[0]),) if batched else ()
-        return tuple(x.new_zeros((*shape, *x.shape)) if rows is None else rows for x, rows in zip(self._inputs, found))
+        return pulled_back(self._leaves, self._inputs, seeds, batched=batched, create_graph=self._keeps_graph)
 
 
 class RowByRow(BatchedGrad):
@@ -142,6 +129,40 @@ class RowByRow(BatchedGrad):
 
     name: ClassVar[str] = "autograd.grad, row by row"
     batched: ClassVar[bool] = False
+
+
+def pulled_back(
+    ends: Sequence[torch.Tensor],
+    sources: Sequence[torch.Tensor],
+    seeds: Block,
+    *,
+    batched: bool,
+    create_graph: bool,
+) -> Block:
+    """Send seeds from the ends of a graph back to its sources; those that no end depends on get zeros.
+
+    Args:
+        ends: Where the graph ends.
+        sources: Where it begins.
+        seeds: Like the ends; if ``batched``, ``(k, *end.shape)``.
+        batched: Whether there are several seeds for each end.
+        create_graph: Whether the result can be differentiated.
+    """
+    reached = [(end, seed) for end, seed in zip(ends, seeds) if end.requires_grad]
+    found: tuple[torch.Tensor | None, ...] = (None,) * len(sources)
+    if reached:
+        reached_ends, given = zip(*reached)
+        found = torch.autograd.grad(
+            reached_ends,
+            sources,
+            given,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+    shape = (len(seeds[0]),) if batched else ()
+    return tuple(x.new_zeros((*shape, *x.shape)) if rows is None else rows for x, rows in zip(sources, found))
 
 
 def _differentiable(x: torch.Tensor) -> torch.Tensor:

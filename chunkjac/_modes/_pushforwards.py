@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from chunkjac._modes._kernels import plain_kernels
 from chunkjac._modes._mode import Block
 from chunkjac._modes._nesting import NestingSeen
-from chunkjac._modes._pullbacks import BatchedGrad
+from chunkjac._modes._pullbacks import BatchedGrad, pulled_back
 from chunkjac._modes._referee import central_difference, random_tangent
 from chunkjac._modes._zeros import ZeroProducts
 from chunkjac._problem import Problem
@@ -183,24 +183,8 @@ class DoubleBackward:
 
     def _push(self, tangents: Block, *, batched: bool) -> Block:
         """Send tangents back through the vjp; outputs that no input reaches get zeros."""
-        reached = [(row, tangent) for row, tangent in zip(self._rows, tangents) if row.requires_grad]
-        found: tuple[torch.Tensor | None, ...] = (None,) * len(self._seeds)
-        if reached:
-            rows, given = zip(*reached)
-            found = torch.autograd.grad(
-                rows,
-                self._seeds,
-                given,
-                retain_graph=True,
-                create_graph=torch.is_grad_enabled(),
-                allow_unused=True,
-                is_grads_batched=batched,
-            )
-        shape = (len(tangents[0]),) if batched else ()
-        return tuple(
-            seed.new_zeros((*shape, *seed.shape)) if columns is None else columns
-            for seed, columns in zip(self._seeds, found)
-        )
+        graph = torch.is_grad_enabled()
+        return pulled_back(self._rows, self._seeds, tangents, batched=batched, create_graph=graph)
 
 
 class DoubleBackwardOneByOne(DoubleBackward):

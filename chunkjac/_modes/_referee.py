@@ -27,8 +27,8 @@ def nearer(problem: Problem, seed: Block, candidates: Sequence[Block], *, by_row
     tangent = random_tangent(problem.inputs) if by_rows else seed
     column = central_difference(problem, tangent)
     if by_rows:
-        wanted = inner(seed, column)
-        errors = [abs(inner(candidate, tangent) - wanted) for candidate in candidates]
+        wanted = _inner(seed, column)
+        errors = [abs(_inner(candidate, tangent) - wanted) for candidate in candidates]
     else:
         errors = [max(float((a - b).abs().max()) for a, b in zip(candidate, column)) for candidate in candidates]
     return errors.index(min(errors))
@@ -62,6 +62,6 @@ def central_difference(problem: Problem, tangent: Block) -> Block:
     return tuple((a - b) / (2 * h) for a, b in zip(ahead, behind))
 
 
-def inner(these: Block, those: Block) -> float:
+def _inner(these: Block, those: Block) -> float:
     """Return the inner product of two lists of tensors, in double precision."""
     return sum(float((a.double() * b.double()).sum()) for a, b in zip(these, those))

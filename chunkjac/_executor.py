@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ def fill(
         size, before_bytes = chunk.stop - chunk.start, tracker.live_bytes
         measured = pacer.measures(chunk, len(log.chunk_sizes))
         tracker.restart_peak()
+        started_s = time.perf_counter()
         try:
             with level.measured() if measured else nullcontext():
                 sink.write(chunk, mode.block(chunk))
@@ -102,6 +104,8 @@ def fill(
         if measured:
             held_bytes, margin = tracker.peak_bytes - level.start_bytes, tracker.margin
             pacer.learn(chunk, held_bytes, margin=margin, grows=level.grows(size, before_bytes))
+        else:
+            pacer.time(chunk, time.perf_counter() - started_s)
         done = chunk.stop
         log.chunk_sizes.append(size)
         advance(size)

@@ -9,15 +9,19 @@ import torch
 
 from chunkjac._memory import Budget, Gauge, LiveBytes
 from chunkjac._modes import Mode, least_direction_bytes, n_directions, result_bytes
-from chunkjac._pacer import Terms
 from chunkjac._planner import Cost
 from chunkjac._problem import Problem
 from chunkjac._progress import ProgressOption
 from chunkjac._select import Request
+from chunkjac._terms import Terms
 
 # On the CPU a chunk is fastest while its working set is near the caches: the best was between
 # 6 and 68 MiB on the functions measured, and the largest chunk that fits 1.2-3.9 times slower.
 _CPU_TARGET_BYTES = 64 * 2**20
+
+# Where time tells the rest, the first chunk is smaller: convolutions are fastest at 4-16 MiB
+# and up to 10 times slower at 64, products of matrices grow from there.
+_CPU_START_BYTES = 16 * 2**20
 
 # For what is not foreseen, where the budget is a guess itself or an allocator has fragments.
 _DEFAULT_MARGIN = 1.10
@@ -59,7 +63,7 @@ class Job:
     @property
     def trusting(self) -> bool:
         """Tell whether what fits many times over need not be measured: nobody set a limit, or wants the figures."""
-        return not self.budget.explicit and not self.return_report
+        return not (self.budget.explicit or self.return_report or self.create_graph)
 
     def tracker(self) -> LiveBytes:
         """Return what counts live bytes, and stops what would exceed the budget."""
@@ -94,4 +98,5 @@ class Job:
             batched=mode.batched,
             margin=1.0 if exact else _DEFAULT_MARGIN,
             trusting=self.trusting,
+            start_bytes=_CPU_START_BYTES if on_cpu else None,
         )

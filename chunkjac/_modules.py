@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import CellType, ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
@@ -22,6 +23,17 @@ def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Modul
     roots: list[Any] = [*tree_flatten(args)[0], *_behind(func)]
     found = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
     return list(dict.fromkeys(found))
+
+
+def runs_compiled_code(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Tell whether a function can be seen to use scripted or compiled ones, which call torch unseen."""
+    roots: list[Any] = [*args, *_behind(func)]
+    scripted = (torch.jit.ScriptFunction, torch.jit.ScriptModule)
+    return any(
+        isinstance(part, scripted) or "_torchdynamo_orig_callable" in getattr(part, "__dict__", ())
+        for root in roots
+        for part in (root.modules() if isinstance(root, nn.Module) else (root,))
+    )
 
 
 @contextmanager

@@ -1,118 +1,35 @@
-"""How large the next chunk is, from what the chunks so far have held. No torch here.
+"""How large the next chunk is, from what the chunks so far have held and taken. No torch here.
 
 The first chunks of a job are its probes: they are part of the result, and what they hold
-gives the line from which the size of all others follows. A budget that is plainly ample
+gives the line from which the largest size follows. A budget that is plainly ample
 starts with one good chunk at once, because small chunks are slow; a tight one with 2, 2 and 8,
-where the second 2 overwrites the measure of the first (lazy first-call work).
+where the second 2 overwrites the measure of the first (lazy first-call work). Below the largest
+size, that which takes the least time is looked for while the job runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from chunkjac._planner import TIGHT_PROBES, Cost, choose_chunk, even_chunk, fit_chunks
-
-# A first guess, before anything is measured. On 19 architectures in all modes a direction held
-# 0.02 to 2 times the peak of its prologue beside its seed and its block, mostly 0.5 to 1 (an LSTM
-# in reverse mode: 9).
-_CAUTIOUS_PROLOGUES = 4
-
-# A budget is ample if so many directions fit by the cautious guess; fewer are no good chunk.
-_AMPLE_SIZE = 16
-
-# A job is plain if it is one chunk, even if that holds so many times the cautious guess.
-_PLAIN_FACTOR = 4
-
-# Where directions are computed one after the other, larger chunks gain nothing.
-_LOOPED_SIZE = 8
-
-# Another size than the one that runs must be so many times as large to be worth a new shape.
-_WORTH_A_NEW_SIZE = 2
+from chunkjac._knee import Knee
+from chunkjac._planner import TIGHT_PROBES, Cost, even_chunk
+from chunkjac._terms import WORTH_A_NEW_SIZE, Terms
 
 # What a function keeps for later (a cache, say) is no reason to plan anew.
 _TOLERANCE = 1.02
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Hold what a job has to keep to.
+@dataclass(slots=True)
+class Learnt:
+    """Hold what runs of a plan have learnt, for its next run: the one thing here that changes.
 
     Attributes:
-        n_directions: How many directions the job has.
-        base: Its cost as far as known before the first chunk; ``direction_bytes`` is a guess.
-        budget_bytes: What the job may hold.
-        target_bytes: The working set beyond which chunks do not get faster; ``None`` if unknown.
-        exact_size: The chunk size that the user asked for.
-        batched: Whether larger chunks are faster at all.
-        margin: How many times its tensors' bytes a chunk is taken to need, at least.
-        trusting: Whether a job that is plainly small need not be measured.
+        chunk_size: The size that took the least time for a direction; ``None`` before the first run.
+        is_settled: Whether larger and smaller ones were tried.
     """
 
-    n_directions: int
-    base: Cost
-    budget_bytes: int
-    target_bytes: int | None
-    exact_size: int | None = None
-    batched: bool = True
-    margin: float = 1.0
-    trusting: bool = False
-
-    @property
-    def room_bytes(self) -> int:
-        """Return what a chunk may hold."""
-        return self.budget_bytes - self.base.level_bytes
-
-    @property
-    def typical_bytes(self) -> int:
-        """Return what a direction mostly holds, by the prologue."""
-        return max(1, self.base.direction_bytes + self.base.prologue_bytes)
-
-    @property
-    def cautious_bytes(self) -> int:
-        """Return what a direction hardly ever holds more than, by the prologue."""
-        return max(1, self.base.direction_bytes + _CAUTIOUS_PROLOGUES * self.base.prologue_bytes)
-
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether the whole job is one chunk that fits many times over."""
-        is_one_chunk = self.exact_size is None and self.batched and self._within_target
-        return is_one_chunk and _PLAIN_FACTOR * self.n_directions * self.cautious_bytes <= self.room_bytes
-
-    @property
-    def _within_target(self) -> bool:
-        """Tell whether all directions at once make no larger working set than is fast."""
-        all_bytes = self.n_directions * self.typical_bytes
-        return self.target_bytes is None or all_bytes < _WORTH_A_NEW_SIZE * self.target_bytes
-
-    def first_size(self) -> int | None:
-        """Return a good size for the first chunk; ``None`` if the budget is too tight to guess one."""
-        size = min(self.room_bytes // self.cautious_bytes, self.n_directions)
-        if size < min(_AMPLE_SIZE, self.n_directions):
-            return None
-        if not self.batched:
-            return min(size, _LOOPED_SIZE)
-        if self.target_bytes is not None and not self._within_target:
-            size = min(size, max(_AMPLE_SIZE, self.target_bytes // self.typical_bytes))
-        return even_chunk(self.n_directions, size)
-
-    def fit(self, samples: Mapping[int, int], margin: float) -> Cost:
-        """Return the cost that follows from measured chunks.
-
-        Args:
-            samples: Chunk size to bytes held above the level between chunks; not empty.
-            margin: How many times its tensors' bytes a chunk really took.
-        """
-        fixed_bytes, direction_bytes = fit_chunks(samples)
-        margin = max(self.margin, margin)
-        return replace(self.base, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes, margin=margin)
-
-    def choose(self, cost: Cost, n_directions: int) -> int:
-        """Return the chunk size for so many directions."""
-        if self.exact_size is not None:
-            return min(self.exact_size, n_directions)
-        size = choose_chunk(cost, n_directions, self.budget_bytes, self.target_bytes)
-        return size if self.batched else min(size, _LOOPED_SIZE)
+    chunk_size: int | None = None
+    is_settled: bool = False
 
 
 class Pacer:
@@ -123,32 +40,50 @@ class Pacer:
         cost: The job's cost, if a plan knows it: then nothing is probed.
         chunk_size: The size of all chunks, if a plan knows it.
         checked: Whether nothing need be measured.
+        learnt: What earlier runs of the plan have learnt.
 
     Attributes:
         cost: What the job costs, as far as is known.
-        chunk_size: The size of all chunks after the probes; ``None`` while probing.
+        chunk_size: The largest size of chunks after the probes; ``None`` while probing.
     """
 
     def __init__(
-        self, terms: Terms, cost: Cost | None = None, chunk_size: int | None = None, *, checked: bool = False
+        self,
+        terms: Terms,
+        cost: Cost | None = None,
+        chunk_size: int | None = None,
+        *,
+        checked: bool = False,
+        learnt: Learnt | None = None,
     ) -> None:
         self.cost = cost or terms.base
         self.chunk_size = terms.exact_size or chunk_size
         self._terms = terms
+        self._learnt = learnt or Learnt()
+        self._knee: Knee | None = None  # once there is a size to begin with
+        self._even_size: int | None = None  # once the fastest size is found
         first_size = terms.first_size()
-        self._probes = [] if self.chunk_size else [first_size] if first_size else [*TIGHT_PROBES]
+        self._is_plain = self.chunk_size is None and terms.trusting and terms.is_plain and first_size is not None
+        self._probes: list[int] = []
+        if self._is_plain and first_size is not None:
+            self.cost = replace(terms.base, direction_bytes=terms.cautious_bytes)
+            self.chunk_size = first_size if terms.start_bytes is None else max(first_size, terms.largest_plain_size())
+            self._begin(first_size)
+        elif self.chunk_size is None:
+            self._probes = [first_size] if first_size else [*TIGHT_PROBES]
         self._samples: dict[int, int] = {}
         self._margin = 1.0
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
-        self._checked = checked or (terms.trusting and terms.is_plain)
-        self._is_watched = not self._checked
+        self._checked = checked or self._is_plain
+        self._is_watched = not checked
 
     def measures(self, chunk: slice, n_done: int) -> bool:
         """Tell whether a chunk must be measured: until two of its size have shown nothing new.
 
-        A single direction runs other kernels than several do, so the first one is measured. And
-        now and then a chunk is looked at again, since a function may begin to keep tensors late.
+        A single direction runs other kernels than several do, so the first one is measured; and so
+        is the first of each size that is larger than those before. And now and then a chunk is
+        looked at again, since a function may begin to keep tensors late.
 
         Args:
             chunk: The directions that come next.
@@ -156,16 +91,48 @@ class Pacer:
         """
         if not self._is_watched:
             return not self._checked
-        is_new_single = chunk.stop - chunk.start == 1 and 1 not in self._samples
-        return not self._checked or is_new_single or _is_looked_at_again(n_done)
+        if not self._checked or _is_looked_at_again(n_done):
+            return True
+        size = chunk.stop - chunk.start
+        is_new_single = size == 1 and 1 not in self._samples
+        is_larger = self._knee is not None and size > max(self._samples, default=size)
+        return not self._is_plain and (is_new_single or is_larger)
 
     def next_chunk(self, done: int) -> slice:
         """Return the directions that come next, after the first ``done``."""
         left = self._terms.n_directions - done
         if not self._probes and self.chunk_size is None:
             self.chunk_size = self._choose(left)
-        size = self.chunk_size or min(self._probes[0], self._may_fit(), self._most)
+        if self.chunk_size is None:
+            size = min(self._probes[0], self._may_fit(), self._most)
+        else:
+            size = self._fastest(self.chunk_size, left)
         return slice(done, done + max(1, min(size, left)))
+
+    def time(self, chunk: slice, seconds: float) -> None:
+        """Take in how long a chunk took that was not measured: counting bytes takes time."""
+        if self._knee is not None:
+            self._knee.learn(chunk.stop - chunk.start, seconds)
+            self._learnt.chunk_size, self._learnt.is_settled = self._knee.size, self._knee.is_settled
+
+    def _fastest(self, most: int, left: int) -> int:
+        """Return the size that is fast, or tried for that; no larger than what fits."""
+        if self._knee is None:
+            start_size = self._terms.start_size(self.cost)
+            if start_size is None:
+                return most
+            self._begin(start_size)
+        assert self._knee is not None
+        size = self._knee.next_size(most, left)
+        if not self._knee.is_settled:
+            return min(size, most)
+        self._even_size = self._even_size or even_chunk(left, size)
+        return min(self._even_size, most)
+
+    def _begin(self, size: int) -> None:
+        """Look for the fastest size from this one on, or from where the last run of the plan came to."""
+        known = self._learnt.chunk_size
+        self._knee = Knee(known or size, tries=known is None or not self._learnt.is_settled)
 
     def learn(self, chunk: slice, held_bytes: int, *, margin: float = 1.0, grows: bool | None = None) -> None:
         """Take in what a measured chunk held.
@@ -193,16 +160,17 @@ class Pacer:
             return
         if left:
             chosen = self._choose(left)
-            stays = as_predicted and (len(self._samples) == 1 or chosen < _WORTH_A_NEW_SIZE * size)
+            stays = as_predicted and (len(self._samples) == 1 or chosen < WORTH_A_NEW_SIZE * size)
             self.chunk_size = size if stays else chosen
-        self._checked = as_predicted and self._level_holds and self.chunk_size == size
+        is_largest = self.chunk_size == size or self._knee is not None
+        self._checked = as_predicted and self._level_holds and is_largest
 
     def _after_probes(self, size: int, chosen: int) -> int:
         """Return the size to go on with: that of a single probe, unless much larger ones fit.
 
         What one size tells of larger ones is an upper bound, seldom worth a new shape.
         """
-        stays = len(self._samples) == 1 and size <= chosen < _WORTH_A_NEW_SIZE * size
+        stays = len(self._samples) == 1 and size <= chosen < WORTH_A_NEW_SIZE * size
         return size if stays else chosen
 
     def shrink(self, failed_size: int) -> bool:

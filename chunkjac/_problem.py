@@ -14,7 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged, outputs_of
 from chunkjac._errors import ArgumentError, FunctionError, add_note
-from chunkjac._modules import modules_of
+from chunkjac._modules import modules_of, runs_compiled_code
 from chunkjac._randomness import RandomState
 from chunkjac._types import Leaf, Outputs
 
@@ -99,6 +99,11 @@ class Problem:
     def modules(self) -> list[nn.Module]:
         """Return the modules that the function can be seen to use."""
         return modules_of(self.func, self.args)
+
+    @cached_property
+    def runs_compiled_code(self) -> bool:
+        """Tell whether the function can be seen to use scripted or compiled ones."""
+        return runs_compiled_code(self.func, self.args)
 
     @cached_property
     def devices(self) -> set[torch.device]:

@@ -6,6 +6,7 @@ Dispatch modes do not see it: a state is no tensor of the job's, and no fake.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -53,21 +54,26 @@ class RandomState:
 
     def restore(self) -> None:
         """Put the states back."""
-        with _disable_current_modes():
+        with _undisturbed():
             for device, state in self.states:
                 _generators(device).set_rng_state(state, *_place(device))
 
     def has_moved(self) -> bool:
         """Tell whether random numbers were drawn since."""
-        with _disable_current_modes():
+        with _undisturbed():
             return any(not torch.equal(state, _read(device)) for device, state in self.states)
 
 
 def _read(device: torch.device) -> torch.Tensor:
     """Return the state of a device's generator."""
-    with _disable_current_modes():
+    with _undisturbed():
         state: torch.Tensor = _generators(device).get_rng_state(*_place(device))
     return state
+
+
+def _undisturbed() -> AbstractContextManager[Any]:
+    """Set dispatch modes aside, if there are any: that takes 20 microseconds."""
+    return _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
 
 
 def _generators(device: torch.device) -> Any:

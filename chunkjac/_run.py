@@ -17,9 +17,10 @@ from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, Fu
 from chunkjac._estimate import estimate_error
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
-from chunkjac._memory import Gauge, LiveBytes, OverBudget
+from chunkjac._lookout import Lookout
+from chunkjac._memory import Gauge, LiveBytes, OverBudget, heap_bytes
 from chunkjac._modes import Facts, is_empty, random_tangent
-from chunkjac._pacer import Pacer
+from chunkjac._pacer import Learnt, Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
 from chunkjac._progress import show_progress
@@ -31,6 +32,9 @@ from chunkjac._sinks import TensorSink
 from chunkjac._units import format_bytes
 from chunkjac._verify import Verdict, verify
 from chunkjac._witness import Witness
+
+# Of a default budget, which is half of what is free: so much may be made before it is counted exactly.
+_UNCOUNTED_SHARE = 1 / 16
 
 _RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
 
@@ -59,13 +63,14 @@ class Result:
 
 
 @torch.inference_mode(False)
-def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Result:
+def run_job(job: Job, known: Probe | None = None, *, watch: bool = True, learnt: Learnt | None = None) -> Result:
     """Compute the Jacobian, and leave everything else as it was.
 
     Args:
         job: What was asked for.
         known: What a plan knows of it.
         watch: Whether live bytes are counted, which takes time; without it, the report has no peak.
+        learnt: What earlier runs of the plan have learnt; it takes what this one learns.
 
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
@@ -73,7 +78,7 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
     with left_as_found(job.problem) as witness:
         if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
-        result = _run(job, known, watch, witness)
+        result = _run(job, known, watch, witness, learnt)
     if not job.create_graph:
         return result
     if result.report.plan.mode == "finite-difference":
@@ -88,7 +93,7 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True) -> Resu
     return replace(result, jacobian=with_graph(result.jacobian, recipe, sources), aux=aux)
 
 
-def _run(job: Job, known: Probe | None, watch: bool, witness: Witness) -> Result:
+def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, learnt: Learnt | None) -> Result:
     """Try one mode after the other."""
     started_s = time.perf_counter()
     gauge = Gauge.of(job.device) if job.return_report else None
@@ -99,7 +104,7 @@ def _run(job: Job, known: Probe | None, watch: bool, witness: Witness) -> Result
         log = Log()
         try:
             attempt = _Attempt(job, excluded, tracker, log, watch, witness)
-            return attempt.finish(known, started_s, gauge)
+            return attempt.finish(known, started_s, gauge, learnt)
         except Exception as error:
             again = attempt is not None and attempt.may_exclude(error)
             if attempt is not None and again:
@@ -141,15 +146,22 @@ class _Attempt:
         self._log = log
         self._watch = watch
         tracker.restart_peak()
-        with self._watched(), witness:
+        before_bytes = heap_bytes() if job.trusting and job.device.type == "cpu" else None
+        if before_bytes is None or job.problem.runs_compiled_code:
+            with self._watched(), witness:
+                self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
+            return
+        look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
+        with look:
             self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
+        look.tell((heap_bytes() or 0) - before_bytes)
 
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""
         known = isinstance(error, ChunkjacError)
         return not self._log.chunk_sizes and not known and self._job.request.may_leave(self.mode.name)
 
-    def finish(self, known: Probe | None, started_s: float, gauge: Gauge | None) -> Result:
+    def finish(self, known: Probe | None, started_s: float, gauge: Gauge | None, learnt: Learnt | None) -> Result:
         """Allocate the result and fill it."""
         job, mode, tracker = self._job, self.mode, self._tracker
         terms = job.terms(mode, tracker)
@@ -157,7 +169,11 @@ class _Attempt:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with self._watched():
             sink = TensorSink(mode, job.out)
-        pacer = Pacer(terms, known.cost, known.chunk_size, checked=not self._watch) if known else Pacer(terms)
+        pacer = (
+            Pacer(terms, known.cost, known.chunk_size, checked=not self._watch, learnt=learnt)
+            if known
+            else Pacer(terms)
+        )
         with show_progress(job.progress, terms.n_directions) as show:
 
             def advance(size: int) -> None:
@@ -238,11 +254,11 @@ def describe(job: Job, probe: Probe, n_chunks: int) -> Plan:
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=probe.reasons,
-        _runner=partial(_run_planned, again, probe),
+        _runner=partial(_run_planned, again, probe, Learnt()),
     )
 
 
-def _run_planned(job: Job, known: Probe, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _run_planned(job: Job, known: Probe, learnt: Learnt, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Run a plan, at its own inputs or at others."""
     if not options.keys() <= _RUN_OPTIONS:
         unknown = ", ".join(sorted(options.keys() - _RUN_OPTIONS))
@@ -264,4 +280,4 @@ def _run_planned(job: Job, known: Probe, args: tuple[Any, ...], options: dict[st
     # What holds the same whatever the values, and half of the device's default at most, needs no
     # watching. A limit that somebody set is watched: captured state may have changed.
     ample = known.certain and 2 * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
-    return run_job(job, known, watch=not (job.trusting and ample)).deliver(job)
+    return run_job(job, known, watch=not (job.trusting and ample), learnt=learnt).deliver(job)

@@ -49,6 +49,11 @@ class Witness(TorchDispatchMode):
         self._views.clear()
         self._known = {id(tensor) for tensor in self.captured}
 
+    @property
+    def has_copies(self) -> bool:
+        """Tell whether anything from outside was written to."""
+        return bool(self._copies)
+
     def read(self) -> list[torch.Tensor]:
         """Return tensors from outside that took part without requiring grad, and are not written to."""
         return [tensor for memory, tensor in self._read.items() if memory not in self._copies]

@@ -26,12 +26,13 @@ ROWS = (
     ("_estimate", "_gradient", "_verify"),
     ("_executor", "_select", "_sinks"),
     ("_level", "_modes", "_restoring"),
+    ("_lookout",),
     ("_config", "_memory", "_plan", "_stencil"),
     ("_bounds", "_functional", "_steps"),
     ("_bar", "_chunker", "_files", "_pacer", "_problem", "_schemes"),
-    ("_checks", "_closures", "_modules", "_options", "_units"),
+    ("_checks", "_closures", "_modules", "_options", "_terms", "_units"),
     ("_witness",),
-    ("_backoff", "_errors", "_planner", "_progress", "_randomness", "_tensors", "_types", "_zero_tensors"),
+    ("_backoff", "_errors", "_knee", "_planner", "_progress", "_randomness", "_tensors", "_types", "_zero_tensors"),
 )
 
 ROOT = Path(chunkjac.__file__).parent

@@ -2,6 +2,17 @@
 
 from chunkjac._memory._budget import Budget, devices_here, find_budget, find_device, free_memory
 from chunkjac._memory._gauge import Gauge
+from chunkjac._memory._heap import heap_bytes
 from chunkjac._memory._tracker import LiveBytes, OverBudget
 
-__all__ = ["Budget", "Gauge", "LiveBytes", "OverBudget", "devices_here", "find_budget", "find_device", "free_memory"]
+__all__ = [
+    "Budget",
+    "Gauge",
+    "LiveBytes",
+    "OverBudget",
+    "devices_here",
+    "find_budget",
+    "find_device",
+    "free_memory",
+    "heap_bytes",
+]

@@ -12,6 +12,7 @@ from functools import partial
 from typing import ClassVar
 
 from chunkjac._errors import FunctionError
+from chunkjac._lookout import Lookout
 from chunkjac._modes._ladder import Derivative, Rung
 from chunkjac._modes._pushforwards import (
     ColumnByColumn,
@@ -72,9 +73,9 @@ def _evaluate(problem: Problem) -> Outputs:
     if problem.randomness != "error":
         return problem.evaluate()[1]
     before = RandomState.now(problem.devices)
-    with Witness() as witness:
+    with Lookout(Witness()) as lookout:
         outputs = problem.evaluate()[1]
-    if witness.draws_apart or before.has_moved():
+    if lookout.draws_apart or before.has_moved():
         raise FunctionError(
             "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "
             "while in randomness error mode); give randomness='same' or 'different', or use mode='reverse'."

@@ -1,0 +1,126 @@
+"""What chunk sizes have to keep to, and what is guessed of them before anything is measured. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from chunkjac._planner import Cost, choose_chunk, even_chunk, fit_chunks
+
+# A first guess, before anything is measured. On 19 architectures in all modes a direction held
+# 0.02 to 2 times the peak of its prologue beside its seed and its block, mostly 0.5 to 1 (an LSTM
+# in reverse mode: 9).
+_CAUTIOUS_PROLOGUES = 4
+
+# A budget is ample if so many directions fit by the cautious guess; fewer are no good chunk.
+_AMPLE_SIZE = 16
+
+# A job is plain if its first chunk fits even if that holds so many times the cautious guess.
+_PLAIN_FACTOR = 4
+
+# Where directions are computed one after the other, larger chunks gain nothing.
+_LOOPED_SIZE = 8
+
+# Another size than the one that runs must be so many times as large to be worth a new shape.
+WORTH_A_NEW_SIZE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Hold what a job has to keep to.
+
+    Attributes:
+        n_directions: How many directions the job has.
+        base: Its cost as far as known before the first chunk; ``direction_bytes`` is a guess.
+        budget_bytes: What the job may hold.
+        target_bytes: The working set beyond which chunks do not get faster; ``None`` if unknown.
+        exact_size: The chunk size that the user asked for.
+        batched: Whether larger chunks are faster at all.
+        margin: How many times its tensors' bytes a chunk is taken to need, at least.
+        trusting: Whether a job that is plainly small need not be measured.
+        start_bytes: The working set to begin with where others are tried while the job runs;
+            ``None`` tries no other.
+    """
+
+    n_directions: int
+    base: Cost
+    budget_bytes: int
+    target_bytes: int | None
+    exact_size: int | None = None
+    batched: bool = True
+    margin: float = 1.0
+    trusting: bool = False
+    start_bytes: int | None = None
+
+    @property
+    def room_bytes(self) -> int:
+        """Return what a chunk may hold."""
+        return self.budget_bytes - self.base.level_bytes
+
+    @property
+    def typical_bytes(self) -> int:
+        """Return what a direction mostly holds, by the prologue."""
+        return max(1, self.base.direction_bytes + self.base.prologue_bytes)
+
+    @property
+    def cautious_bytes(self) -> int:
+        """Return what a direction hardly ever holds more than, by the prologue."""
+        return max(1, self.base.direction_bytes + _CAUTIOUS_PROLOGUES * self.base.prologue_bytes)
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the first chunk fits many times over, by the cautious guess."""
+        size = self.first_size() if self.exact_size is None and self.batched else None
+        return size is not None and size <= self._sure_size
+
+    @property
+    def _sure_size(self) -> int:
+        """Return the largest size that fits many times over."""
+        return self.room_bytes // (_PLAIN_FACTOR * self.cautious_bytes)
+
+    def first_size(self) -> int | None:
+        """Return a good size for the first chunk; ``None`` if the budget is too tight to guess one."""
+        size = min(self.room_bytes // self.cautious_bytes, self.n_directions)
+        if size < min(_AMPLE_SIZE, self.n_directions):
+            return None
+        if not self.batched:
+            return min(size, _LOOPED_SIZE)
+        fast_bytes = self.target_bytes if self.start_bytes is None else self.start_bytes
+        return even_chunk(self.n_directions, min(size, self._fast_size(fast_bytes, 0, self.typical_bytes)))
+
+    def largest_plain_size(self) -> int:
+        """Return the largest size that a plain job may try: it fits many times over, and may be fast."""
+        return max(1, min(self._sure_size, self._fast_size(self.target_bytes, 0, self.typical_bytes)))
+
+    def start_size(self, cost: Cost) -> int | None:
+        """Return the size to begin with, for a job of known cost; ``None`` if no other is to be tried."""
+        if self.start_bytes is None or self.exact_size is not None or not self.batched:
+            return None
+        return self._fast_size(self.start_bytes, cost.fixed_bytes, cost.direction_bytes)
+
+    def _fast_size(self, fast_bytes: int | None, fixed_bytes: int, direction_bytes: int) -> int:
+        """Return the size that makes a working set of so many bytes; all at once if that makes less than two."""
+        if fast_bytes is None:
+            return self.n_directions
+        size = max(_AMPLE_SIZE, (fast_bytes - fixed_bytes) // max(1, direction_bytes))
+        if self.n_directions * direction_bytes < WORTH_A_NEW_SIZE * fast_bytes or self.n_directions <= size:
+            return self.n_directions
+        return even_chunk(self.n_directions, size)
+
+    def fit(self, samples: Mapping[int, int], margin: float) -> Cost:
+        """Return the cost that follows from measured chunks.
+
+        Args:
+            samples: Chunk size to bytes held above the level between chunks; not empty.
+            margin: How many times its tensors' bytes a chunk really took.
+        """
+        fixed_bytes, direction_bytes = fit_chunks(samples)
+        margin = max(self.margin, margin)
+        return replace(self.base, fixed_bytes=fixed_bytes, direction_bytes=direction_bytes, margin=margin)
+
+    def choose(self, cost: Cost, n_directions: int) -> int:
+        """Return the chunk size for so many directions."""
+        if self.exact_size is not None:
+            return min(self.exact_size, n_directions)
+        size = choose_chunk(cost, n_directions, self.budget_bytes, self.target_bytes)
+        return size if self.batched else min(size, _LOOPED_SIZE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 from chunkjac._checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged, outputs_of
 from chunkjac._errors import ArgumentError, FunctionError, add_note
 from chunkjac._modules import modules_of, runs_compiled_code
+from chunkjac._once import Once
 from chunkjac._randomness import RandomState
 from chunkjac._types import Leaf, Outputs
 
@@ -33,6 +35,7 @@ class Problem:
         randomness: ``"error"``, ``"same"`` or ``"different"``: what several evaluations may draw.
         generators: The state that random generators have at the begin of each evaluation; ``None``
             leaves them alone.
+        watched: What looks at the first evaluation; ``None`` for nothing.
     """
 
     func: Callable[..., Any]
@@ -43,6 +46,7 @@ class Problem:
     spec: TreeSpec
     randomness: str = "error"
     generators: RandomState | None = None
+    watched: Once | None = None
 
     @classmethod
     def of(
@@ -137,6 +141,10 @@ class Problem:
         """Return the same problem with other tensors as inputs (fakes, for instance)."""
         return replace(self, inputs=tuple(inputs))
 
+    def watched_by(self, manager: AbstractContextManager[Any]) -> Problem:
+        """Return the same problem so that a context manager is entered for its first whole evaluation."""
+        return replace(self, watched=Once(manager))
+
     def at_random_state(self) -> Problem:
         """Return the same problem so that every evaluation draws what one would draw now."""
         return replace(self, generators=RandomState.now(self.devices))
@@ -152,7 +160,9 @@ class Problem:
         args = [given[i] if i in given else tree_map(_alias, arg) for i, arg in enumerate(self.args)]
         if self.generators is not None:
             self.generators.restore()
-        output, aux = self._split(self.func(*args))
+        with self.watched or nullcontext():
+            returned = self.func(*args)
+        output, aux = self._split(returned)
         leaves, spec = tree_flatten(output)
         return tuple(leaves), spec, aux
 

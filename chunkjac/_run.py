@@ -152,8 +152,7 @@ class _Attempt:
                 self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
             return
         look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
-        with look:
-            self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
+        self.mode, self._reasons = select_mode(job.problem.watched_by(look), job.request, excluded)
         look.tell((heap_bytes() or 0) - before_bytes)
 
     def may_exclude(self, error: Exception) -> bool:

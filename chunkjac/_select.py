@@ -16,15 +16,21 @@ from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse,
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
 
-# Directions differ in cost between the modes by up to 40 times, mostly by less than 4: within
-# that factor the counts alone do not decide.
-_CLOSE = 4
+# A direction of forward mode takes 0.6-7 times as long as one of reverse mode, mostly twice (the best
+# of each over 25 functions, torch 2.13): where the counts differ by more than this, they decide; a
+# job of seconds is worth a closer look.
+_CLOSE, _CLOSE_IF_LONG = 4, 16
+_MOSTLY = 2
 
-# Where no count is larger, the modes differ by less than what timing them takes.
-_FEW = 256
+# Shorter jobs (see `_guess_s`) are not timed, since that takes up to a tenth of them.
+_WORTH_TIMING_S, _LONG_S = 0.1, 1.0
 
-# Two directions run the kernels that larger chunks run; one does not.
-_TRIAL = 2
+# So many directions together take as long as the prologue, or so.
+_PER_PROLOGUE = 16
+
+# Trials are of a 64th of the directions: four of them take 6 %. One of 2 runs the kernels that larger
+# chunks run, and those of 16 tell which mode is faster in large ones.
+_TRIAL_SHARE, _TRIALS = 64, (2, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +136,26 @@ def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
 
 
 def _select_automatically(problem: Problem, request: Request, excluded: Mapping[str, Doubt]) -> Selection:
-    """Prefer fewer directions; where the counts are close, less measured time."""
+    """Prefer fewer directions; where the counts are close and the job is long, less measured time."""
     doubts = dict(excluded)
+    started_s = time.perf_counter()
     reverse = None if "reverse" in doubts else _try_reverse(problem, doubts)
+    prologue_s = time.perf_counter() - started_s
     if reverse and not reverse.flows and not is_empty(reverse):
         return _make(problem, request, "finite-difference"), ("no gradient flows from the inputs to the outputs",)
     outputs = reverse.outputs if reverse else problem.evaluate()[1]
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
-    if reverse and (n_rows * _CLOSE <= n_columns or not n_columns):
-        return reverse, (counts, *_reasons(doubts))
-    close = n_rows < n_columns * _CLOSE
-    worth_timing = request.timed and max(n_rows, n_columns) > _FEW
-    if reverse and close and not worth_timing and n_rows <= n_columns:
-        return reverse, (counts, "nothing was timed: the mode with fewer directions")
-    if not (close and worth_timing):
+    choice = _judge(n_rows, n_columns, prologue_s if request.timed else 0.0)
+    if reverse and choice == "reverse":
+        untimed = ("nothing was timed: a column takes twice as long as a row, mostly",) if n_rows > n_columns else ()
+        return reverse, (counts, *untimed, *_reasons(doubts))
+    if choice == "forward":
         reverse = None  # its activations need not be alive while forward is tried
-    forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts)
+    n_trial = max(_TRIALS[0], min(_TRIALS[1], min(n_rows, n_columns) // _TRIAL_SHARE)) if reverse else _TRIALS[0]
+    forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts, n_trial)
     if forward and reverse:
-        return _faster(reverse, forward, counts, doubts)
+        return _faster(reverse, forward, n_trial, counts, doubts)
     if forward:
         return forward, (counts, *_reasons(doubts))
     if "reverse" not in doubts:
@@ -156,6 +163,21 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     if not all(doubt.fits for doubt in doubts.values()):
         raise _why_nothing_fits(doubts)
     return _make(problem, request, "finite-difference"), _reasons(doubts)
+
+
+def _judge(n_rows: int, n_columns: int, prologue_s: float) -> str:
+    """Return the mode that the counts tell; ``"timed"`` where they are too close for that.
+
+    Args:
+        n_rows: The directions of reverse mode.
+        n_columns: Those of forward mode.
+        prologue_s: How long the function took with its graph; 0 if nothing may be timed.
+    """
+    guess_s = prologue_s * (1 + min(n_rows, n_columns) / _PER_PROLOGUE)
+    close = _CLOSE_IF_LONG if guess_s >= _LONG_S else _CLOSE
+    if guess_s >= _WORTH_TIMING_S and n_columns < n_rows * _CLOSE and n_rows < n_columns * close:
+        return "timed"
+    return "reverse" if n_rows <= n_columns * _MOSTLY or not n_columns else "forward"
 
 
 def _why_nothing_fits(doubts: Mapping[str, Doubt]) -> BaseException:
@@ -184,10 +206,10 @@ def _try_reverse(problem: Problem, doubts: dict[str, Doubt]) -> Reverse | None:
     return None
 
 
-def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt]) -> Forward | None:
+def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt], n_trial: int) -> Forward | None:
     """Compute a small chunk in forward mode; note why it fails if it does."""
     forward = Forward(problem, outputs)
-    for size in (_TRIAL, 1):
+    for size in sorted({n_trial, _TRIALS[0], 1}, reverse=True):
         try:
             forward.block(slice(0, min(size, n_directions(forward))))
         except FAKE_ONLY:
@@ -205,11 +227,11 @@ def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt]) -
     return None
 
 
-def _faster(reverse: Reverse, forward: Forward, counts: str, doubts: dict[str, Doubt]) -> Selection:
+def _faster(reverse: Reverse, forward: Forward, n_trial: int, counts: str, doubts: dict[str, Doubt]) -> Selection:
     """Return the mode whose directions take less time in all."""
     try:
-        reverse.block(_trial(reverse))  # the first time does lazy work, as forward's has done
-        reverse_s, forward_s = _estimate_s(reverse), _estimate_s(forward)
+        reverse.block(_trial(reverse, n_trial))  # the first time does lazy work, as forward's has done
+        reverse_s, forward_s = _estimate_s(reverse, n_trial), _estimate_s(forward, n_trial)
     except Exception as error:
         if is_out_of_memory(error):  # of both at once, which says nothing of one alone
             return _fewer(reverse, forward), (counts, "the modes were not timed: both at once do not fit")
@@ -227,14 +249,14 @@ def _fewer(reverse: Mode, forward: Mode) -> Mode:
     return reverse if n_directions(reverse) <= n_directions(forward) else forward
 
 
-def _estimate_s(mode: Mode) -> float:
+def _estimate_s(mode: Mode, n_trial: int) -> float:
     """Return the seconds that all directions would take at the speed of a small chunk."""
-    trial = _trial(mode)
+    trial = _trial(mode, n_trial)
     started_s = time.perf_counter()
     mode.block(trial)
     return (time.perf_counter() - started_s) / trial.stop * n_directions(mode)
 
 
-def _trial(mode: Mode) -> slice:
+def _trial(mode: Mode, n_trial: int) -> slice:
     """Return a small chunk."""
-    return slice(0, min(_TRIAL, n_directions(mode)))
+    return slice(0, min(n_trial, n_directions(mode)))

@@ -32,7 +32,18 @@ ROWS = (
     ("_bar", "_chunker", "_files", "_pacer", "_problem", "_schemes"),
     ("_checks", "_closures", "_modules", "_options", "_terms", "_units"),
     ("_witness",),
-    ("_backoff", "_errors", "_knee", "_planner", "_progress", "_randomness", "_tensors", "_types", "_zero_tensors"),
+    (
+        "_backoff",
+        "_errors",
+        "_knee",
+        "_once",
+        "_planner",
+        "_progress",
+        "_randomness",
+        "_tensors",
+        "_types",
+        "_zero_tensors",
+    ),
 )
 
 ROOT = Path(chunkjac.__file__).parent

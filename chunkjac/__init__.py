@@ -14,12 +14,14 @@ from chunkjac._errors import (
 from chunkjac._faces import hessian, jacfd, jacfwd, jacrev
 from chunkjac._plan import Plan, Report
 from chunkjac._progress import Progress
+from chunkjac._types import Block
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
+    "Block",
     "BudgetError",
     "ChunkjacError",
     "Config",

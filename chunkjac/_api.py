@@ -21,6 +21,7 @@ from chunkjac._randomness import RANDOMNESS
 from chunkjac._run import run_job
 from chunkjac._schemes import SCHEME_NAMES
 from chunkjac._select import Request
+from chunkjac._sinks import check_with
 from chunkjac._steps import read_step
 from chunkjac._types import MODES
 
@@ -69,7 +70,9 @@ def jacobian(
         max_memory: The most bytes that tensors may take beside those alive at the call:
             an int, ``"4GiB"``, ``"500MB"``, or ``"80%"`` of what is free now.
         chunk_size: Exactly this many directions at a time; ``None`` plans it.
-        out: Tensors to write into, in the result's tree; they do not count.
+        out: Tensors to write into, in the result's tree; they do not count. Or a callable that is given
+            each finished :class:`chunkjac.Block`, in order: the Jacobian is never held, and ``None``
+            stands in its place. What the callable makes does not count; what it raises comes through.
         randomness: What ``func`` may draw where it is evaluated several times (forward mode, finite
             differences): ``"error"`` refuses random numbers, ``"same"`` gives every evaluation the
             same, ``"different"`` its own to each direction (forward mode only). Reverse mode
@@ -95,7 +98,8 @@ def jacobian(
         ``(*output.shape, *input.shape)`` for each pair.
 
     Memory:
-        At most ``max_memory``, the result included unless ``out`` is given.
+        At most ``max_memory``, the result included unless ``out`` is given. With a callable as ``out`` it does not
+        grow with the number of directions.
 
     Example:
         >>> import torch, chunkjac as cj
@@ -248,8 +252,8 @@ def _job(
         )
     if create_graph and mode == "finite-difference":
         raise ArgumentError("create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.")
-    if create_graph and out is not None:
-        raise ArgumentError("create_graph=True cannot write into out=, which has no graph; leave one of the two out.")
+    n_checks = read_verify(verify)
+    check_with(out, create_graph=create_graph, verify=n_checks)
     if randomness == "different" and (create_graph or verify):
         raise ArgumentError(
             "randomness='different' gives every direction its own function: nothing can differentiate or check that "
@@ -273,7 +277,7 @@ def _job(
         chunk_size=read_chunk_size(chunk_size),
         out=out,
         create_graph=create_graph,
-        verify=read_verify(verify),
+        verify=n_checks,
         progress=config.progress if progress is None else progress,
         return_report=return_report,
     )

@@ -61,6 +61,24 @@ class BudgetError(ChunkjacError, MemoryError):
         self.budget_bytes = budget_bytes
 
 
+class CarriedError(ChunkjacError):
+    """Carry what a callback raised past all that would try again; users never see it.
+
+    A block that a callback was given must not come a second time, whatever the callback raised.
+
+    Attributes:
+        error: What it raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("a callback failed")
+        self.error = error
+
+    def add_note(self, note: str) -> None:
+        """Add a note to what was raised."""
+        add_note(self.error, note)
+
+
 class RungWarning(UserWarning):
     """Say that a mode runs in a slower way, since the faster ones cannot run the function."""
 

@@ -21,7 +21,7 @@ from chunkjac._modules import restored_attributes
 from chunkjac._planner import TIGHT_PROBES, Cost
 from chunkjac._restoring import left_as_found
 from chunkjac._select import NOTHING, Doubt, doubt_about, select_mode
-from chunkjac._sinks import check_out
+from chunkjac._sinks import check_fits
 from chunkjac._witness import Witness
 
 
@@ -78,8 +78,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
             gc.collect()  # what a mode that failed left in cycles
         tracker.restart_peak()
         mode, _ = select_mode(problem, replace(request, mode=name))
-        if job.out is not None:
-            check_out(mode, job.out)
+        check_fits(mode, job.out)
         terms = job.terms(mode, tracker)
         if is_empty(mode):
             return Probe(Facts.of(mode), reasons, terms.base, 1, terms.base.prologue_bytes, certain=True)

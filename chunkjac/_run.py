@@ -13,7 +13,15 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from chunkjac._backoff import reclaim
-from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, RungWarning, warn
+from chunkjac._errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CarriedError,
+    ChunkjacError,
+    FunctionError,
+    RungWarning,
+    warn,
+)
 from chunkjac._estimate import estimate_error
 from chunkjac._executor import Log, fill
 from chunkjac._job import Job
@@ -28,7 +36,7 @@ from chunkjac._rebuilding import Recipe, sources_of, with_graph
 from chunkjac._refusal import over_budget
 from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
-from chunkjac._sinks import TensorSink
+from chunkjac._sinks import ResultSink, TensorSink, check_with, sink_for, sink_name
 from chunkjac._units import format_bytes
 from chunkjac._verify import Verdict, verify
 from chunkjac._witness import Witness
@@ -44,7 +52,7 @@ class Result:
     """Hold what a job gives.
 
     Attributes:
-        jacobian: The tree of tensors.
+        jacobian: The tree of tensors; ``None`` where a callback has had it.
         aux: The function's auxiliary result.
         report: What happened.
         sink: Where the Jacobian is.
@@ -53,7 +61,7 @@ class Result:
     jacobian: Any
     aux: Any
     report: Report
-    sink: TensorSink
+    sink: ResultSink
 
     def deliver(self, job: Job) -> Any:
         """Return what the user gets: the Jacobian, and what else the job asks for."""
@@ -75,6 +83,15 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True, learnt:
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
+    try:
+        return _run_job(job, known, watch)
+    except CarriedError as carried:
+        error = carried.error
+    raise error
+
+
+def _run_job(job: Job, known: Probe | None, watch: bool) -> Result:
+    """Run a job, and connect the result to its graph if that was asked for."""
     with left_as_found(job.problem) as witness:
         if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
@@ -87,6 +104,7 @@ def run_job(job: Job, known: Probe | None = None, *, watch: bool = True, learnt:
     sources = sources_of(job.problem.in_its_graph().inputs, witness.captured)
     if not sources:
         return result
+    assert isinstance(result.sink, TensorSink)  # checked where options are read
     products = result.sink.columns_along(random_tangent(job.problem.leaves))
     recipe = Recipe.of(job, result.report.plan, witness, products)
     aux = recipe.aux() if job.problem.has_aux else None
@@ -167,7 +185,7 @@ class _Attempt:
         if job.walled and terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with self._watched():
-            sink = TensorSink(mode, job.out)
+            sink = sink_for(mode, job.out, tracker)
         pacer = (
             Pacer(terms, known.cost, known.chunk_size, checked=not self._watch, learnt=learnt)
             if known
@@ -186,6 +204,7 @@ class _Attempt:
         mode.close()
         verdict = Verdict(None, "")
         if job.verify and not is_empty(mode):
+            assert isinstance(sink, TensorSink)  # checked where options are read
             with self._watched():
                 verdict = verify(sink, mode, job.verify, has_bounds=job.request.bounds is not None)
         if self._log.symptom:
@@ -235,7 +254,7 @@ def describe(job: Job, probe: Probe, n_chunks: int) -> Plan:
         mode=facts.name,
         rung=facts.rung,
         structure=None,
-        sink="a new tensor" if job.out is None else "out",
+        sink=sink_name(job.out),
         device=str(job.device),
         chunk_size=chunk_size,
         n_chunks=n_chunks,
@@ -266,11 +285,13 @@ def _run_planned(job: Job, known: Probe, learnt: Learnt, args: tuple[Any, ...], 
         )
     if not args and job.device != job.problem.device:
         raise ArgumentError(f"this plan is for {job.device}: give run the arguments there, and let func use it.")
+    out = options.get("out", job.out)
+    check_with(out, create_graph=job.create_graph, verify=job.verify)
     problem = job.problem.with_args(args, job.device) if args else job.problem
     job = replace(
         job,
         problem=problem,
-        out=options.get("out", job.out),
+        out=out,
         progress=options.get("progress", job.progress),
         return_report=options.get("return_report", False),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -78,6 +80,16 @@ class LiveBytes(TorchDispatchMode):
         self._storages: dict[int, _Watch] = {}  # by identity
         self._forget = _forgetter(self)
         self._outside: list[torch.Tensor] = []
+        self._is_paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let what is made meanwhile not count, and nothing be refused."""
+        self._is_paused = True
+        try:
+            yield
+        finally:
+            self._is_paused = False
 
     def restart_peak(self) -> None:
         """Begin a new peak at what is alive now."""
@@ -122,6 +134,8 @@ class LiveBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and count what it made."""
+        if self._is_paused:
+            return func(*args, **(kwargs or {}))
         if is_scaled_zero(func, args):
             return args[0]
         kwargs = kwargs or {}

@@ -1,6 +1,18 @@
-"""The sinks: where blocks go, one a file."""
+"""Where blocks go, one a file."""
 
+from chunkjac._sinks._callback import CallbackSink
+from chunkjac._sinks._out import ResultSink, check_fits, check_with, is_callback, sink_for, sink_name
 from chunkjac._sinks._pulled_back import PulledBack
-from chunkjac._sinks._tensor import TensorSink, check_out
+from chunkjac._sinks._tensor import TensorSink
 
-__all__ = ["PulledBack", "TensorSink", "check_out"]
+__all__ = [
+    "CallbackSink",
+    "PulledBack",
+    "ResultSink",
+    "TensorSink",
+    "check_fits",
+    "check_with",
+    "is_callback",
+    "sink_for",
+    "sink_name",
+]

@@ -78,7 +78,7 @@ class Pacer:
         self._checked = checked or self._is_plain
         self._is_watched = not checked
 
-    def measures(self, chunk: slice, n_done: int) -> bool:
+    def measures(self, chunk: slice, n_done: int, *, is_new: bool = False) -> bool:
         """Tell whether a chunk must be measured: until two of its size have shown nothing new.
 
         A single direction runs other kernels than several do, so the first one is measured; and so
@@ -88,7 +88,10 @@ class Pacer:
         Args:
             chunk: The directions that come next.
             n_done: How many chunks are finished.
+            is_new: Whether it begins another way of computing.
         """
+        if is_new and self._is_watched and not self._is_plain:
+            return True
         if not self._is_watched:
             return not self._checked
         if not self._checked or _is_looked_at_again(n_done):

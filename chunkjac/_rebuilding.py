@@ -26,8 +26,9 @@ from chunkjac._errors import BudgetError
 from chunkjac._executor import Log, fill
 from chunkjac._gradient import Gradient
 from chunkjac._job import Job
+from chunkjac._kernels import plain_kernels
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Block, Mode, is_final, plain_kernels
+from chunkjac._modes import Block, Mode, is_final
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan
 from chunkjac._restoring import left_as_found

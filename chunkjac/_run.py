@@ -24,11 +24,12 @@ from chunkjac._errors import (
 )
 from chunkjac._estimate import estimate_error
 from chunkjac._executor import Log, fill
+from chunkjac._experience import Experience
 from chunkjac._job import Job
 from chunkjac._lookout import Lookout
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, heap_bytes
 from chunkjac._modes import Facts, is_empty, random_tangent
-from chunkjac._pacer import Learnt, Pacer
+from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
 from chunkjac._progress import show_progress
@@ -71,31 +72,33 @@ class Result:
 
 
 @torch.inference_mode(False)
-def run_job(job: Job, known: Probe | None = None, *, watch: bool = True, learnt: Learnt | None = None) -> Result:
+def run_job(
+    job: Job, known: Probe | None = None, *, watch: bool = True, experience: Experience | None = None
+) -> Result:
     """Compute the Jacobian, and leave everything else as it was.
 
     Args:
         job: What was asked for.
         known: What a plan knows of it.
         watch: Whether live bytes are counted, which takes time; without it, the report has no peak.
-        learnt: What earlier runs of the plan have learnt; it takes what this one learns.
+        experience: What earlier runs of the plan have left; it takes what this one leaves.
 
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     try:
-        return _run_job(job, known, watch)
+        return _run_job(job, known, watch, experience or Experience())
     except CarriedError as carried:
         error = carried.error
     raise error
 
 
-def _run_job(job: Job, known: Probe | None, watch: bool) -> Result:
+def _run_job(job: Job, known: Probe | None, watch: bool, experience: Experience) -> Result:
     """Run a job, and connect the result to its graph if that was asked for."""
     with left_as_found(job.problem) as witness:
         if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
-        result = _run(job, known, watch, witness, learnt)
+        result = _run(job, known, watch, witness, experience)
     if not job.create_graph:
         return result
     if result.report.plan.mode == "finite-difference":
@@ -111,7 +114,7 @@ def _run_job(job: Job, known: Probe | None, watch: bool) -> Result:
     return replace(result, jacobian=with_graph(result.jacobian, recipe, sources), aux=aux)
 
 
-def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, learnt: Learnt | None) -> Result:
+def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, experience: Experience) -> Result:
     """Try one mode after the other."""
     started_s = time.perf_counter()
     gauge = Gauge.of(job.device) if job.return_report else None
@@ -122,7 +125,7 @@ def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, learnt: L
         log = Log()
         try:
             attempt = _Attempt(job, excluded, tracker, log, watch, witness)
-            return attempt.finish(known, started_s, gauge, learnt)
+            return attempt.finish(known, started_s, gauge, experience)
         except Exception as error:
             again = attempt is not None and attempt.may_exclude(error)
             if attempt is not None and again:
@@ -178,7 +181,7 @@ class _Attempt:
         known = isinstance(error, ChunkjacError)
         return not self._log.chunk_sizes and not known and self._job.request.may_leave(self.mode.name)
 
-    def finish(self, known: Probe | None, started_s: float, gauge: Gauge | None, learnt: Learnt | None) -> Result:
+    def finish(self, known: Probe | None, started_s: float, gauge: Gauge | None, experience: Experience) -> Result:
         """Allocate the result and fill it."""
         job, mode, tracker = self._job, self.mode, self._tracker
         terms = job.terms(mode, tracker)
@@ -187,10 +190,11 @@ class _Attempt:
         with self._watched():
             sink = sink_for(mode, job.out, tracker)
         pacer = (
-            Pacer(terms, known.cost, known.chunk_size, checked=not self._watch, learnt=learnt)
+            Pacer(terms, known.cost, known.chunk_size, checked=not self._watch, learnt=experience.learnt)
             if known
-            else Pacer(terms)
+            else Pacer(terms, learnt=experience.learnt)
         )
+        mode.quicken(experience.programs)
         with show_progress(job.progress, terms.n_directions) as show:
 
             def advance(size: int) -> None:
@@ -214,7 +218,8 @@ class _Attempt:
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
         reasons = (*(known.reasons if known else self._reasons), *filter(None, [verdict.reason]))
-        report = self._report(pacer, elapsed_s, rise_bytes, reasons)
+        experience.programs.n_runs += 1
+        report = self._report(pacer, elapsed_s, rise_bytes, reasons, experience)
         report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
 
@@ -222,7 +227,9 @@ class _Attempt:
         """Count live bytes, if they are to be counted."""
         return self._tracker if self._watch else nullcontext()
 
-    def _report(self, pacer: Pacer, elapsed_s: float, rise_bytes: int, reasons: tuple[str, ...]) -> Report:
+    def _report(
+        self, pacer: Pacer, elapsed_s: float, rise_bytes: int, reasons: tuple[str, ...], experience: Experience
+    ) -> Report:
         """Return plan and measurement side by side."""
         sizes = tuple(self._log.chunk_sizes)
         largest = max(sizes, default=0)  # a probe, where those were larger than what is left
@@ -234,7 +241,7 @@ class _Attempt:
             peak_bytes=pacer.cost.peak_bytes(largest),
             certain=False,
         )
-        plan = describe(self._job, probe, n_chunks=len(sizes))
+        plan = describe(self._job, probe, len(sizes), experience)
         return Report(
             plan=plan,
             peak_bytes=self._tracker.highest_bytes,
@@ -246,7 +253,7 @@ class _Attempt:
         )
 
 
-def describe(job: Job, probe: Probe, n_chunks: int) -> Plan:
+def describe(job: Job, probe: Probe, n_chunks: int, experience: Experience | None = None) -> Plan:
     """Put a plan's numbers together."""
     facts, cost, chunk_size = probe.facts, probe.cost, probe.chunk_size
     again = replace(job, request=replace(job.request, mode=facts.name))
@@ -272,11 +279,11 @@ def describe(job: Job, probe: Probe, n_chunks: int) -> Plan:
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=probe.reasons,
-        _runner=partial(_run_planned, again, probe, Learnt()),
+        _runner=partial(_run_planned, again, probe, experience or Experience()),
     )
 
 
-def _run_planned(job: Job, known: Probe, learnt: Learnt, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _run_planned(job: Job, known: Probe, experience: Experience, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Run a plan, at its own inputs or at others."""
     if not options.keys() <= _RUN_OPTIONS:
         unknown = ", ".join(sorted(options.keys() - _RUN_OPTIONS))
@@ -300,4 +307,4 @@ def _run_planned(job: Job, known: Probe, learnt: Learnt, args: tuple[Any, ...], 
     # What holds the same whatever the values, and half of the device's default at most, needs no
     # watching. A limit that somebody set is watched: captured state may have changed.
     ample = known.certain and 2 * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
-    return run_job(job, known, watch=not (job.trusting and ample), learnt=learnt).deliver(job)
+    return run_job(job, known, watch=not (job.trusting and ample), experience=experience).deliver(job)

@@ -2,7 +2,6 @@
 
 from chunkjac._modes._finite_difference import FiniteDifference
 from chunkjac._modes._forward import Forward
-from chunkjac._modes._kernels import plain_kernels
 from chunkjac._modes._ladder import FAKE_ONLY, is_final
 from chunkjac._modes._mode import (
     Block,
@@ -36,7 +35,6 @@ __all__ = [
     "is_final",
     "least_direction_bytes",
     "n_directions",
-    "plain_kernels",
     "random_tangent",
     "result_bytes",
     "seed_leaves",

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from chunkjac._bounds import Bounds, check_bounds
 from chunkjac._chunker import PerturbedCopies, Segment
 from chunkjac._errors import ArgumentError, FunctionError
+from chunkjac._linear import Programs
 from chunkjac._modes._analytic import check_analytic
 from chunkjac._modes._batching import LOOP, Rung, fall_from_native, find_rung
 from chunkjac._modes._error_estimate import estimate_error
@@ -98,6 +99,17 @@ class FiniteDifference:
     def seeds_per_direction(self) -> int:
         """Return how many copies of the inputs a direction takes; a complex one counts twice."""
         return self._scheme.n_evaluations * (1 + self._scheme.is_complex) if self.batched else 0
+
+    @property
+    def settled_size(self) -> None:
+        """Return nothing: any chunk size will do."""
+
+    def is_new(self, chunk: slice) -> bool:
+        """Tell that all blocks are made alike."""
+        return False
+
+    def quicken(self, programs: Programs) -> None:
+        """Do nothing: evaluations are not linear."""
 
     def block(self, chunk: slice) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""

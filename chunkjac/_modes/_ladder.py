@@ -7,6 +7,7 @@ directions is not what one direction alone tells: some operations have wrong bat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
@@ -20,6 +21,7 @@ from torch._subclasses.fake_tensor import (
 from chunkjac._backoff import drain_backward, first_line, is_out_of_memory
 from chunkjac._chunker import OneHot
 from chunkjac._errors import ChunkjacError, add_note
+from chunkjac._linear import Programs, Shortcut
 from chunkjac._modes._agreement import DisagreementError, agrees
 from chunkjac._modes._mode import Block
 from chunkjac._modes._referee import nearer
@@ -28,6 +30,9 @@ from chunkjac._types import Leaf, Outputs
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
 FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+_PROGRAM = "linear program"
 
 
 class Rung(Protocol):
@@ -91,6 +96,8 @@ class Derivative:
         with torch.set_grad_enabled(keeps_graph):
             self._rung = self._next_rung()
         self._seeds = OneHot(self._seed_leaves)
+        self._shortcut: Shortcut | None = None
+        self._is_shortcut_proven = False
 
     @property
     def _seed_leaves(self) -> Sequence[Leaf]:
@@ -109,16 +116,78 @@ class Derivative:
     @property
     def rung(self) -> str:
         """Return the name of the way in which the mode runs."""
-        return self._rung.name
+        return _PROGRAM if self._is_shortcut_proven else self._rung.name
 
     @property
     def batched(self) -> bool:
         """Tell whether the directions of a chunk are computed together."""
         return self._rung.batched
 
+    def quicken(self, programs: Programs) -> None:
+        """Let a linear program make blocks, where that is worth it.
+
+        Args:
+            programs: What earlier runs of the plan have recorded; it takes what this one records.
+        """
+        if self.batched and not self._keeps_graph and self.problem.randomness != "different":
+            self._shortcut = Shortcut(
+                self.name,
+                self.problem,
+                self._seed_leaves,
+                by_rows=self.by_rows,
+                seeds=self._seeds,
+                programs=programs,
+            )
+
+    @property
+    def settled_size(self) -> int | None:
+        """Return the only chunk size that fits the way in which the mode runs; ``None`` if any does."""
+        return self._shortcut.size if self._shortcut is not None and self._is_shortcut_proven else None
+
+    def is_new(self, chunk: slice) -> bool:
+        """Tell whether a block begins another way, which holds other memory than those before."""
+        if self._shortcut is None or self._is_shortcut_proven or not self.batched:
+            return False
+        n_left = sum(leaf.numel for leaf in self._seed_leaves) - chunk.start
+        return chunk.stop - chunk.start > 1 and self._shortcut.is_due(n_left)
+
     def block(self, chunk: slice) -> Block:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
-        return self._on_a_rung(lambda: self._block(chunk))
+        if self._shortcut is not None and (self._is_shortcut_proven or self.is_new(chunk)):
+            block = self._by_program(self._shortcut, chunk)
+            if block is not None:
+                return block
+        started_s = time.perf_counter()
+        block = self._on_a_rung(lambda: self._block(chunk))
+        if self._shortcut is not None:
+            self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s)
+        return block
+
+    def _by_program(self, shortcut: Shortcut, chunk: slice) -> Block | None:
+        """Compute a block by a linear program; ``None`` if there can be none, from now on.
+
+        Its first block is compared with one direction alone. If one that was recorded in an earlier run
+        gives something else, the function has changed, and it is recorded anew.
+        """
+        for _ in range(2):
+            try:
+                with torch.no_grad():
+                    block = shortcut.block(chunk)
+                    if not self._is_shortcut_proven:
+                        agrees(self._rung.one, shortcut.seeds(chunk), block, self._nearer)
+                        self._is_shortcut_proven = True
+                return block
+            except DisagreementError:
+                why = "it gives other values than one direction alone"
+                again = shortcut.was_known
+            except Exception as error:
+                why, again = first_line(error), False
+            shortcut.forget()
+            if not again:
+                break
+        self._shortcut, self._is_shortcut_proven = None, False
+        self.reasons = (*self.reasons, f"no {_PROGRAM}: {why}")
+        return None
 
     def apply(self, seed: Block) -> Block:
         """Apply the derivative to any seed: ``w J`` in reverse mode, ``J u`` in forward mode."""
@@ -142,8 +211,9 @@ class Derivative:
                 self._rung = self._next_rung()
 
     def release(self) -> None:
-        """Give the seeds back."""
+        """Give the seeds back, and the program's memory."""
         self._seeds.release()
+        self._shortcut, self._is_shortcut_proven = None, False
 
     def close(self) -> None:
         """Give the seeds back, and what the prologue keeps."""

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from chunkjac._linear import Programs
 from chunkjac._problem import Problem
 from chunkjac._types import Leaf, Outputs
 
@@ -57,6 +58,19 @@ class Mode(Protocol):
     @property
     def batched(self) -> bool:
         """Tell whether the directions of a chunk are computed together, so that larger chunks are faster."""
+        ...
+
+    @property
+    def settled_size(self) -> int | None:
+        """Return the only chunk size that fits the way in which the mode runs; ``None`` if any does."""
+        ...
+
+    def is_new(self, chunk: slice) -> bool:
+        """Tell whether a block begins another way, which holds other memory than those before."""
+        ...
+
+    def quicken(self, programs: Programs) -> None:
+        """Let blocks be made in a faster way that is worth preparing, if there is one."""
         ...
 
     def block(self, chunk: slice) -> Block:

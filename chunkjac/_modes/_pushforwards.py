@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._modes._kernels import plain_kernels
+from chunkjac._kernels import plain_kernels
 from chunkjac._modes._mode import Block
 from chunkjac._modes._nesting import NestingSeen
 from chunkjac._modes._pullbacks import BatchedGrad, pulled_back

@@ -1,0 +1,110 @@
+"""A flat program of tensor operations: nodes in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Hold what is known of a tensor without its values."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Layout:
+        """Describe a tensor."""
+        return cls(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes from the first element to the last."""
+        if not self.shape.numel():
+            return 0
+        reach = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
+        return (reach + 1) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Node:
+    """Hold one operation, or one tensor that is given.
+
+    Attributes:
+        func: The operation; ``None`` for a tensor that is given.
+        args: Its arguments, in which nodes stand for tensors.
+        kwargs: Its arguments by name.
+        layout: What its result looks like; ``None`` if that is a tuple.
+        varies: Whether it depends on the seeds.
+        memory: The node whose memory it shares; ``None`` if it has its own.
+        writes: The node whose memory it writes to; ``None`` if it writes to none.
+    """
+
+    func: Callable[..., Any] | None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    layout: Layout | None = None
+    varies: bool = False
+    memory: Node | None = None
+    writes: Node | None = None
+
+    def __repr__(self) -> str:
+        """Name the operation, without all that it depends on."""
+        return f"<{self.func or 'given'} at {id(self):x}>"
+
+    @property
+    def root(self) -> Node:
+        """Return the node that owns the memory."""
+        return self if self.memory is None else self.memory
+
+    @property
+    def operands(self) -> list[Node]:
+        """Return the nodes among its arguments."""
+        return [part for part in tree_leaves((self.args, self.kwargs)) if isinstance(part, Node)]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Hold a program.
+
+    Attributes:
+        nodes: The operations, in their order.
+        given: The nodes of what the program is given.
+        constants: The tensors that it was seen to use besides.
+        outputs: The nodes of what it returns.
+    """
+
+    nodes: tuple[Node, ...]
+    given: tuple[Node, ...]
+    constants: Mapping[Node, torch.Tensor]
+    outputs: tuple[Node, ...]
+
+
+def substituted(value: Any, values: Mapping[Node, Any]) -> Any:
+    """Return arguments with nodes replaced by what stands for them."""
+    return tree_map(lambda part: values[part] if isinstance(part, Node) else part, value)
+
+
+def written_memory(nodes: Iterable[Node]) -> set[Node]:
+    """Return the roots of all memory that is written to after it was made."""
+    return {node.writes.root for node in nodes if node.writes is not None}
+
+
+def live_nodes(nodes: Sequence[Node], wanted: Iterable[Node]) -> tuple[Node, ...]:
+    """Return the operations that the wanted nodes depend on, also by what is written to their memory."""
+    needed = set(wanted)
+    memory = {node.root for node in needed}
+    kept = []
+    for node in reversed(nodes):
+        if node in needed or (node.writes is not None and node.writes.root in memory):
+            kept.append(node)
+            needed.update(node.operands)
+            memory.update(operand.root for operand in node.operands)
+    return tuple(reversed(kept))

@@ -136,8 +136,8 @@ class UNet(nn.Module):
         first = functional.relu(self.first(x))
         down = functional.relu(self.down(first))
         up = functional.relu(self.up(functional.relu(self.deep(down))))
-        up = functional.relu(self.last_up(torch.cat([up, down], 1)))
-        return self.last(torch.cat([up, first], 1))
+        up = functional.relu(self.last_up(torch.cat([up, down], -3)))
+        return self.last(torch.cat([up, first], -3))
 
 
 def u_net() -> Architecture:

@@ -29,9 +29,10 @@ _EVALUATIONS = {"central": (2, 0), "forward": (1, 1)}
 _BESIDE_RESULT_BYTES = 16 * 2**20
 
 
-def functions() -> dict[str, Architecture]:
+def functions(*, quick: bool) -> dict[str, Architecture]:
     """Return functions of one point, most of which take a batch of points as well."""
     torch.manual_seed(0)
+    side = 16 if quick else 32
     mlp = nn.Sequential(nn.Linear(1000, 2000), nn.GELU(), nn.Linear(2000, 500))
     cnn = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 8, 3, stride=4), nn.Flatten(-3))
     encoder = nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True)
@@ -44,9 +45,9 @@ def functions() -> dict[str, Architecture]:
 
     return {
         "mlp": Architecture(mlp, (torch.randn(1000),), (mlp,)),
-        "cnn": Architecture(cnn, (torch.randn(3, 32, 32),), (cnn,)),
-        "u_net": Architecture(u_net, (torch.randn(1, 32, 32),), (u_net,)),
-        "transformer": Architecture(encoder.eval(), (torch.randn(32, 64),), (encoder,)),
+        "cnn": Architecture(cnn, (torch.randn(3, side, side),), (cnn,)),
+        "u_net": Architecture(u_net, (torch.randn(1, side, side),), (u_net,)),
+        "transformer": Architecture(encoder.eval(), (torch.randn(side, 64),), (encoder,)),
         "neural_ode": Architecture(lambda x: runge_kutta(field, x, 0.1, 10), (torch.randn(256),), (field,)),
         "lorenz_96": Architecture(lorenz_96, (8 + torch.randn(1000),)),
         "graph_network": Architecture(graph, (torch.randn(150, 8),), (graph,)),
@@ -57,7 +58,7 @@ def run(*, quick: bool, device: str = "cpu") -> list[dict[str, Any]]:
     """Measure, print, return the rows."""
     warm_up(device)
     rows = []
-    for name, case in functions().items():
+    for name, case in functions(quick=quick).items():
         for scheme in _EVALUATIONS:
             rows.append(_against_evaluations(name, case.to(torch.device(device)), scheme, 3 if quick else 9))
     summarise(rows, "first_call_ratio", "first call / bare evaluations")

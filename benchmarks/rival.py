@@ -21,6 +21,7 @@ _HOPELESS = 3  # a side that takes this many times the best is stopped
 _CLOSE = 1.3  # one run tells apart what differs by more than this
 _LEAST_S = 0.5  # nothing is stopped earlier
 _HOPELESS_DIRECTIONS = 8  # so many times the other mode's, as a direction is no 8 times cheaper here than there
+_AGAIN_S = 1.0  # an exception that is raised in a weak reference's callback is lost: raise it once more
 _LONG_S = 1.0  # one run of a longer side is enough to tell it from others
 
 # No room, or no derivative or batching rule of an operation.
@@ -157,7 +158,7 @@ def _stopped_after(limit_s: float | None) -> Iterator[None]:
         raise Hopeless
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    signal.setitimer(signal.ITIMER_REAL, limit_s, _AGAIN_S)
     try:
         yield
     finally:

@@ -89,8 +89,8 @@ def _entries() -> list[Entry]:
     rows = [
         _sizes(library.gpt_2, large=((256, 16384), (256, 4, 64)), small=((64, 1024), (64, 2, 16))),
         _sizes(library.llama, large=((256, 16384), (256, 4, 64)), small=((64, 1024), (64, 2, 16))),
-        _sizes(library.bert, large=((256, 32768), (256, 4, 128)), small=((128, 1024), (128, 2, 8)), glance=True),
-        _sizes(library.t5_encoder, large=((256, 16384), (256, 4, 64)), small=((128, 2048), (128, 2, 16))),
+        _sizes(library.bert, large=((256, 32768), (256, 4, 128)), small=((128, 1024), (128, 2, 8))),
+        _sizes(library.t5_encoder, large=((256, 16384), (256, 4, 64)), small=((128, 2048), (128, 2, 16)), glance=True),
         _sizes(library.mamba, large=((128, 4096), (128, 2, 32)), small=((64, 512), (64, 1, 8))),
         _sizes(library.vit, large=((192, 3072), (192, 6, 32)), small=((64, 768), (64, 2, 16))),
         _sizes(library.convnext, large=((320, 49152), _ATTO), small=((64, 3072), (16, (1, 1, 1), 32))),

@@ -23,7 +23,7 @@ lint: $(VENV)/with-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmarks: $(VENV)/with-demo
+benchmarks: $(VENV)/with-bench
 	$(BIN)/python -m benchmarks
 
 $(VENV)/with-%: pyproject.toml constraints.txt

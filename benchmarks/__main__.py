@@ -9,20 +9,49 @@ from pathlib import Path
 
 from benchmarks.record import save
 
-_NO_CLAIMS = ("__init__", "__main__", "architectures", "memory_child", "paper_figures", "paper_way", "record")
+_NO_CLAIMS = (
+    "__init__",
+    "__main__",
+    "architectures",
+    "contest",
+    "in_jax",
+    "memory_child",
+    "paper_figures",
+    "paper_way",
+    "record",
+    "rival",
+    "zoo",
+    "zoo_of_libraries",
+    "zoo_of_ours",
+)
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _NO_CLAIMS)
+
+# The claims of speed that hold on any device, for one command:
+# `python -m benchmarks speed --quick --device cuda`.
+GROUPS = {
+    "speed": (
+        "plans_beat_the_best_chunk_by_hand",
+        "first_calls_pay_for_themselves",
+        "a_budget_costs_less_than_keeping_it_by_hand",
+        "finite_differences_cost_their_evaluations",
+        "streams_stay_flat",
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(NAMES)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join([*GROUPS, *NAMES])} (default: all)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; those that can only run on the cpu are left out")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, smaller functions")
     options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(NAMES))
+    chosen = [name for given in options.names for name in GROUPS.get(given, (given,))] or NAMES
+    unknown = sorted(set(chosen) - set(NAMES))
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
-    for name in options.names or NAMES:
+    for name in chosen:
         module = importlib.import_module(f"benchmarks.{name}")
         chooses = "device" in inspect.signature(module.run).parameters
         if options.device != "cpu" and not chooses:
@@ -30,7 +59,8 @@ def main() -> None:
             continue
         print(f"\n{name}: {module.__doc__}")
         rows = module.run(quick=options.quick, **({"device": options.device} if chooses else {}))
-        path = save(name, rows, device=options.device, quick=options.quick)
+        packages = getattr(module, "PACKAGES", ())
+        path = save(name, rows, device=options.device, quick=options.quick, packages=packages)
         print(f"saved in {path}")
         if hasattr(module, "draw"):
             module.draw(rows, path.with_suffix(".png"))

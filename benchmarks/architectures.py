@@ -19,6 +19,11 @@ class Architecture:
     args: tuple[Any, ...]
     modules: tuple[nn.Module, ...] = ()
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the point is."""
+        return torch.utils._pytree.tree_leaves(self.args)[0].device
+
     def to(self, device: torch.device) -> Architecture:
         """Move the point and the parameters."""
         for module in self.modules:
@@ -131,8 +136,8 @@ class UNet(nn.Module):
         first = functional.relu(self.first(x))
         down = functional.relu(self.down(first))
         up = functional.relu(self.up(functional.relu(self.deep(down))))
-        up = functional.relu(self.last_up(torch.cat([up, down], 1)))
-        return self.last(torch.cat([up, first], 1))
+        up = functional.relu(self.last_up(torch.cat([up, down], -3)))
+        return self.last(torch.cat([up, first], -3))
 
 
 def u_net() -> Architecture:
@@ -211,16 +216,17 @@ def lstm_cell_loop() -> Architecture:
 def neural_ode() -> Architecture:
     field = nn.Sequential(nn.Linear(256, 512), nn.Tanh(), nn.Linear(512, 256))
 
-    def integrate(x: torch.Tensor, n_steps: int = 10) -> torch.Tensor:
-        h = 1 / n_steps
-        for _ in range(n_steps):
-            k1 = field(x)
-            k2 = field(x + h / 2 * k1)
-            k3 = field(x + h / 2 * k2)
-            x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + h * k3))
-        return x
+    return Architecture(lambda x: runge_kutta(field, x, 1 / 10, 10), (torch.randn(256),), (field,))
 
-    return Architecture(integrate, (torch.randn(256),), (field,))
+
+def runge_kutta(field: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, h: float, n_steps: int) -> torch.Tensor:
+    """Integrate a field by the classical method of fourth order."""
+    for _ in range(n_steps):
+        k1 = field(x)
+        k2 = field(x + h / 2 * k1)
+        k3 = field(x + h / 2 * k2)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + h * k3))
+    return x
 
 
 class Spectral(nn.Module):

@@ -20,14 +20,14 @@ def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Modul
     Itself, what it is bound to, what it is a partial of, what its closure and the globals that
     it names hold, and its arguments; with all their submodules.
     """
-    roots: list[Any] = [*tree_flatten(args)[0], *_behind(func)]
+    roots: list[Any] = [*tree_flatten(args)[0], *behind(func)]
     found = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
     return list(dict.fromkeys(found))
 
 
 def runs_compiled_code(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     """Tell whether a function can be seen to use scripted or compiled ones, which call torch unseen."""
-    roots: list[Any] = [*args, *_behind(func)]
+    roots: list[Any] = [*args, *behind(func)]
     scripted = (torch.jit.ScriptFunction, torch.jit.ScriptModule)
     return any(
         isinstance(part, scripted) or "_torchdynamo_orig_callable" in getattr(part, "__dict__", ())
@@ -49,14 +49,14 @@ def restored_attributes(modules: list[nn.Module]) -> Iterator[None]:
             dictionary.update(contents)
 
 
-def _behind(func: Any) -> Iterator[Any]:
+def behind(func: Any) -> Iterator[Any]:
     """Yield what a callable is made of."""
     if isinstance(func, functools.partial):
-        yield from _behind(func.func)
+        yield from behind(func.func)
         yield from tree_flatten((func.args, func.keywords))[0]
     elif inspect.ismethod(func):
         yield from _held(func.__self__)
-        yield from _behind(func.__func__)
+        yield from behind(func.__func__)
     elif inspect.isfunction(func):
         names = [name for name in func.__code__.co_names if name in func.__globals__]
         cells = [cell for cell in func.__closure__ or () if _is_filled(cell)]

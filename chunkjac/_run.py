@@ -26,6 +26,7 @@ from chunkjac._estimate import estimate_error
 from chunkjac._executor import Log, fill
 from chunkjac._experience import Experience
 from chunkjac._job import Job
+from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, heap_bytes
 from chunkjac._modes import Facts, is_empty, random_tangent
@@ -124,7 +125,7 @@ def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, experienc
         attempt = None
         log = Log()
         try:
-            attempt = _Attempt(job, excluded, tracker, log, watch, witness)
+            attempt = _Attempt(job, excluded, tracker, log, watch, witness, experience.programs)
             return attempt.finish(known, started_s, gauge, experience)
         except Exception as error:
             again = attempt is not None and attempt.may_exclude(error)
@@ -160,6 +161,7 @@ class _Attempt:
         log: Log,
         watch: bool,
         witness: Witness,
+        programs: Programs,
     ) -> None:
         self._job = job
         self._witness = witness
@@ -170,10 +172,10 @@ class _Attempt:
         before_bytes = heap_bytes() if job.trusting and job.device.type == "cpu" else None
         if before_bytes is None or job.problem.runs_compiled_code:
             with self._watched(), witness:
-                self.mode, self._reasons = select_mode(job.problem, job.request, excluded)
+                self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)
             return
         look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
-        self.mode, self._reasons = select_mode(job.problem.watched_by(look), job.request, excluded)
+        self.mode, self._reasons = select_mode(job.problem.watched_by(look), job.request, excluded, programs)
         look.tell((heap_bytes() or 0) - before_bytes)
 
     def may_exclude(self, error: Exception) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from chunkjac._backoff import first_line, is_out_of_memory, reclaim, without_frames
 from chunkjac._bounds import Bounds
 from chunkjac._errors import ChunkjacError, add_note
+from chunkjac._linear import Programs
 from chunkjac._memory import OverBudget
 from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty, n_directions
 from chunkjac._problem import Problem
@@ -77,13 +78,19 @@ Selection = tuple[Mode, tuple[str, ...]]
 NOTHING: Mapping[str, Doubt] = MappingProxyType({})
 
 
-def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt] = NOTHING) -> Selection:
+def select_mode(
+    problem: Problem,
+    request: Request,
+    excluded: Mapping[str, Doubt] = NOTHING,
+    programs: Programs | None = None,
+) -> Selection:
     """Return the mode to use, with its prologue run, and why.
 
     Args:
         problem: The function and its inputs.
         request: What the user asked for.
         excluded: What is known against modes; only ``auto`` heeds it.
+        programs: What earlier runs of a plan have recorded.
 
     Raises:
         OverBudget: No mode that can differentiate the function fits.
@@ -91,7 +98,7 @@ def select_mode(problem: Problem, request: Request, excluded: Mapping[str, Doubt
     if request.mode == "auto":
         return _select_automatically(problem, request, excluded)
     try:
-        return _make(problem, request, request.mode), (f"mode={request.mode!r} was given",)
+        return _make(problem, request, request.mode, programs), (f"mode={request.mode!r} was given",)
     except Exception as error:
         fault = _own_fault(problem, error)
         if fault is None and request.mode == "finite-difference":
@@ -115,13 +122,13 @@ def doubt_about(name: str, failure: BaseException) -> Doubt:
     return Doubt(f"{name} {what}: {first_line(failure)}", fits, kept)
 
 
-def _make(problem: Problem, request: Request, name: str) -> Mode:
+def _make(problem: Problem, request: Request, name: str, programs: Programs | None = None) -> Mode:
     """Run a mode's prologue."""
     if name == "finite-difference":
         return FiniteDifference(
             problem, scheme=request.scheme, step=request.step, batching=request.batching, bounds=request.bounds
         )
-    return Reverse(problem) if name == "reverse" else Forward(problem)
+    return Reverse(problem, programs=programs) if name == "reverse" else Forward(problem, programs=programs)
 
 
 def _own_fault(problem: Problem, failure: Exception) -> Exception | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from chunkjac._linear._diagonal import replay
-from chunkjac._linear._graph import Graph, Node, live_nodes, substituted
+from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._recorder import NotLinearError, recorded
 from chunkjac._linear._replay import Replay
@@ -40,12 +40,7 @@ class Batch:
     def values(self, traced: Mapping[Node, Any]) -> dict[Node, Any]:
         """Return what the step uses, from what the trace's prologue made."""
         env: dict[Node, Any] = {**self.constants, **{node: traced[source] for node, source in self.sources.items()}}
-        for node in self.prologue:
-            args, kwargs = substituted((node.args, node.kwargs), env)
-            assert node.func is not None
-            env[node] = node.func(*args, **kwargs)
-        used = self.replay.uses
-        return {node: value for node, value in env.items() if node in used}
+        return run_all(self.prologue, env, self.replay.uses)
 
 
 def batch(

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 
-from chunkjac._linear._graph import Graph, Node, written_memory
+from chunkjac._linear._graph import Graph, Node, run_node, written_memory
 
 aten = torch.ops.aten
 
@@ -71,11 +70,7 @@ def replay(graph: Graph, values: dict[Node, Any], wanted: Sequence[Node]) -> lis
 
 def _computed(node: Node, env: Mapping[Node, Any]) -> Any:
     """Run an operation as it is."""
-    args, kwargs = tree_map(
-        lambda part: _value(env[part]) if isinstance(part, Node) else part, (node.args, node.kwargs)
-    )
-    assert node.func is not None
-    return node.func(*args, **kwargs)
+    return run_node(node, {operand: _value(env[operand]) for operand in node.operands})
 
 
 def _value(held: Any) -> Any:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,13 @@ class Node:
     @property
     def operands(self) -> list[Node]:
         """Return the nodes among its arguments."""
-        return [part for part in tree_leaves((self.args, self.kwargs)) if isinstance(part, Node)]
+        found: list[Node] = []
+        for part in (*self.args, *self.kwargs.values()):
+            if isinstance(part, Node):
+                found.append(part)
+            elif isinstance(part, (tuple, list)):
+                found += [inner for inner in part if isinstance(inner, Node)]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,35 @@ class Graph:
 
 def substituted(value: Any, values: Mapping[Node, Any]) -> Any:
     """Return arguments with nodes replaced by what stands for them."""
-    return tree_map(lambda part: values[part] if isinstance(part, Node) else part, value)
+    if isinstance(value, Node):
+        return values[value]
+    if isinstance(value, (tuple, list)):
+        return type(value)([substituted(part, values) for part in value])
+    return value
+
+
+def run_node(node: Node, values: Mapping[Node, Any]) -> Any:
+    """Run an operation on what stands for its arguments."""
+    assert node.func is not None
+    args = [substituted(part, values) for part in node.args]
+    if not node.kwargs:
+        return node.func(*args)
+    return node.func(*args, **{key: substituted(part, values) for key, part in node.kwargs.items()})
+
+
+def run_all(nodes: Sequence[Node], values: Mapping[Node, Any], needed: set[Node]) -> dict[Node, Any]:
+    """Run operations one after the other; return the needed values, and let go of others after their last use."""
+    env = dict(values)
+    last = {operand: i for i, node in enumerate(nodes) for operand in node.operands}
+    dead: dict[int, list[Node]] = {}
+    for operand, i in last.items():
+        if operand not in needed:
+            dead.setdefault(i, []).append(operand)
+    for i, node in enumerate(nodes):
+        env[node] = run_node(node, env)
+        for operand in dead.get(i, ()):
+            del env[operand]
+    return {node: env[node] for node in needed if node in env}
 
 
 def written_memory(nodes: Iterable[Node]) -> set[Node]:

@@ -6,6 +6,7 @@ each chunk; what allocates by itself (convolutions, say) does so, and lets go af
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from chunkjac._linear._arena import Arena, Life, lay_out
 from chunkjac._linear._destinations import destination_call, works_in_place
-from chunkjac._linear._graph import Graph, Node, substituted
+from chunkjac._linear._graph import Graph, Node, run_node
 
 _Names = dict[Node, str]
 
@@ -61,14 +62,12 @@ class Replay:
         """
         env: dict[Node, Any] = {**values, **dict(zip(self._graph.given, seeds))}
         memory = torch.empty(self._arena.n_bytes, dtype=torch.uint8, device=seeds[0].device)
-        scope: dict[str, Any] = {"__builtins__": {}}
+        scope: dict[str, Any] = {"__builtins__": builtins}
         for node in self._step:
             if node in self._calls:
                 env[node] = self._buffer(memory, node)
             elif node in self._fixed and node.writes is None:
-                args, kwargs = substituted((node.args, node.kwargs), env)
-                assert node.func is not None
-                env[node] = node.func(*args, **kwargs)
+                env[node] = run_node(node, env)
             elif node in self._fixed and node.writes is not None:
                 env[node] = env[node.writes]
         for node, name in self._names.items():

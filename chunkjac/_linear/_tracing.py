@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from chunkjac._kernels import plain_kernels
-from chunkjac._linear._graph import Graph, Node, live_nodes, substituted
+from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
 from chunkjac._linear._recorder import recorded
 from chunkjac._linear._rules import RULES
 from chunkjac._problem import Problem
@@ -26,32 +26,29 @@ class Trace:
         inputs: The nodes of the inputs and of all other tensors among the arguments.
         seeds: The nodes of the seed.
         strides: How the inputs lay in memory.
+        values: The nodes of what the function returns.
+        before: The operations that do not depend on the seed.
+        needed: The nodes among them, and constants, that others use, and those of ``values``.
+        used: Those of them that others use.
     """
 
     graph: Graph
     inputs: tuple[Node, ...]
     seeds: tuple[Node, ...]
     strides: tuple[tuple[int, ...], ...]
+    values: tuple[Node, ...]
+    before: tuple[Node, ...]
+    needed: set[Node]
+    used: set[Node]
 
     def fits(self, problem: Problem) -> bool:
         """Tell whether the trace is of inputs that lie in memory like these."""
         return self.strides == tuple(tensor.stride() for tensor in _given(problem))
 
     def prologue(self, problem: Problem) -> dict[Node, Any]:
-        """Run what does not depend on the seed; return what the rest uses of it."""
+        """Run what does not depend on the seed; return what the rest uses of it, and the function's values."""
         env: dict[Node, Any] = {**self.graph.constants, **dict(zip(self.inputs, _given(problem)))}
-        needed = {part for node in self.graph.nodes if node.varies for part in node.operands if not part.varies}
-        needed.update(node for node in self.graph.outputs if not node.varies)
-        prologue = [node for node in self.graph.nodes if not node.varies]
-        last = {operand: i for i, node in enumerate(prologue) for operand in node.operands}
-        for i, node in enumerate(prologue):
-            args, kwargs = substituted((node.args, node.kwargs), env)
-            assert node.func is not None
-            env[node] = node.func(*args, **kwargs)
-            for operand in set(node.operands):
-                if last[operand] == i and operand not in needed:
-                    del env[operand]
-        return {node: env[node] for node in needed}
+        return run_all(self.before, env, self.needed)
 
 
 def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Trace:
@@ -69,19 +66,29 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
     def direction() -> tuple[torch.Tensor, ...]:
         with plain_kernels():
             if by_rows:
-                return torch.func.vjp(problem.flat, *problem.inputs)[1](seed)
-            return torch.func.jvp(problem.flat, problem.inputs, seed)[1]
+                values, vjp = torch.func.vjp(problem.flat, *problem.inputs)[:2]
+                return (*values, *vjp(seed))
+            values, made = torch.func.jvp(problem.flat, problem.inputs, seed)[:2]
+            return (*values, *made)
 
     graph, _ = recorded(direction, (*given, *seed), seed, RULES)
+    n_made = len(problem.inputs) if by_rows else len(graph.outputs) - len(graph.outputs) // 2
+    values, outputs = graph.outputs[:-n_made], graph.outputs[-n_made:]
     live = live_nodes(graph.nodes, graph.outputs)
-    used = {operand for node in live for operand in node.operands} | set(graph.outputs)
-    constants = {node: tensor for node, tensor in graph.constants.items() if node in used}
+    mentioned = {operand for node in live for operand in node.operands} | set(graph.outputs)
+    constants = {node: tensor for node, tensor in graph.constants.items() if node in mentioned}
+    used = {part for node in live if node.varies for part in node.operands if not part.varies}
+    used.update(node for node in outputs if not node.varies)
     n = len(given)
     return Trace(
-        Graph(live, graph.given, constants, graph.outputs),
+        Graph(live, graph.given, constants, outputs),
         graph.given[:n],
         graph.given[n:],
         tuple(tensor.stride() for tensor in given),
+        values,
+        tuple(node for node in live if not node.varies),
+        used | set(values),
+        used,
     )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import ClassVar
 
 from chunkjac._errors import FunctionError
+from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
 from chunkjac._modes._ladder import Derivative, Rung
 from chunkjac._modes._pushforwards import (
@@ -37,6 +38,7 @@ class Forward(Derivative):
         problem: The function and its inputs.
         outputs: What the function returns, if it is known; otherwise it is evaluated once.
         keeps_graph: Whether blocks can be differentiated again.
+        programs: What earlier runs of a plan have recorded.
         by_tangents: Whether rungs by double backward are left out, which use what reverse mode uses.
 
     Memory:
@@ -45,6 +47,7 @@ class Forward(Derivative):
 
     name: ClassVar[str] = "forward"
     by_rows: ClassVar[bool] = False
+    _fast = (VmapJvp,)
 
     def __init__(
         self,
@@ -53,19 +56,17 @@ class Forward(Derivative):
         *,
         keeps_graph: bool = False,
         by_tangents: bool = False,
+        programs: Programs | None = None,
     ) -> None:
         # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
         problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
-        known = outputs or _evaluate(problem)
+        trusts = programs is not None and not keeps_graph and programs.trusts(self.name, problem)
+        values = problem.evaluate() if trusts else None
+        known = outputs or (values[1] if values else _evaluate(problem))
         ladder: dict[type[Rung], Callable[[], Rung]] = {
             rung: partial(rung, problem, known) for rung in (_BY_TANGENTS if by_tangents else _LADDER)
         }
-        super().__init__(problem, ladder, keeps_graph=keeps_graph)
-
-    @property
-    def fell(self) -> bool:
-        """Tell whether a rung is used that is slower than the first."""
-        return self.rung != VmapJvp.name
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, values=values)
 
 
 def _evaluate(problem: Problem) -> Outputs:

@@ -74,17 +74,21 @@ class Derivative:
         problem: The function and its inputs.
         ladder: The rungs and what makes each, the fastest first.
         keeps_graph: Whether blocks can be differentiated again.
-
-    Attributes:
-        fell: Whether a rung is used that is slower than the first.
+        values: What the function gives, with its outputs, if that is known: then no rung is made before it is needed.
     """
 
     name: ClassVar[str]
     by_rows: ClassVar[bool]
     seeds_per_direction: ClassVar[int] = 1
+    _fast: ClassVar[tuple[type[Rung], ...]]
 
     def __init__(
-        self, problem: Problem, ladder: Mapping[type[Rung], Callable[[], Rung]], *, keeps_graph: bool = False
+        self,
+        problem: Problem,
+        ladder: Mapping[type[Rung], Callable[[], Rung]],
+        *,
+        keeps_graph: bool = False,
+        values: tuple[Block, Outputs] | None = None,
     ) -> None:
         self.problem = problem
         self.reasons: tuple[str, ...] = ()
@@ -93,35 +97,54 @@ class Derivative:
         self._works = False  # whether a block was made: later errors are the function's own
         # Whether a block of several directions was compared; with other random numbers for each, none can be.
         self._is_proven = problem.randomness == "different"
-        with torch.set_grad_enabled(keeps_graph):
-            self._rung = self._next_rung()
+        self._values: Block | None = values[0] if values else None
+        self._outputs: Outputs | None = values[1] if values else None
+        self._made: Rung | None = None
+        if values is None:
+            self._rung  # noqa: B018 - its prologue tells what the function returns
         self._seeds = OneHot(self._seed_leaves)
         self._shortcut: Shortcut | None = None
         self._is_shortcut_proven = False
+        self._program_s = 0.0
 
     @property
     def _seed_leaves(self) -> Sequence[Leaf]:
         return self.outputs.leaves if self.by_rows else self.problem.leaves
 
     @property
+    def _rung(self) -> Rung:
+        """Return the rung that is in use."""
+        if self._made is None:
+            started_s = time.perf_counter()
+            with torch.set_grad_enabled(self._keeps_graph):
+                self._made = self._next_rung()
+            self._prologue_s = time.perf_counter() - started_s
+        return self._made
+
+    @property
     def outputs(self) -> Outputs:
         """Return what the function returns."""
-        return self._rung.outputs
+        return self._outputs or self._rung.outputs
 
     @property
     def flows(self) -> bool:
         """Tell whether any output depends on an input as far as the rung sees."""
-        return self._rung.flows
+        return self._made is None or self._made.flows
 
     @property
     def rung(self) -> str:
         """Return the name of the way in which the mode runs."""
-        return _PROGRAM if self._is_shortcut_proven else self._rung.name
+        return _PROGRAM if self._is_shortcut_proven or self._made is None else self._made.name
+
+    @property
+    def fell(self) -> bool:
+        """Tell whether a rung is used that is slower than the first."""
+        return self.rung != _PROGRAM and type(self._made) not in self._fast
 
     @property
     def batched(self) -> bool:
         """Tell whether the directions of a chunk are computed together."""
-        return self._rung.batched
+        return self._made is None or self._made.batched
 
     def quicken(self, programs: Programs) -> None:
         """Let a linear program make blocks, where that is worth it.
@@ -171,11 +194,12 @@ class Derivative:
         """
         for _ in range(2):
             try:
+                started_s = time.perf_counter()
                 with torch.no_grad():
                     block = shortcut.block(chunk)
-                    if not self._is_shortcut_proven:
-                        agrees(self._rung.one, shortcut.seeds(chunk), block, self._nearer)
-                        self._is_shortcut_proven = True
+                self._program_s += time.perf_counter() - started_s
+                if not self._is_shortcut_proven:
+                    self._prove(shortcut, chunk, block)
                 return block
             except DisagreementError:
                 why = "it gives other values than one direction alone"
@@ -194,6 +218,15 @@ class Derivative:
         with torch.no_grad():
             return self._on_a_rung(lambda: self._rung.one(seed))
 
+    def _prove(self, shortcut: Shortcut, chunk: slice, block: Block) -> None:
+        """Compare a program's first block with one direction, or its values where that is trusted."""
+        if self._values is None or not shortcut.gives(self._values):
+            started_s = time.perf_counter()
+            with torch.no_grad():
+                agrees(self._rung.one, shortcut.seeds(chunk), block, self._nearer)
+            shortcut.trust(self._prologue_s + time.perf_counter() - started_s)
+        self._is_shortcut_proven = True
+
     def _on_a_rung(self, compute: Callable[[], Block]) -> Block:
         """Compute on the rung that is in use, and on the next where that cannot."""
         while True:
@@ -208,7 +241,7 @@ class Derivative:
             drain_backward()
             self.reasons = (*self.reasons, why)
             with torch.set_grad_enabled(self._keeps_graph):
-                self._rung = self._next_rung()
+                self._made = self._next_rung()
 
     def release(self) -> None:
         """Give the seeds back, and the program's memory."""
@@ -217,8 +250,12 @@ class Derivative:
 
     def close(self) -> None:
         """Give the seeds back, and what the prologue keeps."""
-        self.release()
-        self._rung.close()
+        self._seeds.release()
+        if self._shortcut is not None:
+            self._shortcut.finish(self._program_s)
+            self._shortcut = None
+        if self._made is not None:
+            self._made.close()
 
     def _next_rung(self) -> Rung:
         """Return the next rung whose prologue can run the function."""

@@ -7,10 +7,12 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
-from chunkjac._modes._ladder import Derivative
+from chunkjac._linear import Programs
+from chunkjac._modes._ladder import Derivative, Rung
 from chunkjac._modes._pullbacks import BatchedGrad, RowByRow, VmapVjp, VmapVjpWithGrad
 from chunkjac._problem import Problem
 
@@ -23,6 +25,8 @@ class Reverse(Derivative):
     Args:
         problem: The function and its inputs.
         keeps_graph: Whether blocks can be differentiated again.
+        programs: What earlier runs of a plan have recorded. Where that need not be compared with one
+            direction, the function is evaluated without a graph.
 
     Memory:
         Keeps what the forward pass saves for the backward pass, and the seeds of a chunk.
@@ -30,11 +34,10 @@ class Reverse(Derivative):
 
     name: ClassVar[str] = "reverse"
     by_rows: ClassVar[bool] = True
+    _fast = (VmapVjp, VmapVjpWithGrad)
 
-    def __init__(self, problem: Problem, *, keeps_graph: bool = False) -> None:
-        super().__init__(problem, {rung: partial(rung, problem) for rung in _LADDER}, keeps_graph=keeps_graph)
-
-    @property
-    def fell(self) -> bool:
-        """Tell whether a rung is used that is slower than the first."""
-        return self.rung not in (VmapVjp.name, VmapVjpWithGrad.name)
+    def __init__(self, problem: Problem, *, keeps_graph: bool = False, programs: Programs | None = None) -> None:
+        trusts = programs is not None and not keeps_graph and programs.trusts(self.name, problem)
+        values = problem.evaluate() if trusts else None
+        ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in _LADDER}
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, values=values)

@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from chunkjac._kernels import plain_kernels
+from chunkjac._linear._arena import Life, lay_out
 from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
 from chunkjac._linear._recorder import recorded
 from chunkjac._linear._rules import RULES
@@ -44,6 +45,21 @@ class Trace:
     def fits(self, problem: Problem) -> bool:
         """Tell whether the trace is of inputs that lie in memory like these."""
         return self.strides == tuple(tensor.stride() for tensor in _given(problem))
+
+    @property
+    def direction_bytes(self) -> int:
+        """Return about what a direction's intermediate results take."""
+        step = [node for node in self.graph.nodes if node.varies]
+        last: dict[Node, int] = {}
+        for i, node in enumerate(step):
+            for operand in (*node.operands, node):
+                last[operand.root] = i
+        lives = {
+            node: Life(node.layout.n_bytes, i, last[node])
+            for i, node in enumerate(step)
+            if node.memory is None and node.layout is not None
+        }
+        return max(1, lay_out(lives).n_bytes)
 
     def prologue(self, problem: Problem) -> dict[Node, Any]:
         """Run what does not depend on the seed; return what the rest uses of it, and the function's values."""

@@ -67,7 +67,7 @@ class Pacer:
         self._probes: list[int] = []
         if self._is_plain and first_size is not None:
             self.cost = replace(terms.base, direction_bytes=terms.cautious_bytes)
-            self.chunk_size = first_size if terms.start_bytes is None else max(first_size, terms.largest_plain_size())
+            self.chunk_size = first_size if terms.start_bytes is None else terms.sure_size
             self._begin(first_size)
         elif self.chunk_size is None:
             self._probes = [first_size] if first_size else [*TIGHT_PROBES]

@@ -56,13 +56,13 @@ class Result:
     Attributes:
         jacobian: The tree of tensors; ``None`` where a callback has had it.
         aux: The function's auxiliary result.
-        report: What happened.
+        report: What happened, if it is wanted.
         sink: Where the Jacobian is.
     """
 
     jacobian: Any
     aux: Any
-    report: Report
+    report: Report | None
     sink: ResultSink
 
     def deliver(self, job: Job) -> Any:
@@ -100,10 +100,10 @@ def _run_job(job: Job, known: Probe | None, watch: bool, experience: Experience)
         if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
         result = _run(job, known, watch, witness, experience)
-    if not job.create_graph:
+    if not job.create_graph or result.report is None:
         return result
     if result.report.plan.mode == "finite-difference":
-        _check_constant(result)
+        _check_constant(result.jacobian, result.report.plan)
         return result
     sources = sources_of(job.problem.in_its_graph().inputs, witness.captured)
     if not sources:
@@ -141,11 +141,11 @@ def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, experienc
             raise over_budget(job, failure, log.symptom)
 
 
-def _check_constant(result: Result) -> None:
+def _check_constant(jacobian: Any, plan: Plan) -> None:
     """Refuse a Jacobian that cannot be differentiated, unless it is constant: then it is zero everywhere."""
-    if any(bool(leaf.any()) for leaf in tree_leaves(result.jacobian)):
+    if any(bool(leaf.any()) for leaf in tree_leaves(jacobian)):
         raise FunctionError(
-            f"func has no derivatives ({'; '.join(result.report.plan.reasons)}), so its Jacobian cannot be "
+            f"func has no derivatives ({'; '.join(plan.reasons)}), so its Jacobian cannot be "
             "differentiated; give create_graph=False, or call it under torch.no_grad()."
         )
 
@@ -221,8 +221,10 @@ class _Attempt:
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
         reasons = (*(known.reasons if known else self._reasons), *filter(None, [verdict.reason]))
         experience.programs.n_runs += 1
-        report = self._report(pacer, elapsed_s, rise_bytes, reasons, experience)
-        report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
+        report = None
+        if job.return_report or job.create_graph:
+            report = self._report(pacer, elapsed_s, rise_bytes, reasons, experience)
+            report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
 
     def _watched(self) -> AbstractContextManager[Any]:

@@ -118,8 +118,10 @@ def _always_may(func: Any) -> bool:
     name = func.__name__
     if name == "requires_grad_":
         return False
-    if isinstance(func, FunctionType):
-        return func.__module__ not in _IN_PYTHON or name.endswith("_") or name.startswith("embedding")
+    if isinstance(func, FunctionType) and func.__module__ not in _IN_PYTHON:
+        return True
     if name.startswith("__"):
         return name in ("__set__", "__setitem__") or (name.startswith("__i") and name not in _NOT_IN_PLACE)
-    return name.endswith("_") or any(part in name for part in _UNSAID)
+    if name.endswith("_") or name.startswith("embedding"):
+        return True
+    return not isinstance(func, FunctionType) and any(part in name for part in _UNSAID)

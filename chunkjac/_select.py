@@ -155,8 +155,7 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
     choice = _judge(n_rows, n_columns, prologue_s if request.timed else 0.0)
     if reverse and choice == "reverse":
-        untimed = ("nothing was timed: a column takes twice as long as a row, mostly",) if n_rows > n_columns else ()
-        return reverse, (counts, *untimed, *_reasons(doubts))
+        return reverse, (counts, *_untimed(n_rows, n_columns), *_reasons(doubts))
     if choice == "forward":
         reverse = None  # its activations need not be alive while forward is tried
     n_trial = max(_TRIALS[0], min(_TRIALS[1], min(n_rows, n_columns) // _TRIAL_SHARE)) if reverse else _TRIALS[0]
@@ -185,6 +184,13 @@ def _judge(n_rows: int, n_columns: int, prologue_s: float) -> str:
     if guess_s >= _WORTH_TIMING_S and n_columns < n_rows * _CLOSE and n_rows < n_columns * close:
         return "timed"
     return "reverse" if n_rows <= n_columns * _MOSTLY or not n_columns else "forward"
+
+
+def _untimed(n_rows: int, n_columns: int) -> tuple[str, ...]:
+    """Return why reverse mode was taken where the counts are close."""
+    if n_rows > n_columns:
+        return ("nothing was timed: a column takes twice as long as a row, mostly",)
+    return ("nothing was timed: the mode with fewer directions",) if n_rows * _CLOSE > n_columns else ()
 
 
 def _why_nothing_fits(doubts: Mapping[str, Doubt]) -> BaseException:

@@ -1,0 +1,189 @@
+"""What is cheap to see of an evaluation is enough to give back what it writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import chunkjac as cj
+from chunkjac._job import Job
+from chunkjac._lookout import Lookout
+from chunkjac._memory import Budget, LiveBytes, heap_bytes
+from chunkjac._once import Once
+from chunkjac._problem import Problem
+from chunkjac._run import run_job
+from chunkjac._select import Request
+from chunkjac._witness import Witness
+
+CPU = torch.device("cpu")
+STATE = torch.ones(2, 3)
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: STATE.add_(1),
+        lambda x: STATE.view(-1)[2:].mul_(3),
+        lambda x: STATE.__setitem__((0, 1), 7.0),
+        lambda x: STATE.__iadd__(1),
+        lambda x: torch.add(STATE, 1, out=STATE),
+        lambda x: torch.relu_(STATE.neg_()),
+        lambda x: functional.relu(STATE.T, inplace=True).neg_(),
+        lambda x: functional.batch_norm(
+            x[None].expand(4, 3) * torch.arange(4)[:, None], STATE[0], STATE[1], training=True
+        ),
+        lambda x: torch.batch_norm(x[None] + torch.eye(3), None, None, STATE[0], STATE[1], True, 0.1, 1e-5, False),
+        lambda x: functional.embedding(torch.tensor([1]), STATE, max_norm=0.1),
+        lambda x: torch.ops.aten.mul_.Tensor(STATE, 2),
+        lambda x: torch._foreach_mul_([STATE[0], STATE[1]], 2.0),
+        lambda x: nn.init.zeros_(STATE),
+        lambda x: STATE.uniform_(),
+    ],
+)
+def test_whatever_writes_to_a_captured_tensor_is_undone(write: Callable[[torch.Tensor], Any]) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        write(x.detach())
+        return x.sin()
+
+    STATE.fill_(1)
+    x = torch.linspace(0, 1, 3)
+    assert torch.allclose(cj.jacobian(func, x, mode="reverse"), x.cos().diag())
+    assert torch.equal(STATE, torch.ones(2, 3))
+    func(x)
+    assert not torch.equal(STATE, torch.ones(2, 3)), "this writes to nothing"
+    STATE.fill_(1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::chunkjac.RungWarning")
+def test_what_a_scripted_function_writes_to_is_undone_where_it_can_be_seen() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls.add_(1)
+            return x.sin()
+
+    net = torch.jit.script(Counting())
+    cj.jacobian(lambda x: net(x), torch.ones(3), mode="reverse")
+    assert float(net.calls) == 0
+
+
+def test_pure_calls_are_not_looked_at_closely() -> None:
+    class Seen(Witness):
+        n_seen = 0
+
+        def __torch_dispatch__(self, *args: Any, **kwargs: Any) -> Any:
+            Seen.n_seen += 1
+            return super().__torch_dispatch__(*args, **kwargs)
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(4), nn.GELU()).eval()
+    x = torch.randn(2, 3)
+    with Lookout(Seen()):
+        (1 - net(x)).norm() + torch.einsum("ij->", net(x)) + x.split(1)[0].sum() + x[:, 1].max()
+    assert Seen.n_seen == 0
+    with Lookout(Seen()):
+        x.clone().add_(1)
+    assert Seen.n_seen == 1
+
+
+def test_random_numbers_of_a_generator_of_its_own_are_noticed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for draw in (lambda: torch.rand(3, generator=generator), lambda: torch.zeros(3).normal_(generator=generator)):
+        lookout = Lookout(Witness())
+        with lookout:
+            torch.rand(3)
+            assert not lookout.draws_apart
+            draw()
+        assert lookout.draws_apart
+
+
+def test_what_calls_give_is_added_up_and_counted_exactly_from_a_share_on() -> None:
+    tracker = LiveBytes(CPU)
+    lookout = Lookout(Witness(), tracker, share_bytes=1000)
+    x = torch.zeros(100)
+    with lookout:
+        x.sin(), x.cos()
+        assert (lookout.made_bytes, tracker.live_bytes) == (800, 0)
+        kept = x.exp()
+        assert tracker.live_bytes == 1200  # what was let go is counted as alive as well: nobody knew
+        more = x.neg()
+        assert tracker.live_bytes == 1600
+        del more
+        assert tracker.live_bytes == 1200
+    lookout.tell(10**6)  # it has told
+    assert tracker.live_bytes == 1200
+    assert kept.numel() == 100
+
+
+@pytest.mark.parametrize(("heap", "told"), [(0, 400), (5000, 5000), (-5000, 400)])
+def test_the_more_of_what_was_made_and_what_the_heap_tells_is_counted(heap: int, told: int) -> None:
+    tracker = LiveBytes(CPU)
+    lookout = Lookout(Witness(), tracker, share_bytes=10**6)
+    with lookout:
+        torch.zeros(100).sin_()
+    assert lookout.made_bytes == 800
+    with Lookout(Witness(), other := LiveBytes(CPU), share_bytes=10**6) as alone:
+        torch.zeros(100)
+    alone.tell(heap)
+    assert other.live_bytes == told
+    assert other.peak_bytes == other.highest_bytes == told
+
+
+@pytest.mark.skipif(heap_bytes() is None, reason="this C library does not tell")
+def test_the_heap_tells_of_tensors() -> None:
+    before = heap_bytes()
+    held = torch.zeros(10**6)
+    after = heap_bytes()
+    assert before is not None
+    assert after is not None
+    assert 0.9 * held.nbytes < after - before < 2 * held.nbytes
+
+
+def test_a_prologue_that_grows_too_large_meets_the_wall() -> None:
+    """Each step keeps another 80 kB: the sum passes a 16th of the budget, and what is counted from there ends it."""
+    x = torch.zeros(10_000)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(20):
+            x = x.sin().cos()
+        return x[:2]
+
+    job = Job(Problem.of(func, (x,), 0, False), Request("reverse", "central", None), CPU, Budget(1_000_000, False, ""))
+    assert job.trusting
+    with pytest.raises(cj.BudgetError):
+        run_job(job)
+
+
+class Entered(TorchDispatchMode):
+    """Count how often this is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 0
+
+    def __enter__(self) -> Entered:
+        self.n += 1
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_once_is_entered_until_it_was_left_without_an_exception() -> None:
+    entered = Entered()
+    once = Once(entered)
+    with pytest.raises(ZeroDivisionError), once:
+        raise ZeroDivisionError
+    for _ in range(3):
+        with once:
+            pass
+    assert entered.n == 2

@@ -1,0 +1,96 @@
+"""Which mode is taken: by counts where they tell, by time in long jobs where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import chunkjac as cj
+from chunkjac import _select
+from chunkjac._select import _judge
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_columns", "prologue_s", "choice"),
+    [
+        (100, 100, 0.0, "reverse"),
+        (200, 100, 0.0, "reverse"),  # a column takes twice as long as a row, mostly
+        (201, 100, 0.0, "forward"),
+        (10, 0, 0.0, "reverse"),
+        (100, 100, 0.01, "reverse"),  # 0.01 s, and 100 / 16 times that: 0.07 s in all
+        (150, 150, 0.01, "timed"),  # 0.104 s
+        (399, 100, 0.02, "timed"),
+        (400, 100, 0.02, "forward"),
+        (100, 399, 0.02, "timed"),
+        (100, 400, 0.02, "reverse"),
+        (1599, 100, 0.2, "timed"),  # 1.45 s
+        (1600, 100, 0.2, "forward"),
+        (100, 400, 0.2, "reverse"),  # a column seldom takes less than a row
+    ],
+)
+def test_counts_decide_unless_they_are_close_and_the_job_is_long(
+    n_rows: int, n_columns: int, prologue_s: float, choice: str
+) -> None:
+    assert _judge(n_rows, n_columns, prologue_s) == choice
+
+
+class Clock:
+    """Stand still, but for what is said to take time."""
+
+    now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, func: Callable[..., Any], x: torch.Tensor, **block_s: float) -> str:
+    """Return the mode that is chosen where prologues take a second and blocks of each mode so many."""
+    clock = Clock()
+    monkeypatch.setattr(_select, "time", clock)
+
+    class Reverse(_select.Reverse):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            clock.now_s += 1
+
+        def block(self, chunk: slice) -> Any:
+            clock.now_s += block_s["reverse"]
+            return super().block(chunk)
+
+    class Forward(_select.Forward):
+        def block(self, chunk: slice) -> Any:
+            clock.now_s += block_s["forward"]
+            return super().block(chunk)
+
+    monkeypatch.setattr(_select, "Reverse", Reverse)
+    monkeypatch.setattr(_select, "Forward", Forward)
+    found, report = cj.jacobian(func, x, return_report=True)
+    expected = torch.func.jacrev(func)(x)
+    assert torch.allclose(found, expected)
+    return str(report.plan.mode)
+
+
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Give ten outputs for each input."""
+    return (x[:, None] * torch.arange(10.0)).sin()
+
+
+@pytest.mark.parametrize(("forward_s", "mode"), [(9.0, "forward"), (11.0, "reverse")])
+def test_a_long_job_takes_the_mode_that_is_measured_to_be_faster(
+    monkeypatch: pytest.MonkeyPatch, forward_s: float, mode: str
+) -> None:
+    """There are 300 rows and 30 columns: forward mode has 10 times fewer directions."""
+    assert chosen(monkeypatch, widened, torch.ones(30), reverse=1.0, forward=forward_s) == mode
+
+
+def test_a_short_job_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> Any:
+        raise AssertionError("this was timed")
+
+    monkeypatch.setattr(_select, "_faster", refuse)
+    x = torch.ones(600)
+    _, report = cj.jacobian(torch.sin, x, return_report=True)
+    assert report.plan.mode == "reverse"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from chunkjac._memory import LiveBytes
+from chunkjac._memory import LiveBytes, heap_bytes
 from chunkjac._randomness import are_fixed
 from chunkjac._witness import Witness
 
@@ -40,8 +40,9 @@ class Lookout(TorchFunctionMode):
     it returns is not seen: use the witness where those are known to be.
 
     The tracker, if given, gets all calls from the one on that brings the sum of what was made to
-    its share; before that, it counts the sum as alive, which what is alive can exceed only by
-    what calls keep to themselves.
+    its share; what malloc has given out since this was made counts as alive then. Other threads
+    may have moved that figure either way, so it counts within the sum at most: the error is no more than the
+    share. Where the sum stays below, the larger of the two counts.
 
     Args:
         witness: What looks for writing.
@@ -60,21 +61,23 @@ class Lookout(TorchFunctionMode):
         self._share_bytes = share_bytes
         self._is_counted = False
         self._draws_apart = False
+        self._start_bytes = heap_bytes()
 
     @property
     def draws_apart(self) -> bool:
         """Tell whether random numbers came from a generator that the function has of its own."""
         return self._draws_apart or self._witness.draws_apart
 
-    def tell(self, kept_bytes: int) -> None:
-        """Let the tracker count what was made, unless it has seen it.
-
-        Args:
-            kept_bytes: What is known to be alive of it, and beside it.
-        """
+    def tell(self) -> None:
+        """Let the tracker count what was made, unless it has seen it."""
         if self._tracker is not None and not self._is_counted:
             self._is_counted = True
-            self._tracker.assume(max(self.made_bytes, kept_bytes))
+            self._tracker.assume(max(self.made_bytes, self._given_bytes()))
+
+    def _given_bytes(self) -> int:
+        """Return what malloc has given out since this was made; 0 where it does not tell."""
+        now_bytes = heap_bytes()
+        return 0 if now_bytes is None or self._start_bytes is None else now_bytes - self._start_bytes
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -94,8 +97,9 @@ class Lookout(TorchFunctionMode):
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, torch.Tensor) and value.layout == torch.strided:
                 self.made_bytes += value.nbytes
-        if self.made_bytes > self._share_bytes:
-            self.tell(0)
+        if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
+            self._is_counted = True
+            self._tracker.assume(min(self.made_bytes, max(0, self._given_bytes())))
         return made
 
     def _counting(self) -> AbstractContextManager[Any]:

@@ -169,14 +169,14 @@ class _Attempt:
         self._log = log
         self._watch = watch
         tracker.restart_peak()
-        before_bytes = heap_bytes() if job.trusting and job.device.type == "cpu" else None
-        if before_bytes is None or job.problem.runs_compiled_code:
+        can_look = job.trusting and job.device.type == "cpu" and heap_bytes() is not None
+        if not can_look or job.problem.runs_compiled_code:
             with self._watched(), witness:
                 self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)
             return
         look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
         self.mode, self._reasons = select_mode(job.problem.watched_by(look), job.request, excluded, programs)
-        look.tell((heap_bytes() or 0) - before_bytes)
+        look.tell()
 
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""

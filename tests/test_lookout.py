@@ -106,36 +106,43 @@ def test_random_numbers_of_a_generator_of_its_own_are_noticed() -> None:
         assert lookout.draws_apart
 
 
-def test_what_calls_give_is_added_up_and_counted_exactly_from_a_share_on() -> None:
-    tracker = LiveBytes(CPU)
-    lookout = Lookout(Witness(), tracker, share_bytes=1000)
-    x = torch.zeros(100)
-    with lookout:
+class Heap:
+    """Tell of a heap what it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n_bytes: int | None = 10**6
+        monkeypatch.setattr("chunkjac._lookout.heap_bytes", lambda: self.n_bytes)
+
+
+@pytest.mark.parametrize(("heap", "told"), [(700, 700), (10**6, 1200), (-500, 0)])
+def test_from_a_share_on_all_is_counted_exactly(monkeypatch: pytest.MonkeyPatch, heap: int, told: int) -> None:
+    """What was made before is what the heap tells, between nothing and the sum."""
+    tell, tracker, x = Heap(monkeypatch), LiveBytes(CPU), torch.zeros(100)
+    with Lookout(Witness(), tracker, share_bytes=1000) as lookout:
         x.sin(), x.cos()
         assert (lookout.made_bytes, tracker.live_bytes) == (800, 0)
+        tell.n_bytes = 10**6 + heap
         kept = x.exp()
-        assert tracker.live_bytes == 1200  # what was let go is counted as alive as well: nobody knew
+        assert tracker.live_bytes == told
         more = x.neg()
-        assert tracker.live_bytes == 1600
+        assert tracker.live_bytes == told + 400
         del more
-        assert tracker.live_bytes == 1200
-    lookout.tell(10**6)  # it has told
-    assert tracker.live_bytes == 1200
+        assert tracker.live_bytes == told
+    lookout.tell()  # it has told
+    assert tracker.live_bytes == told
     assert kept.numel() == 100
 
 
 @pytest.mark.parametrize(("heap", "told"), [(0, 400), (5000, 5000), (-5000, 400)])
-def test_the_more_of_what_was_made_and_what_the_heap_tells_is_counted(heap: int, told: int) -> None:
-    tracker = LiveBytes(CPU)
-    lookout = Lookout(Witness(), tracker, share_bytes=10**6)
-    with lookout:
-        torch.zeros(100).sin_()
-    assert lookout.made_bytes == 800
-    with Lookout(Witness(), other := LiveBytes(CPU), share_bytes=10**6) as alone:
+def test_below_the_share_the_more_of_the_sum_and_the_heap_counts(
+    monkeypatch: pytest.MonkeyPatch, heap: int, told: int
+) -> None:
+    tell, tracker = Heap(monkeypatch), LiveBytes(CPU)
+    with Lookout(Witness(), tracker, share_bytes=10**6) as lookout:
         torch.zeros(100)
-    alone.tell(heap)
-    assert other.live_bytes == told
-    assert other.peak_bytes == other.highest_bytes == told
+    tell.n_bytes = 10**6 + heap
+    lookout.tell()
+    assert tracker.live_bytes == tracker.peak_bytes == tracker.highest_bytes == told
 
 
 @pytest.mark.skipif(heap_bytes() is None, reason="this C library does not tell")

@@ -57,7 +57,8 @@ def test_the_plan_predicts_the_peak_to_the_byte(name: str, mode: str) -> None:
     assert planned.predicted_peak_bytes == report.peak_bytes == tracker.peak_bytes
     with LiveBytes(CPU) as unwatched:
         planned.run()  # without a report, an ample budget is not watched
-    assert unwatched.peak_bytes == tracker.peak_bytes
+    # It may hold less: the statistics of a BatchNorm in eval mode, which nothing writes to, are not copied.
+    assert 0.9 * tracker.peak_bytes <= unwatched.peak_bytes <= tracker.peak_bytes
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -48,12 +47,13 @@ def agrees(
     seed = tuple(_combined(weights, rows) for rows in seeds)
     alone = one(seed)
     together = tuple(_combined(weights, rows) for rows in block)
-    if not isinstance(block[0], FakeTensor) and all(map(_plainly_agree, together, alone, repeat(n_rows))):
+    agree = [_plainly_agree(*pair, n_rows) for pair in zip(together, alone)]
+    if any(isinstance(values, FakeTensor) for values in block):
+        return False
+    if all(agree):
         return True
     errors = [largest_finite(this - that) for this, that in zip(together, alone)]
     bounds = [_tolerance(weights, rows) for rows in block]
-    if any(isinstance(values, FakeTensor) for values in block):
-        return False
     if all(float(error) <= float(bound) for error, bound in zip(errors, bounds)):
         return True
     # A function may compute in a lower precision than its inputs have: how much rounding
@@ -74,8 +74,10 @@ def _plainly_agree(these: torch.Tensor, those: torch.Tensor, n_rows: int) -> boo
     """
     if not those.numel():
         return True
-    error, largest = float((these - those).abs().amax()), float(those.abs().amax())
-    return error <= largest / n_rows**0.5 * _part(those.dtype)  # not if either is NaN
+    error, largest = (these - those).abs().amax(), those.abs().amax()
+    if isinstance(error, FakeTensor):
+        return False
+    return float(error) <= float(largest) / n_rows**0.5 * _part(those.dtype)  # not if either is NaN
 
 
 def _weights(n_rows: int) -> torch.Tensor:

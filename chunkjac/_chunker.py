@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -114,21 +115,29 @@ class OneHot(_Rows):
 class PerturbedCopies(_Rows):
     """Give copies of the inputs in which each direction's element is moved.
 
-    A chunk of k directions with p points each is a batch of ``k * p`` copies, or one more with the
-    base point: the first point of all directions, then the second, then the base point. Writing
-    and erasing takes as many steps as the batch has rows.
+    A chunk of k directions with p points each is a batch of ``k * p`` copies, and a few more: the first
+    point of all directions, then the second, then the base point, at last a point of its own. Writing and
+    erasing takes as many steps as the batch has rows.
 
     Args:
         inputs: The base point, a contiguous tensor for each leaf.
         n_points: How many points a direction has.
-        with_base: Whether the last row of a batch is the base point.
+        with_base: Whether there is a row with the base point.
+        last: The point of the last row, if there is one.
     """
 
-    def __init__(self, inputs: Sequence[torch.Tensor], n_points: int, with_base: bool) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[torch.Tensor],
+        n_points: int,
+        with_base: bool,
+        last: Sequence[torch.Tensor] | None = None,
+    ) -> None:
         super().__init__([Leaf.of(tensor) for tensor in inputs])
         self._inputs = inputs
         self._n_points = n_points
         self._with_base = with_base
+        self._last = last
         self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def batch(self, chunk: slice, points: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -140,8 +149,11 @@ class PerturbedCopies(_Rows):
         """
         self._restore()
         k = chunk.stop - chunk.start
-        n_rows = k * self._n_points + self._with_base
+        n_rows = k * self._n_points + self._with_base + (self._last is not None)
         self._reserve(n_rows)
+        for rows, base, point in zip(self._buffers, self._inputs, self._last or ()):
+            rows[n_rows - 1].copy_(point)
+            self._moved.append((rows[n_rows - 1], base))
         for segment, values in zip(segments(chunk, self._leaves), points, strict=True):
             base = self._inputs[segment.leaf].view(-1)[segment.elements]
             for i, value in enumerate(values):
@@ -178,26 +190,30 @@ class PerturbedPoint:
     def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
         self._inputs = inputs
         self._copies: tuple[torch.Tensor, ...] = ()
-        self._moved: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._flat: list[torch.Tensor] = []
+        self._moved: tuple[int, int] | None = None
 
     def base(self) -> tuple[torch.Tensor, ...]:
         """Return the base point; it holds until another is asked for."""
         if not self._copies:
             self._copies = tuple(tensor.clone() for tensor in self._inputs)
+            self._flat = [tensor.view(-1) for tensor in self._copies]
         if self._moved is not None:
-            element, was = self._moved
-            element.copy_(was)
-            self._moved = None
+            self._restore(*self._moved)
         return self._copies
 
-    def at(self, leaf: int, element: int, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def at(self, leaf: int, element: int, value: Any) -> tuple[torch.Tensor, ...]:
         """Return the base point with one element moved; it holds until another is asked for."""
-        copies = self.base()
-        here = copies[leaf].view(-1)[element]
-        here.copy_(value)
-        self._moved = here, self._inputs[leaf].view(-1)[element]
+        copies = self._copies if self._moved == (leaf, element) else self.base()
+        self._flat[leaf][element] = value
+        self._moved = leaf, element
         return copies
 
     def release(self) -> None:
         """Give the memory back."""
-        self._copies, self._moved = (), None
+        self._copies, self._flat, self._moved = (), [], None
+
+    def _restore(self, leaf: int, element: int) -> None:
+        """Move an element back."""
+        self._flat[leaf][element] = self._inputs[leaf].view(-1)[element]
+        self._moved = None

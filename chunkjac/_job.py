@@ -29,6 +29,9 @@ _CPU_START_BYTES = 24 * 2**20
 # For what is not foreseen, where the budget is a guess itself or an allocator has fragments.
 _DEFAULT_MARGIN = 1.10
 
+# The checks of finite differences evaluate three points at once: by far no more than so many of one.
+_PLAIN_SHARE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -73,6 +76,7 @@ class Job:
         return LiveBytes(
             self.device,
             limit_bytes=self.budget.n_bytes if self.walled else None,
+            rests_below_bytes=self.budget.n_bytes // _PLAIN_SHARE if self.trusting else 0,
             gauge=None if self.device.type == "cpu" else Gauge.of(self.device),
         )
 
@@ -102,4 +106,5 @@ class Job:
             margin=1.0 if exact else _DEFAULT_MARGIN,
             trusting=self.trusting,
             start_bytes=_CPU_START_BYTES if on_cpu else None,
+            n_prologues=max(1, mode.seeds_per_direction) if tracker.has_rested else 1,
         )

@@ -115,6 +115,8 @@ def derivative_weights(offsets: torch.Tensor) -> torch.Tensor:
     Source:
         Fornberg, 1988, for the first derivative; here as the derivative of Lagrange's form.
     """
+    if len(offsets) == 2:
+        return 1 / (offsets[:1] - offsets[1:])
     scale = offsets.abs().amax(dim=0)  # so that no product of distances leaves the range of the dtype
     t = offsets / scale
     n_points = len(t)

@@ -43,6 +43,7 @@ class Terms:
         trusting: Whether a job that is plainly small need not be measured.
         start_bytes: The working set to begin with where others are tried while the job runs;
             ``None`` tries no other.
+        n_prologues: How many times what the prologue evaluates a direction does.
     """
 
     n_directions: int
@@ -54,6 +55,7 @@ class Terms:
     margin: float = 1.0
     trusting: bool = False
     start_bytes: int | None = None
+    n_prologues: int = 1
 
     @property
     def room_bytes(self) -> int:
@@ -63,12 +65,12 @@ class Terms:
     @property
     def typical_bytes(self) -> int:
         """Return what a direction mostly holds, by the prologue."""
-        return max(1, self.base.direction_bytes + self.base.prologue_bytes)
+        return max(1, self.base.direction_bytes + self.n_prologues * self.base.prologue_bytes)
 
     @property
     def cautious_bytes(self) -> int:
         """Return what a direction hardly ever holds more than, by the prologue."""
-        return max(1, self.base.direction_bytes + _CAUTIOUS_PROLOGUES * self.base.prologue_bytes)
+        return max(1, self.base.direction_bytes + _CAUTIOUS_PROLOGUES * self.n_prologues * self.base.prologue_bytes)
 
     @property
     def is_plain(self) -> bool:

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from chunkjac._randomness import are_fixed
 from chunkjac._tensors import tensors_among
+from chunkjac._watching import Watcher
 from chunkjac._zero_tensors import is_scaled_zero
 
 # `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
 _WRITTEN_UNSAID = ("running_mean", "running_var")
 
 
-class Witness(TorchDispatchMode):
+class Witness(Watcher):
     """Keep a copy of each tensor that is written to for the first time, and note who takes part.
 
     Copies are made only of what is written to, so a function that writes to nothing costs
@@ -53,6 +53,10 @@ class Witness(TorchDispatchMode):
     def has_copies(self) -> bool:
         """Tell whether anything from outside was written to."""
         return bool(self._copies)
+
+    def may_rest(self) -> bool:
+        """Tell that one evaluation is enough."""
+        return True
 
     def read(self) -> list[torch.Tensor]:
         """Return tensors from outside that took part without requiring grad, and are not written to."""

@@ -43,6 +43,7 @@ ROWS = (
         "_randomness",
         "_tensors",
         "_types",
+        "_watching",
         "_zero_tensors",
     ),
 )

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made
 from chunkjac._memory._gauge import Gauge
 from chunkjac._memory._scratch import scratch_bytes
 from chunkjac._tensors import tensors_among
+from chunkjac._watching import Watcher
 from chunkjac._zero_tensors import is_scaled_zero
 
 # `torch.tensor` makes its memory unseen, and hands it on through this.
@@ -33,7 +33,7 @@ class OverBudget(MemoryError):  # noqa: N818 - not an error until nothing smalle
     """Say that the next operation would exceed the limit; nothing was allocated for it."""
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(Watcher):
     """Count the bytes of all storages made on one device while this mode is on.
 
     A storage counts from the operation that makes it until its last reference dies, also
@@ -48,11 +48,14 @@ class LiveBytes(TorchDispatchMode):
             that the function captured become fake once and count as held before.
         gauge: Tells the allocator's peak, on an accelerator.
         stands_for: The device whose allocator is assumed; ``device`` itself, if not given.
+        rests_below_bytes: With a peak so small, a few evaluations more need not be seen: where nobody set a
+            limit or wants the figures.
 
     Attributes:
         live_bytes: Bytes alive now.
         peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
         highest_bytes: The most alive at any moment since the start.
+        has_rested: Whether some evaluations were not seen.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class LiveBytes(TorchDispatchMode):
         fake: FakeTensorMode | None = None,
         gauge: Gauge | None = None,
         stands_for: torch.device | None = None,
+        rests_below_bytes: int = 0,
     ) -> None:
         super().__init__()
         self.live_bytes = 0
@@ -81,6 +85,14 @@ class LiveBytes(TorchDispatchMode):
         self._forget = _forgetter(self)
         self._outside: list[torch.Tensor] = []
         self._is_paused = False
+        self._rests_below_bytes = rests_below_bytes
+        self.has_rested = False
+
+    def may_rest(self) -> bool:
+        """Tell whether what it has seen is so little that some more does not matter."""
+        may_rest = self.highest_bytes < self._rests_below_bytes
+        self.has_rested = self.has_rested or may_rest
+        return may_rest
 
     @contextmanager
     def paused(self) -> Iterator[None]:

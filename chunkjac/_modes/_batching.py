@@ -17,7 +17,7 @@ from chunkjac._backoff import first_line, is_out_of_memory
 from chunkjac._errors import FunctionError, add_note
 from chunkjac._modes._mode import Block
 from chunkjac._modes._quiet import quiet_fakes
-from chunkjac._modes._rows import RowCheck
+from chunkjac._modes._rows import Known, RowCheck
 from chunkjac._problem import Problem
 
 LOOP = "loop"
@@ -33,16 +33,22 @@ class Rung:
         name: What a plan calls it.
         call: Evaluates rows of points; ``None`` where they are evaluated one after the other.
         reasons: Why it is not a higher one.
-        tolerances: How far a row of a native batch may be from its point alone, for each output.
+        known: A point whose value a native batch must have as its last row.
     """
 
     name: str
     call: Callable[[Block], Block] | None
     reasons: tuple[str, ...] = ()
-    tolerances: tuple[float, ...] = ()
+    known: Known | None = None
 
 
-def find_rung(problem: Problem, batching: str | int, copies: Block, check: Callable[..., RowCheck]) -> Rung:
+def find_rung(
+    problem: Problem,
+    batching: str | int,
+    copies: Block,
+    check: Callable[..., RowCheck],
+    check_steady: Callable[[], None],
+) -> Rung:
     """Return the highest rung that can run the function, or the one that was asked for.
 
     Args:
@@ -50,10 +56,14 @@ def find_rung(problem: Problem, batching: str | int, copies: Block, check: Calla
         batching: ``"auto"``, a rung, or the dimension of a native batch.
         copies: The point as it is evaluated, one tensor for each leaf.
         check: Makes the check of a native batch from ``call`` and ``alone``.
+        check_steady: Refuses a random function. A native batch that passes its check needs no other: there the same
+            point was evaluated several times.
 
     Raises:
         FunctionError: A native batch was asked for, and its rows are not independent.
     """
+    if batching in ("loop", "vmap"):
+        check_steady()
     if batching == "loop":
         return Rung(LOOP, None)
     if batching == "vmap":
@@ -62,11 +72,12 @@ def find_rung(problem: Problem, batching: str | int, copies: Block, check: Calla
     call = _Native(problem.flat, dim)
     verdict = check(call=call, alone=lambda point: problem.flat(*point)).verdict()
     if verdict.fault is not None:
+        check_steady()
         return fall_from_native(problem, batching, copies, verdict.fault)
     unsure = isinstance(copies[0], FakeTensor) and batching == "auto"
     reasons = ("whether rows of a batch are independent shows in the run: until then, shapes say so",)
     name = _NATIVE + (f", dimension {dim}" if dim else "")
-    return Rung(name, call, reasons if unsure else (), verdict.tolerances)
+    return Rung(name, call, reasons if unsure else (), verdict.known)
 
 
 def fall_from_native(problem: Problem, batching: str | int, copies: Block, fault: str) -> Rung:

@@ -89,7 +89,8 @@ def _column_error(
     own = _direction(stencil, evaluator, column)
     evaluator.add(error, own, stencil.scheme, base)
     evaluator.add(error, _direction(better, evaluator, column), better.scheme, base, factor=-1)
-    amplification = float(own.weights.abs().sum() + own.weights.sum().abs())  # the weight left out is minus the sum
+    (weights,) = own.weights
+    amplification = sum(map(abs, weights)) + abs(sum(weights))  # the weight left out is minus the sum
     return max(
         float(largest_finite(difference)) + _ROUNDING * eps * amplification * size
         for (difference,), size in zip(error, largest)

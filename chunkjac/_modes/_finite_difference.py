@@ -8,6 +8,8 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -23,13 +25,15 @@ from chunkjac._modes._error_estimate import estimate_error
 from chunkjac._modes._mode import Block
 from chunkjac._modes._one_by_one import OneByOne
 from chunkjac._modes._precision import PrecisionSeen
-from chunkjac._modes._rows import RowCheck, distance
+from chunkjac._modes._rows import RowCheck
 from chunkjac._modes._slopes import limit_of, slopes_of
 from chunkjac._problem import Problem
+from chunkjac._randomness import RandomState
 from chunkjac._schemes import find_scheme, tiny_step
 from chunkjac._stencil import Placed, Stencil
 from chunkjac._steps import Step, Steps, check_steps
 from chunkjac._types import Outputs
+from chunkjac._watching import at_rest
 
 # How many roundings two evaluations at the same point may differ by (parallel sums).
 _NOISE = 100
@@ -71,18 +75,25 @@ class FiniteDifference:
         self._scheme = find_scheme(scheme) if bounds is None else find_scheme(scheme).bounded()
         given = step or (None,) * len(problem.inputs)
         self._check(given, bounds)
-        with PrecisionSeen() as seen:
-            self.outputs = _evaluate_twice(self.problem)
+        first = _First.of(self.problem)
+        self.outputs = first.outputs
         leaves = (*problem.leaves, *self.outputs.leaves)
-        self._eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
+        self._eps = max(first.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
         if self._scheme.is_complex:
-            check_analytic(self.problem, bounds, self._eps)
+            with at_rest():
+                check_analytic(self.problem, bounds, self._eps)
             given = tuple(tiny_step(self._eps) if h is None else h for h in given)
         self._stencil = Stencil(self.problem.inputs, self._scheme, Steps.of(given, self._scheme, self._eps), bounds)
         point = tuple(x.to(x.dtype.to_complex()) if self._scheme.is_complex else x for x in self.problem.inputs)
         self._batching, self._point = batching, point
-        self._take(find_rung(self.problem, batching, point, self._row_check))
-        self._copies = PerturbedCopies(point, self._scheme.n_evaluations, self._scheme.with_base)
+        with at_rest(), torch.no_grad():
+            if first.draws:
+                first.check_again()
+            base = self.problem.flat(*point) if self._scheme.is_complex else first.values
+            rung = find_rung(self.problem, batching, point, partial(self._row_check, base=base), first.check_again)
+        self._take(rung)
+        last = rung.known.point if rung.known else None
+        self._copies = PerturbedCopies(point, self._scheme.n_evaluations, self._scheme.with_base, last)
         self._one_by_one = OneByOne(self.problem, self.outputs, point)
 
     @property
@@ -168,7 +179,7 @@ class FiniteDifference:
 
     def _take(self, rung: Rung) -> None:
         """Go on in a rung."""
-        self.rung, self.reasons, self._call, self._tolerances = rung.name, rung.reasons, rung.call, rung.tolerances
+        self.rung, self.reasons, self._call, self._known = rung.name, rung.reasons, rung.call, rung.known
 
     def _values(self, chunk: slice, placed: Placed) -> Block | None:
         """Evaluate the function at all copies of a chunk at once; ``None`` if they must go one by one."""
@@ -177,6 +188,8 @@ class FiniteDifference:
             if values is not None:
                 return values
             self._copies.release()
+            if self._known is not None:
+                _check_same(self._known.values, self.problem.flat(*(x.clone() for x in self._known.point)))
             fault = (
                 f"in a batch for {chunk.stop - chunk.start} directions, a row's value is not that of its point alone"
             )
@@ -184,38 +197,53 @@ class FiniteDifference:
         return None
 
     def _evaluate(self, call: Callable[[Block], Block], batch: Block) -> Block | None:
-        """Evaluate the function at all copies; ``None`` if the last row of a native batch is not what it is alone.
-
-        A function may mix rows only when there are many (it compares their sum with a number, say), which
-        a check of a few does not show.
-        """
+        """Evaluate the function at all copies; ``None`` if the last row of a native batch is not what it is alone."""
         versions = [copies._version for copies in batch]
         values = call(batch)
         if [copies._version for copies in batch] != versions:
             raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
-        if not self._tolerances:
-            return values
-        alone = self.problem.flat(*(copies[-1].clone() for copies in batch))
-        is_right = all(
-            distance(value[-1], single) <= allowed
-            for value, single, allowed in zip(values, alone, self._tolerances, strict=True)
-        )
-        return values if is_right else None
+        return values if self._known is None or self._known.is_last_of(values) else None
 
 
-def _evaluate_twice(problem: Problem) -> Outputs:
-    """Evaluate the function, twice where that tells something; refuse one that is random.
+@dataclass(frozen=True, slots=True)
+class _First:
+    """Hold what the first evaluation told.
 
-    The noise of a random function would be divided by the step.
+    Attributes:
+        problem: The function.
+        values: What it gave at the base point.
+        outputs: What that says of the outputs.
+        eps: The largest machine epsilon among the results of its operations.
+        draws: Whether it drew random numbers of torch's.
     """
-    values, outputs = problem.evaluate()
-    if any(isinstance(value, FakeTensor) for value in values):
-        return outputs
-    for value, again in zip(values, problem.evaluate()[0]):
+
+    problem: Problem
+    values: Block
+    outputs: Outputs
+    eps: float
+    draws: bool
+
+    @classmethod
+    def of(cls, problem: Problem) -> _First:
+        """Evaluate a function for the first time."""
+        generators = RandomState.now(problem.devices)
+        with PrecisionSeen() as seen:
+            values, outputs = problem.evaluate()
+        # Copies: some functions write each value into the same memory.
+        return cls(problem, tuple(value.clone() for value in values), outputs, seen.eps, generators.has_moved())
+
+    def check_again(self) -> None:
+        """Refuse a random function."""
+        if not any(isinstance(value, FakeTensor) for value in self.values):
+            _check_same(self.values, self.problem.evaluate()[0])
+
+
+def _check_same(values: Block, again: Block) -> None:
+    """Refuse a function that gives something else at the same point: that noise would be divided by the step."""
+    for value, other in zip(values, again):
         noise = _NOISE * torch.finfo(value.dtype).eps
-        if not torch.allclose(value, again, rtol=noise, atol=noise, equal_nan=True):
+        if not torch.allclose(value, other, rtol=noise, atol=noise, equal_nan=True):
             raise FunctionError(
                 "func gives different answers for the same input, so its differences mean nothing; "
                 "make it deterministic (model.eval() turns dropout off), or use mode='reverse'."
             )
-    return outputs

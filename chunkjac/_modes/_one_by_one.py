@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._checks import check_computed
 from chunkjac._chunker import PerturbedPoint, segments
@@ -25,14 +27,14 @@ class Direction:
     Attributes:
         leaf: The number of the input.
         element: The number of the element in it.
-        points: What it becomes, ``(evaluations,)``.
-        weights: ``(levels, weights of a level)``.
+        points: What it becomes, for each level as many as the formula has nodes.
+        weights: For each level, those of the points; the last one may have none.
     """
 
     leaf: int
     element: int
-    points: torch.Tensor
-    weights: torch.Tensor
+    points: list[list[Any]]
+    weights: list[list[float]]
 
 
 class OneByOne:
@@ -44,13 +46,13 @@ class OneByOne:
         inputs: The base point, as the function is given it.
 
     Memory:
-        A copy of the inputs, and three values beside the slopes.
+        A copy of the inputs, and three values beside the slopes; the base point's is one of them.
     """
 
     def __init__(self, problem: Problem, outputs: Outputs, inputs: Sequence[torch.Tensor]) -> None:
         self._problem = problem
         self._outputs = outputs
-        self._inputs = inputs
+        self._base: Block | None = None  # its values, once they are needed
         self._point = PerturbedPoint(inputs)
 
     def slopes(self, chunk: slice, placed: Placed, scheme: Scheme) -> list[list[torch.Tensor]]:
@@ -60,18 +62,22 @@ class OneByOne:
             [torch.zeros((k, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for _ in scheme.levels]
             for leaf in self._outputs.leaves
         ]
-        base = self.base_values() if scheme.with_base else None
+        if scheme.with_base and self._base is None:
+            self._base = self.base_values()
         for i, direction in enumerate(self.directions(chunk, placed)):
-            self.add([[level[i] for level in levels] for levels in slopes], direction, scheme, base)
+            self.add([[level[i] for level in levels] for levels in slopes], direction, scheme, self._base)
         return slopes
 
     def directions(self, chunk: slice, placed: Placed) -> list[Direction]:
         """Return the directions of a chunk."""
-        return [
-            Direction(segment.leaf, element, points[:, i], placed.weights[..., segment.rows.start + i])
-            for segment, points in zip(segments(chunk, self._problem.leaves), placed.points, strict=True)
-            for i, element in enumerate(range(segment.elements.start, segment.elements.stop))
-        ]
+        n_levels = placed.weights.shape[0]
+        directions = []
+        for segment, points in zip(segments(chunk, self._problem.leaves), placed.points, strict=True):
+            elements = range(segment.elements.start, segment.elements.stop)
+            all_points = _numbers(points.view(n_levels, -1, len(elements)).permute(2, 0, 1))
+            all_weights = _numbers(placed.weights[..., segment.rows].permute(2, 0, 1))
+            directions += [Direction(segment.leaf, *each) for each in zip(elements, all_points, all_weights)]
+        return directions
 
     def base_values(self) -> Block:
         """Return the values at the base point."""
@@ -94,8 +100,7 @@ class OneByOne:
             base: The values at the base point, if the formula has it.
             factor: What to multiply them by.
         """
-        levels = direction.points.view(len(scheme.levels), -1)
-        for number, (points, weights) in enumerate(zip(levels, direction.weights)):
+        for number, (points, weights) in enumerate(zip(direction.points, direction.weights)):
             last = base
             if base is None and not scheme.is_complex:
                 last = _kept(self._evaluate(self._point.at(direction.leaf, direction.element, points[-1])))
@@ -103,10 +108,11 @@ class OneByOne:
                 values = self._evaluate(self._point.at(direction.leaf, direction.element, point))
                 for i, value in enumerate(values):
                     difference = imaginary(value) if last is None else value - last[i]
-                    slopes[i][number].add_(difference * (factor * weight).to(slopes[i][number].dtype))
+                    slopes[i][number].add_(difference, alpha=factor * weight)
 
     def release(self) -> None:
         """Give the copy back."""
+        self._base = None
         self._point.release()
 
     def _evaluate(self, point: Block) -> Block:
@@ -128,3 +134,8 @@ class OneByOne:
 def _kept(values: Block) -> Block:
     """Return copies: some functions return their input, or write each value into the same memory."""
     return tuple(value.clone() for value in values)
+
+
+def _numbers(values: torch.Tensor) -> Any:
+    """Return numbers as lists; zeros for fakes, which have none."""
+    return values.tolist() if not isinstance(values, FakeTensor) else torch.zeros(values.shape, device="cpu").tolist()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from math import isfinite
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -23,8 +24,29 @@ _NOISE = 100
 # A sizeable move, as a part of max(abs(x), 1).
 _FAR = 0.25
 
-# Of the rows that are moved, one way each time: to find what goes by a maximum, or by a minimum.
-_WAYS = ("up", "down", "either")
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Hold a point whose value is known, to be a row of every batch: there its value must be the same.
+
+    A function may mix rows only when there are many (it compares their sum with a number, say), which a
+    check of a few does not show.
+
+    Attributes:
+        point: A step away from the base point in all elements: at the base point itself, other functions may
+            have the same value.
+        values: What the function gives for it alone.
+        tolerances: How far a row may be from that by rounding, for each output.
+    """
+
+    point: Block
+    values: Block
+    tolerances: tuple[float, ...]
+
+    def is_last_of(self, values: Block) -> bool:
+        """Tell whether the last row has the value that is known."""
+        triples = zip(values, self.values, self.tolerances, strict=True)
+        return all(distance(value[-1], known) <= allowed for value, known, allowed in triples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +55,28 @@ class Verdict:
 
     Attributes:
         fault: Why rows are not independent; ``None`` if they are, as far as can be seen.
-        tolerances: How far a row of a batch may be from its point alone, for each output.
+        known: What can be looked at in every batch.
     """
 
     fault: str | None
-    tolerances: tuple[float, ...] = ()
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RowCheck:
     """Find out whether ``call`` of several points gives what ``alone`` gives for each.
 
-    A batch of a few copies is evaluated, then others of equal shape in which one row is as it was
-    and the others are moved, some by the steps of finite differences and some far: the row's value
-    must be what it was, bit for bit. And in one of the batches each row's value must be what
-    ``alone`` gives for it. The number of rows is odd, and no size of any input or output, so that
-    no other axis is taken for that of the batch.
+    Two batches of equal shape are evaluated. In the first, the first row is the base point, the last one a step
+    away from it and those between are far: the first and the last must be what they are alone. From the first to
+    the second all rows are moved but the middle one, some up and some down: its value must be what it was, bit
+    for bit. So each row is looked at while those before and after it are elsewhere. The number of rows is odd, and
+    no size of any input or output, so that no other axis is taken for that of the batch.
 
     Attributes:
         call: Evaluates a batch.
         alone: Evaluates one point.
         inputs: The base point.
+        base: What ``alone`` gives for it.
         leaves: What is known of the outputs.
         reaches: How far steps go: for each input a tensor like it.
         bounds: The limits of the inputs, if there are any.
@@ -64,6 +87,7 @@ class RowCheck:
     call: Callable[[Block], Block]
     alone: Callable[[Block], Block]
     inputs: Block
+    base: Block
     leaves: Sequence[Leaf]
     reaches: Block
     bounds: Sequence[Bounds] | None
@@ -79,77 +103,75 @@ class RowCheck:
 
     def verdict(self) -> Verdict:
         """Return whether rows are independent. On fake tensors only shapes can be seen."""
-        tolerances: list[float] = []
         try:
             with quiet_trial():
-                fault = next(self._faults(tolerances), None)
+                return self._verdict(self.n_rows, fixed_generator(0))
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            fault = first_line(error)
-        return Verdict(fault, tuple(tolerances))
+            return Verdict(first_line(error))
 
-    def _faults(self, tolerances: list[float]) -> Iterator[str]:
-        """Yield what is wrong, in the order in which it is found."""
-        n_rows = self.n_rows
-        generator = fixed_generator(0)
+    def _verdict(self, n_rows: int, generator: torch.Generator) -> Verdict:
+        """Evaluate two batches, and compare."""
         batch = self._first_batch(n_rows, generator)
         values = self.call(batch)
-        yield from self._misshapen(values, n_rows)
+        fault = self._misshapen(values, n_rows)
+        if fault is not None:
+            return Verdict(fault)
         values = tuple(value.clone() for value in values)  # some functions write each value into the same memory
-        for way, still in zip(_WAYS, (0, n_rows // 2, n_rows - 1)):
-            moved = self._moved(batch, still, way, generator)
-            others = self.call(moved)
-            yield from self._misshapen(others, n_rows)
-            if not all(_same_bits(was[still], now[still]) for was, now in zip(values, others)):
-                yield "a row's value changes with the other rows"
-            if still == 0:
-                yield from self._unlike_alone(moved, others, tolerances)
-            del moved, others
+        known = self._known(tuple(rows[-1].clone() for rows in batch), values)
+        if not (known.is_last_of(values) and self._is_base(tuple(value[0] for value in values), known.tolerances)):
+            return Verdict("a row's value is not that of its point alone")
+        middle = n_rows // 2
+        still = tuple(value[middle].clone() for value in values)
+        del values
+        others = self.call(self._moved(batch, middle, generator))
+        fault = self._misshapen(others, n_rows)
+        if fault is None and not all(_same_bits(was, now[middle]) for was, now in zip(still, others)):
+            fault = "a row's value changes with the other rows"
+        return Verdict(fault, known)
 
-    def _misshapen(self, values: Block, n_rows: int) -> Iterator[str]:
-        """Yield what does not have one row for each point."""
+    def _known(self, point: Block, values: Block) -> Known:
+        """Evaluate a point alone; rounding goes by how large the values of a batch are."""
+        alone = tuple(value.clone() for value in self.alone(tuple(x.clone() for x in point)))
+        return Known(point, alone, tuple(_NOISE * self.eps * _size(value) for value in values))
+
+    def _is_base(self, values: Block, tolerances: Sequence[float]) -> bool:
+        """Tell whether values are those at the base point."""
+        triples = zip(values, self.base, tolerances, strict=True)
+        return all(distance(value, base) <= allowed for value, base, allowed in triples)
+
+    def _misshapen(self, values: Block, n_rows: int) -> str | None:
+        """Return what does not have one row for each point."""
         if len(values) != len(self.leaves):
-            yield f"a batch gives {len(values)} outputs, one point {len(self.leaves)}"
+            return f"a batch gives {len(values)} outputs, one point {len(self.leaves)}"
         for value, leaf in zip(values, self.leaves):
             if not isinstance(value, torch.Tensor):
-                yield f"a batch gives {type(value).__name__}"
-            elif value.shape != (n_rows, *leaf.shape):
-                yield f"a batch of {n_rows} gives shape {tuple(value.shape)}, not {(n_rows, *leaf.shape)}"
-            elif not self.is_complex and value.dtype != leaf.dtype:
-                yield f"a batch gives {value.dtype}, one point {leaf.dtype}"
-
-    def _unlike_alone(self, batch: Block, values: Block, tolerances: list[float]) -> Iterator[str]:
-        """Yield whether a row's value is not that of its point alone; note what is rounding."""
-        distances, sizes = [0.0] * len(values), [0.0] * len(values)
-        for i in range(len(batch[0])):
-            for number, single in enumerate(self.alone(tuple(rows[i].clone() for rows in batch))):
-                distances[number] = max(distances[number], distance(values[number][i], single))
-                sizes[number] = max(sizes[number], _size(single))
-        tolerances += [_NOISE * self.eps * size for size in sizes]
-        if any(off > allowed for off, allowed in zip(distances, tolerances)):
-            yield "a row's value is not that of its point alone"
+                return f"a batch gives {type(value).__name__}"
+            if value.shape != (n_rows, *leaf.shape):
+                return f"a batch of {n_rows} gives shape {tuple(value.shape)}, not {(n_rows, *leaf.shape)}"
+            if not self.is_complex and value.dtype != leaf.dtype:
+                return f"a batch gives {value.dtype}, one point {leaf.dtype}"
+        return None
 
     def _first_batch(self, n_rows: int, generator: torch.Generator) -> Block:
-        """Return a batch whose first row is the base point, and whose others are a step away."""
+        """Return a batch from the base point, by way of some far away, to one a step away."""
         batch = []
         for number, x in enumerate(self.inputs):
             rows = self._lift(x.expand(n_rows, *x.shape).clone())
-            for row in rows[1:]:
-                self._step(row, number, generator)
+            for row in rows[1:-1]:
+                self._leap(row, number, "either", generator)
+            self._step(rows[-1], number, generator)
             batch.append(rows)
         return tuple(batch)
 
-    def _moved(self, batch: Block, still: int, way: str, generator: torch.Generator) -> Block:
-        """Return a batch in which all rows but one are moved: a step, far, a step, far, ..."""
+    def _moved(self, batch: Block, still: int, generator: torch.Generator) -> Block:
+        """Return a batch in which all rows but one are moved far: up before it, down after it."""
         moved = tuple(rows.clone() for rows in batch)
         for number, rows in enumerate(moved):
-            others = [row for i, row in enumerate(rows) if i != still]
-            for i, row in enumerate(others):
-                if i % 2:
-                    self._step(row, number, generator)
-                else:
-                    self._leap(row, number, way, generator)
+            for i, row in enumerate(rows):
+                if i != still:
+                    self._leap(row, number, "up" if i < still else "down", generator)
         return moved
 
     def _step(self, row: torch.Tensor, number: int, generator: torch.Generator) -> None:
@@ -190,9 +212,12 @@ def distance(value: torch.Tensor, alone: torch.Tensor) -> float:
     """Return the largest difference; infinite where only one is a number; 0 on fakes."""
     if alone.shape != value.shape:
         return float("inf")
+    off = (value - alone).abs_() if not value.is_complex() else (value - alone).abs()
+    largest = _largest(off)
+    if isfinite(largest):
+        return largest
     is_same = (value == alone) | (value.isnan() & alone.isnan())
-    off = (value - alone).abs().masked_fill_(is_same, 0.0)
-    return _largest(off.nan_to_num_(nan=float("inf"), posinf=float("inf")))
+    return _largest(off.masked_fill_(is_same, 0.0).nan_to_num_(nan=float("inf"), posinf=float("inf")))
 
 
 def _size(value: torch.Tensor) -> float:

@@ -24,13 +24,14 @@ def slopes_of(value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.
     """
     k = placed.weights.shape[-1]
     if scheme.is_complex:
-        return [_scaled(imaginary(value), placed.weights[0, 0]).to(dtype)]
+        return [_scaled(imaginary(value[:k]), placed.weights[0, 0]).to(dtype)]
     n_levels = len(scheme.levels)
     n_nodes = scheme.n_evaluations // n_levels
+    base = value[k * scheme.n_evaluations :][:1]
     parts = value[: k * scheme.n_evaluations].view(n_levels, n_nodes, k, *value.shape[1:])
     slopes = []
     for level, weights in zip(parts, placed.weights):
-        *free, last = [*level, value[-1:]] if scheme.with_base else level
+        *free, last = [*level, base] if scheme.with_base else level
         slope = _scaled(free[0] - last, weights[0])
         for part, weight in zip(free[1:], weights[1:], strict=True):
             slope += _scaled(part - last, weight)

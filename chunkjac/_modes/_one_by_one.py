@@ -138,4 +138,9 @@ def _kept(values: Block) -> Block:
 
 def _numbers(values: torch.Tensor) -> Any:
     """Return numbers as lists; zeros for fakes, which have none."""
-    return values.tolist() if not isinstance(values, FakeTensor) else torch.zeros(values.shape, device="cpu").tolist()
+    return _zeros(values.shape) if isinstance(values, FakeTensor) else values.tolist()
+
+
+def _zeros(shape: Sequence[int]) -> Any:
+    """Return zeros as lists."""
+    return [_zeros(shape[1:]) for _ in range(shape[0])] if shape else 0.0

@@ -191,6 +191,7 @@ class PerturbedPoint:
         self._inputs = inputs
         self._copies: tuple[torch.Tensor, ...] = ()
         self._flat: list[torch.Tensor] = []
+        self._flat_inputs = [tensor.view(-1) for tensor in inputs]
         self._moved: tuple[int, int] | None = None
 
     def base(self) -> tuple[torch.Tensor, ...]:
@@ -215,5 +216,5 @@ class PerturbedPoint:
 
     def _restore(self, leaf: int, element: int) -> None:
         """Move an element back."""
-        self._flat[leaf][element] = self._inputs[leaf].view(-1)[element]
+        self._flat[leaf][element] = self._flat_inputs[leaf][element]
         self._moved = None

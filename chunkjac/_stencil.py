@@ -55,17 +55,13 @@ class Stencil:
         """
         leaves = [Leaf.of(x) for x in self.inputs]
         placed = [self._place(segment) for segment in segments(chunk, leaves)]
-        weights = torch.cat([one.weights.to(placed[0].weights) for one in placed], dim=-1)
+        weights = _joined([one.weights for one in placed])
         if not (isinstance(weights, FakeTensor) or bool(weights.isfinite().all())):
             raise ArgumentError(
                 "step moves some elements of the inputs not at all, or out of the range of their dtype (or they are "
                 "not finite, or bounds leave too little room); give another step, or inputs of higher precision."
             )
-        return Placed(
-            [one.points[0] for one in placed],
-            weights,
-            torch.cat([one.powers.to(placed[0].powers) for one in placed], dim=-1),
-        )
+        return Placed([one.points[0] for one in placed], weights, _joined([one.powers for one in placed]))
 
     def _place(self, segment: Segment) -> Placed:
         """Return the points and weights of one segment."""
@@ -90,6 +86,11 @@ class Stencil:
             offsets = torch.cat([offsets, torch.zeros_like(offsets[:, :1])], dim=1)
         weights = torch.stack([derivative_weights(level) for level in offsets])
         return Placed([points], weights, powers)
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return what segments say of their elements, side by side, where the first is."""
+    return torch.cat([part.to(parts[0]) for part in parts], dim=-1) if len(parts) > 1 else parts[0]
 
 
 def _even(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:

@@ -327,6 +327,36 @@ def test_the_rung_that_was_asked_for_is_taken_and_tries_nothing_else() -> None:
     assert differences(func, x, batching="native")[1].reasons == ("mode='finite-difference' was given",)
 
 
+def test_a_native_batch_takes_four_evaluations_before_the_first_chunk() -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        calls.append(tuple(x.shape))
+        return x.sin()
+
+    cj.jacobian(func, point(4), mode="finite-difference")
+    # Alone, three copies, the last of them alone, three copies; then two points a direction and one that is known.
+    assert calls == [(4,), (3, 4), (4,), (3, 4), (9, 4)]
+
+
+@pytest.mark.parametrize("batching", ["auto", "native", "vmap", "loop"])
+@pytest.mark.parametrize("size", [1e-11, 1e-3])
+def test_noise_that_torch_does_not_draw_is_refused(batching: str, size: float) -> None:
+    """A network on another machine may answer a little differently each time."""
+    generator = np.random.default_rng(0)
+    with pytest.raises(cj.FunctionError, match=r"different answers for the same input|each on its own"):
+        differences(lambda x: x.exp() * (1 + size * float(generator.normal())), point(4), batching=batching)
+
+
+@pytest.mark.parametrize("batching", ["auto", "loop"])
+def test_masks_of_few_elements_are_refused(batching: str) -> None:
+    """One of eight masks leaves a point of three as the last one did; the generator tells that there was one."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        with pytest.raises(cj.FunctionError, match="different answers for the same input"):
+            differences(lambda x: torch.nn.functional.dropout(x, 0.5), point(3), batching=batching)
+
+
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
 @pytest.mark.parametrize("option", [{"batching": "loop"}, {"batching": 0}, {"bounds": (0, 1)}])
 def test_options_of_finite_differences_are_refused_in_other_modes(mode: str, option: dict[str, Any]) -> None:

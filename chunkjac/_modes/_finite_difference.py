@@ -38,6 +38,9 @@ from chunkjac._watching import at_rest
 # How many roundings two evaluations at the same point may differ by (parallel sums).
 _NOISE = 100
 
+# A function that draws random numbers need not show it at once: a mask may be the same twice.
+_TRIES = 3
+
 
 class FiniteDifference:
     """Make columns of the Jacobian without derivatives.
@@ -87,7 +90,7 @@ class FiniteDifference:
         point = tuple(x.to(x.dtype.to_complex()) if self._scheme.is_complex else x for x in self.problem.inputs)
         self._batching, self._point = batching, point
         with at_rest(), torch.no_grad():
-            if first.draws:
+            for _ in range(_TRIES if first.draws else 0):
                 first.check_again()
             base = self.problem.flat(*point) if self._scheme.is_complex else first.values
             rung = find_rung(self.problem, batching, point, partial(self._row_check, base=base), first.check_again)

@@ -16,6 +16,7 @@ import torch
 from chunkjac._linear._arena import Arena, Life, lay_out
 from chunkjac._linear._destinations import destination_call, works_in_place
 from chunkjac._linear._graph import Graph, Node, run_node
+from chunkjac._linear._one_hot import find_gathers
 
 _Names = dict[Node, str]
 
@@ -38,6 +39,7 @@ class Replay:
             node for node in self._step if node.root in self._calls or not node.root.varies
         }
         self._fixed |= {node for node in self._step if node.root in graph.given}
+        self._gathers = find_gathers(graph)
         self._last = self._last_uses()
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
@@ -53,8 +55,8 @@ class Replay:
 
     def bind(
         self, seeds: tuple[torch.Tensor, ...], values: Mapping[Node, Any]
-    ) -> Callable[[], tuple[torch.Tensor, ...]]:
-        """Return what replays the step.
+    ) -> Callable[[int], tuple[torch.Tensor, ...]]:
+        """Return what replays the step for the directions from a given one on.
 
         Args:
             seeds: Where the seeds will be.
@@ -134,7 +136,7 @@ class Replay:
             return names.setdefault(node, f"v{len(names)}")
 
         def function(func: Any) -> str:
-            key = f"f{id(func)}"
+            key = f"f{len(self._functions)}"
             self._functions[key] = func
             return key
 
@@ -153,7 +155,10 @@ class Replay:
         for i, node in enumerate(self._step):
             call = self._calls.get(node)
             arguments = [*map(text, node.args), *(f"{key}={text(value)}" for key, value in node.kwargs.items())]
-            if call is not None:
+            if node in self._gathers:
+                gather = self._gathers[node]
+                lines.append(f"{function(gather.into())}(start, {name(gather.matrix)}, out={name(node)})")
+            elif call is not None:
                 lines.append(f"{function(call)}({', '.join([*arguments, f'out={name(node)}'])})")
             elif node in self._fixed and node.writes is None:
                 name(node)
@@ -169,7 +174,7 @@ class Replay:
         results = ", ".join(name(node) for node in self._graph.outputs)
         body = "\n    ".join([*lines, f"return ({results},)"])
         scope: dict[str, Any] = {}
-        exec(compile(f"def step():\n    {body}\n", "<linear program>", "exec"), scope)
+        exec(compile(f"def step(start):\n    {body}\n", "<linear program>", "exec"), scope)
         return scope["step"].__code__, names
 
     def _used_up(self, node: Node, i: int) -> bool:

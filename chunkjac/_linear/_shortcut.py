@@ -110,7 +110,7 @@ class Shortcut:
         self._seeds = seeds
         self._programs = programs
         self._direction_s = 0.0
-        self._step: Callable[[], Block] | None = None
+        self._step: Callable[[int], Block] | None = None
         self._bound: list[int] = []
         self._values: Block = ()
         self._trace: Trace | None = None
@@ -163,7 +163,7 @@ class Shortcut:
             self._step = self._bind(seeds)
             self._bound = [values.data_ptr() for values in seeds]
         assert self._step is not None
-        return tuple(values[: chunk.stop - chunk.start] for values in self._step())
+        return tuple(values[: chunk.stop - chunk.start] for values in self._step(chunk.start))
 
     def forget(self) -> None:
         """Let go of what was recorded."""
@@ -199,7 +199,7 @@ class Shortcut:
         n_rows = chunk.stop - chunk.start
         self._size = even_chunk(n_rows, max(_LEAST_SIZE, _ARENA_BYTES // known.direction_bytes))
 
-    def _bind(self, seeds: Block) -> Callable[[], Block]:
+    def _bind(self, seeds: Block) -> Callable[[int], Block]:
         """Run the prologue for these inputs, and lay the step out."""
         assert self._trace is not None
         traced = self._trace.prologue(self._problem)

@@ -115,10 +115,10 @@ def derivative_weights(offsets: torch.Tensor) -> torch.Tensor:
     Source:
         Fornberg, 1988, for the first derivative; here as the derivative of Lagrange's form.
     """
-    if len(offsets) == 2:
-        return 1 / (offsets[:1] - offsets[1:])
     scale = offsets.abs().amax(dim=0)  # so that no product of distances leaves the range of the dtype
     t = offsets / scale
+    if len(offsets) == 2:
+        return 1 / (t[:1] - t[1:]) / scale
     n_points = len(t)
     weights = torch.empty_like(t[:-1])
     for i in range(n_points - 1):

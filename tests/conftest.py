@@ -26,3 +26,9 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setattr("chunkjac._config._FILE", "no-such-chunkjac.toml")
     monkeypatch.setattr("chunkjac._config._process", {})
+
+
+@pytest.fixture(autouse=True)
+def no_program_in_first_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no first call record a linear program because the machine is slow just now."""
+    monkeypatch.setattr("chunkjac._linear._shortcut._WORTH_S", float("inf"))

@@ -125,7 +125,7 @@ def test_the_plan_in_a_report_runs_again() -> None:
     case = example("cnn")
     found, report = cj.jacobian(case.func, *case.args, return_report=True)
     again, second = report.plan.run(return_report=True)
-    assert torch.equal(again, found)
+    assert relative_error(again, found) <= LIMIT[torch.float64]  # by the linear program
     assert len(set(second.chunk_sizes[:-1])) <= 1  # nothing is probed
 
 

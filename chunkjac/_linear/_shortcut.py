@@ -47,6 +47,7 @@ class Programs:
         traces: The recorded direction of each mode.
         batches: The steps that were made of it, by mode and chunk size.
         trusted: What the functions looked like when their programs were compared with one direction.
+        refused: Why no program can be made of a mode, where that is so.
         check_s: How long that comparison took, with all that it needs.
         step_s: How long all chunks took.
     """
@@ -55,6 +56,7 @@ class Programs:
     traces: dict[str, Trace] = field(default_factory=dict)
     batches: dict[tuple[str, int], Batch] = field(default_factory=dict)
     trusted: dict[str, Hashable] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     check_s: dict[str, float] = field(default_factory=dict)
     step_s: dict[str, float] = field(default_factory=dict)
 
@@ -127,7 +129,7 @@ class Shortcut:
 
     def is_due(self, n_left: int) -> bool:
         """Tell whether a program is worth it for so many directions."""
-        if n_left < 2:
+        if n_left < 2 or self._mode in self._programs.refused:
             return False
         return self._programs.n_runs > 0 or self._mode in self._programs.traces or n_left * self._direction_s > _WORTH_S
 
@@ -164,6 +166,11 @@ class Shortcut:
             self._bound = [values.data_ptr() for values in seeds]
         assert self._step is not None
         return tuple(values[: chunk.stop - chunk.start] for values in self._step(chunk.start))
+
+    def refuse(self, why: str) -> None:
+        """Take note that no program can be made."""
+        self.forget()
+        self._programs.refused[self._mode] = why
 
     def forget(self) -> None:
         """Let go of what was recorded."""

@@ -7,6 +7,7 @@ directions is not what one direction alone tells: some operations have wrong bat
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol
@@ -33,6 +34,9 @@ FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, Unsuppor
 
 
 _PROGRAM = "linear program"
+
+# torch imports it in the first vmap of a process, which takes a second and tells nothing of the next.
+_LATE_IMPORT = "torch._dynamo"
 
 
 class Rung(Protocol):
@@ -180,9 +184,10 @@ class Derivative:
             block = self._by_program(self._shortcut, chunk)
             if block is not None:
                 return block
+        is_warm = _LATE_IMPORT in sys.modules
         started_s = time.perf_counter()
         block = self._on_a_rung(lambda: self._block(chunk))
-        if self._shortcut is not None:
+        if self._shortcut is not None and is_warm:
             self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s)
         return block
 
@@ -209,6 +214,7 @@ class Derivative:
             shortcut.forget()
             if not again:
                 break
+        shortcut.refuse(why)
         self._shortcut, self._is_shortcut_proven = None, False
         self.reasons = (*self.reasons, f"no {_PROGRAM}: {why}")
         return None

@@ -19,3 +19,8 @@ class Experience:
 
     learnt: Learnt = field(default_factory=Learnt)
     programs: Programs = field(default_factory=Programs)
+
+    @classmethod
+    def of(cls, is_kept: bool) -> Experience:
+        """Return what a first run leaves; where no other can follow, it need not be remembered well."""
+        return cls(programs=Programs(is_kept=is_kept))

@@ -88,7 +88,7 @@ def run_job(
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     try:
-        return _run_job(job, known, watch, experience or Experience())
+        return _run_job(job, known, watch, experience or Experience.of(job.return_report))
     except CarriedError as carried:
         error = carried.error
     raise error
@@ -283,7 +283,7 @@ def describe(job: Job, probe: Probe, n_chunks: int, experience: Experience | Non
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=probe.reasons,
-        _runner=partial(_run_planned, again, probe, experience or Experience()),
+        _runner=partial(_run_planned, again, probe, experience or Experience.of(job.return_report)),
     )
 
 

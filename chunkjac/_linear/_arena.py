@@ -11,6 +11,7 @@ Source:
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -51,6 +52,5 @@ def lay_out(lives: Mapping[T, Life]) -> Arena[T]:
                     break
                 start = max(start, other_end)
         offsets[key] = start
-        placed.append((start, start + size, life))
-        placed.sort(key=lambda place: place[0])
+        insort(placed, (start, start + size, life), key=lambda place: place[0])
     return Arena(offsets, max((end for _, end, _ in placed), default=0))

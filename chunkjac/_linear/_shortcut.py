@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ _ARENA_BYTES = 4 * 2**20
 # Fewer directions read the weights too often.
 _LEAST_SIZE = 16
 
+# Whole runs that are shorter are timed both with and without a program: its prologue may take what it saves.
+_SHORT_S = 0.2
+
 # A comparison with one direction is made in each run in which it takes no more than that of its time.
 _CHECK_SHARE = 0.05
 
@@ -43,22 +47,44 @@ class Programs:
     """Hold the programs of a plan, which all of its runs share.
 
     Attributes:
+        is_kept: Whether another run may follow.
         n_runs: How many runs are finished.
         traces: The recorded direction of each mode.
         batches: The steps that were made of it, by mode and chunk size.
         trusted: What the functions looked like when their programs were compared with one direction.
+        plain: The rungs whose batches were compared with one direction, and what the function looked like then.
+        timings_s: How long whole runs took, by mode: by a program, and without one.
         refused: Why no program can be made of a mode, where that is so.
         check_s: How long that comparison took, with all that it needs.
         step_s: How long all chunks took.
     """
 
+    is_kept: bool = True
     n_runs: int = 0
     traces: dict[str, Trace] = field(default_factory=dict)
     batches: dict[tuple[str, int], Batch] = field(default_factory=dict)
     trusted: dict[str, Hashable] = field(default_factory=dict)
+    plain: dict[str, tuple[str, Hashable]] = field(default_factory=dict)
+    timings_s: dict[tuple[str, bool], float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     check_s: dict[str, float] = field(default_factory=dict)
     step_s: dict[str, float] = field(default_factory=dict)
+
+    def wants(self, mode: str) -> bool:
+        """Tell whether the next run is to be by a program: from the second on, and in short jobs while that is faster.
+
+        The fourth run of a short job is made without one, and timed.
+        """
+        if mode in self.refused:
+            return False
+        with_s, without_s = self.timings_s.get((mode, True)), self.timings_s.get((mode, False))
+        if with_s is None or with_s > _SHORT_S:
+            return self.n_runs > 0
+        return without_s is not None and with_s <= without_s
+
+    def trusts_batches(self, mode: str, rung: str, problem: Problem) -> bool:
+        """Tell whether a rung's batches were compared with one direction in an earlier run, and nothing has changed."""
+        return mode in self.plain and self.plain[mode] == (rung, fingerprint(problem))
 
     def trusts(self, mode: str, problem: Problem) -> bool:
         """Tell whether a program need not be compared with one direction again, but only its values.
@@ -67,7 +93,7 @@ class Programs:
         would take more than a small part of the job.
         """
         known = self.traces.get(mode)
-        if known is None or not known.fits(problem) or mode not in self.trusted:
+        if known is None or not known.fits(problem) or mode not in self.trusted or not self.wants(mode):
             return False
         is_dear = self.check_s.get(mode, 0.0) > _CHECK_SHARE * self.step_s.get(mode, 0.0)
         return is_dear and self.trusted[mode] == fingerprint(problem)
@@ -92,6 +118,7 @@ class Shortcut:
 
     Attributes:
         was_known: Whether it was recorded in an earlier run.
+        has_recorded: Whether anything was recorded in this one.
     """
 
     def __init__(
@@ -105,6 +132,7 @@ class Shortcut:
         programs: Programs,
     ) -> None:
         self.was_known = False
+        self.has_recorded = False
         self._mode = mode
         self._problem = problem
         self._leaves = leaves
@@ -131,7 +159,7 @@ class Shortcut:
         """Tell whether a program is worth it for so many directions."""
         if n_left < 2 or self._mode in self._programs.refused:
             return False
-        return self._programs.n_runs > 0 or self._mode in self._programs.traces or n_left * self._direction_s > _WORTH_S
+        return self._programs.wants(self._mode) if self._programs.n_runs else n_left * self._direction_s > _WORTH_S
 
     def seeds(self, chunk: slice) -> Block:
         """Return the seeds of the first directions of a chunk, as many as a program takes at once."""
@@ -167,6 +195,16 @@ class Shortcut:
         assert self._step is not None
         return tuple(values[: chunk.stop - chunk.start] for values in self._step(chunk.start))
 
+    def trust_batches(self, rung: str) -> None:
+        """Take note that a rung's batches were compared with one direction."""
+        if self._programs.is_kept:
+            self._programs.plain[self._mode] = rung, fingerprint(self._problem)
+
+    def note_run(self, seconds: float, *, by_program: bool) -> None:
+        """Take note of a whole run that recorded and compared nothing."""
+        key = self._mode, by_program
+        self._programs.timings_s[key] = min(seconds, self._programs.timings_s.get(key, inf))
+
     def refuse(self, why: str) -> None:
         """Take note that no program can be made."""
         self.forget()
@@ -183,6 +221,8 @@ class Shortcut:
 
     def trust(self, seconds: float) -> None:
         """Take note that the program was compared with one direction."""
+        if not self._programs.is_kept:
+            return
         self._programs.trusted[self._mode] = fingerprint(self._problem)
         self._programs.check_s[self._mode] = seconds
 
@@ -201,6 +241,7 @@ class Shortcut:
         self.was_known = known is not None and known.fits(self._problem)
         if known is None or not self.was_known:
             self._programs.forget(self._mode)
+            self.has_recorded = True
             known = traces[self._mode] = trace(self._problem, self._leaves, by_rows=self._by_rows)
         self._trace = known
         n_rows = chunk.stop - chunk.start
@@ -214,6 +255,7 @@ class Shortcut:
         key = self._mode, self._size
         batches = self._programs.batches
         if key not in batches:
+            self.has_recorded = True
             batches[key] = batch(self._trace, traced, seeds)[0]
         values = batches[key].values(traced)
         _check_finite(values)
@@ -230,12 +272,16 @@ def _is_close(mine: torch.Tensor, yours: torch.Tensor) -> bool:
 
 def _check_finite(values: dict[Node, Any]) -> None:
     """Refuse factors that are not finite: zero times one of them is not zero."""
-    for value in values.values():
-        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point and not bool(_sum(value).isfinite()):
-            raise NotLinearError("a factor is not finite")
+    tensors = [_once(value) for value in values.values() if isinstance(value, torch.Tensor) and value.numel()]
+    tensors = [tensor for tensor in tensors if tensor.dtype.is_floating_point]
+    if tensors and not all(
+        isfinite(norm) for norm in torch.stack([n.double() for n in torch._foreach_norm(tensors, inf)]).tolist()
+    ):
+        raise NotLinearError("a factor is not finite")
 
 
-def _sum(values: torch.Tensor) -> torch.Tensor:
-    """Return a sum that is finite only if all values are; what is expanded counts once."""
-    first = values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in values.stride())]
-    return first.sum(dtype=torch.float32 if first.dtype.itemsize < 4 else None)
+def _once(values: torch.Tensor) -> torch.Tensor:
+    """Return what is expanded once."""
+    if 0 not in values.stride():
+        return values
+    return values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in values.stride())]

@@ -10,8 +10,8 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from chunkjac._kernels import plain_kernels
-from chunkjac._linear._arena import Life, lay_out
 from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
+from chunkjac._linear._merging import merged
 from chunkjac._linear._recorder import recorded
 from chunkjac._linear._rules import RULES
 from chunkjac._problem import Problem
@@ -31,6 +31,7 @@ class Trace:
         before: The operations that do not depend on the seed.
         needed: The nodes among them, and constants, that others use, and those of ``values``.
         used: Those of them that others use.
+        direction_bytes: About what a direction's intermediate results take.
     """
 
     graph: Graph
@@ -41,25 +42,11 @@ class Trace:
     before: tuple[Node, ...]
     needed: set[Node]
     used: set[Node]
+    direction_bytes: int
 
     def fits(self, problem: Problem) -> bool:
         """Tell whether the trace is of inputs that lie in memory like these."""
         return self.strides == tuple(tensor.stride() for tensor in _given(problem))
-
-    @property
-    def direction_bytes(self) -> int:
-        """Return about what a direction's intermediate results take."""
-        step = [node for node in self.graph.nodes if node.varies]
-        last: dict[Node, int] = {}
-        for i, node in enumerate(step):
-            for operand in (*node.operands, node):
-                last[operand.root] = i
-        lives = {
-            node: Life(node.layout.n_bytes, i, last[node])
-            for i, node in enumerate(step)
-            if node.memory is None and node.layout is not None
-        }
-        return max(1, lay_out(lives).n_bytes)
 
     def prologue(self, problem: Problem) -> dict[Node, Any]:
         """Run what does not depend on the seed; return what the rest uses of it, and the function's values."""
@@ -87,7 +74,7 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
             values, made = torch.func.jvp(problem.flat, problem.inputs, seed)[:2]
             return (*values, *made)
 
-    graph, _ = recorded(direction, (*given, *seed), seed, RULES)
+    graph = merged(recorded(direction, (*given, *seed), seed, RULES)[0])
     n_made = len(problem.inputs) if by_rows else len(graph.outputs) - len(graph.outputs) // 2
     values, outputs = graph.outputs[:-n_made], graph.outputs[-n_made:]
     live = live_nodes(graph.nodes, graph.outputs)
@@ -105,7 +92,22 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
         tuple(node for node in live if not node.varies),
         used | set(values),
         used,
+        _peak_bytes([node for node in live if node.varies]),
     )
+
+
+def _peak_bytes(nodes: Sequence[Node]) -> int:
+    """Return the most that results of operations hold at once."""
+    last = {operand.root: i for i, node in enumerate(nodes) for operand in (*node.operands, node)}
+    dead: dict[int, int] = {}
+    live_bytes = peak_bytes = 1
+    for i, node in enumerate(nodes):
+        if node.memory is None and node.layout is not None:
+            live_bytes += node.layout.n_bytes
+            dead[last[node]] = dead.get(last[node], 0) + node.layout.n_bytes
+        peak_bytes = max(peak_bytes, live_bytes)
+        live_bytes -= dead.pop(i, 0)
+    return peak_bytes
 
 
 def _given(problem: Problem) -> tuple[torch.Tensor, ...]:

@@ -94,6 +94,7 @@ class Derivative:
         keeps_graph: bool = False,
         values: tuple[Block, Outputs] | None = None,
     ) -> None:
+        self._started_s = time.perf_counter()
         self.problem = problem
         self.reasons: tuple[str, ...] = ()
         self._ladder = dict(ladder)
@@ -110,6 +111,7 @@ class Derivative:
         self._shortcut: Shortcut | None = None
         self._is_shortcut_proven = False
         self._program_s = 0.0
+        self._compares = False  # whether anything was compared with one direction
 
     @property
     def _seed_leaves(self) -> Sequence[Leaf]:
@@ -165,6 +167,8 @@ class Derivative:
                 seeds=self._seeds,
                 programs=programs,
             )
+            if self._made is not None and programs.trusts_batches(self.name, self._made.name, self.problem):
+                self._is_proven = True
 
     @property
     def settled_size(self) -> int | None:
@@ -227,6 +231,7 @@ class Derivative:
     def _prove(self, shortcut: Shortcut, chunk: slice, block: Block) -> None:
         """Compare a program's first block with one direction, or its values where that is trusted."""
         if self._values is None or not shortcut.gives(self._values):
+            self._compares = True
             started_s = time.perf_counter()
             with torch.no_grad():
                 seeds = shortcut.seeds(chunk)
@@ -259,10 +264,19 @@ class Derivative:
         """Give the seeds back, and what the prologue keeps."""
         self._seeds.release()
         if self._shortcut is not None:
-            self._shortcut.finish(self._program_s)
+            self._leave_word(self._shortcut)
             self._shortcut = None
         if self._made is not None:
             self._made.close()
+
+    def _leave_word(self, shortcut: Shortcut) -> None:
+        """Leave to later runs of the plan what this one tells."""
+        if self._is_shortcut_proven:
+            shortcut.finish(self._program_s)
+        elif self._made is not None and self._is_proven:
+            shortcut.trust_batches(self._made.name)
+        if not self._compares and not shortcut.has_recorded:
+            shortcut.note_run(time.perf_counter() - self._started_s, by_program=self._is_shortcut_proven)
 
     def _next_rung(self) -> Rung:
         """Return the next rung whose prologue can run the function."""
@@ -304,6 +318,7 @@ class Derivative:
             if n_rows > 1 and self.batched:
                 block = self._rung.many(seeds)
                 if not self._is_proven:
+                    self._compares = True
                     with torch.no_grad():
                         self._is_proven = agrees(self._rung.one, seeds, block, self._nearer)
             else:

@@ -283,7 +283,7 @@ def describe(job: Job, probe: Probe, n_chunks: int, experience: Experience | Non
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=probe.reasons,
-        _runner=partial(_run_planned, again, probe, experience or Experience.of(job.return_report)),
+        _runner=partial(_run_planned, again, probe, experience or Experience()),
     )
 
 

@@ -26,6 +26,9 @@ _MOSTLY = 2
 # Shorter jobs (see `_guess_s`) are not timed, since that takes up to a tenth of them.
 _WORTH_TIMING_S, _LONG_S = 0.1, 1.0
 
+# A job is short if a 16th of its rows, 64 at most, tells that it takes less than that.
+_SHORT_S, _SHORT_SHARE, _LARGEST_TRIAL = 0.3, 16, 64
+
 # So many directions together take as long as the prologue, or so.
 _PER_PROLOGUE = 16
 
@@ -154,6 +157,8 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
     choice = _judge(n_rows, n_columns, prologue_s if request.timed else 0.0)
+    if reverse and choice == "timed" and _is_short(reverse):
+        choice = _judge(n_rows, n_columns, 0.0)
     if reverse and choice == "reverse":
         return reverse, (counts, *_untimed(n_rows, n_columns), *_reasons(doubts))
     if choice == "forward":
@@ -184,6 +189,21 @@ def _judge(n_rows: int, n_columns: int, prologue_s: float) -> str:
     if guess_s >= _WORTH_TIMING_S and n_columns < n_rows * _CLOSE and n_rows < n_columns * close:
         return "timed"
     return "reverse" if n_rows <= n_columns * _MOSTLY or not n_columns else "forward"
+
+
+def _is_short(reverse: Reverse) -> bool:
+    """Tell whether reverse mode would be done in less time than comparing the modes is worth.
+
+    The prologue tells little of functions of many small operations, whose chunks take the same time
+    whatever their size. So a 16th of the rows is computed; that time 16 times over is an upper bound.
+    """
+    n_trial = max(_TRIALS[0], min(_LARGEST_TRIAL, n_directions(reverse) // _SHORT_SHARE))
+    try:
+        return _estimate_s(reverse, n_trial) < _SHORT_S
+    except Exception:
+        return False  # what is tried next tells why
+    finally:
+        reverse.release()
 
 
 def _untimed(n_rows: int, n_columns: int) -> tuple[str, ...]:

@@ -38,6 +38,12 @@ class Batch:
     constants: Mapping[Node, torch.Tensor]
     replay: Replay
 
+    def computed(self, values: Mapping[Node, Any]) -> list[torch.Tensor]:
+        """Return those of the values that were computed: neither parameters nor views of them."""
+        given = {node for node, source in self.sources.items() if source.root.func is None} | set(self.constants)
+        found = [value for node, value in values.items() if node.root not in given]
+        return [value for value in found if isinstance(value, torch.Tensor)]
+
     def values(self, traced: Mapping[Node, Any]) -> dict[Node, Any]:
         """Return what the step uses, from what the trace's prologue made."""
         env: dict[Node, Any] = {**self.constants, **{node: traced[source] for node, source in self.sources.items()}}

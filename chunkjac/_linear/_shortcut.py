@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any
 
 import torch
 
 from chunkjac._chunker import OneHot
 from chunkjac._linear._batching import Batch, batch
 from chunkjac._linear._fingerprint import fingerprint
-from chunkjac._linear._graph import Node
 from chunkjac._linear._recorder import NotLinearError
 from chunkjac._linear._tracing import Trace, trace
 from chunkjac._planner import even_chunk
@@ -227,7 +225,9 @@ class Shortcut:
         self._programs.check_s[self._mode] = seconds
 
     def finish(self, seconds: float) -> None:
-        """Take note of how long all chunks took."""
+        """Take note of how long all chunks took, unless recording is in that."""
+        if self.has_recorded:
+            return
         self._programs.step_s[self._mode] = seconds
 
     def _all_seeds(self, start: int) -> Block:
@@ -258,7 +258,7 @@ class Shortcut:
             self.has_recorded = True
             batches[key] = batch(self._trace, traced, seeds)[0]
         values = batches[key].values(traced)
-        _check_finite(values)
+        _check_finite(batches[key].computed(values))
         return batches[key].replay.bind(seeds, values)
 
 
@@ -270,9 +270,9 @@ def _is_close(mine: torch.Tensor, yours: torch.Tensor) -> bool:
     )
 
 
-def _check_finite(values: dict[Node, Any]) -> None:
+def _check_finite(values: Sequence[torch.Tensor]) -> None:
     """Refuse factors that are not finite: zero times one of them is not zero."""
-    tensors = [_once(value) for value in values.values() if isinstance(value, torch.Tensor) and value.numel()]
+    tensors = [_once(value) for value in values if value.numel()]
     tensors = [tensor for tensor in tensors if tensor.dtype.is_floating_point]
     if tensors and not all(
         isfinite(norm) for norm in torch.stack([n.double() for n in torch._foreach_norm(tensors, inf)]).tolist()

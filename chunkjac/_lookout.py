@@ -22,6 +22,9 @@ _IN_PYTHON = ("torch.nn.functional", "torch.functional", "torch._tensor")
 # `torch.nn.functional` that normalise are told by an argument whether they do.
 _UNSAID = ("batch_norm", "instance_norm", "embedding")
 
+# Their flags say whether there are biases, whether dropout is on, ...: nothing is written to.
+_HARMLESS = ("gru", "lstm", "rnn_tanh", "rnn_relu")
+
 # Operators that work in place are named like ``__iadd__``; these are not among them.
 _NOT_IN_PLACE = ("__invert__", "__index__", "__int__")
 
@@ -111,6 +114,8 @@ def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
     """Tell whether a call may write to memory that was there before it."""
     if not isinstance(func, _KINDS) or _always_may(func):
         return True
+    if func.__name__ in _HARMLESS:
+        return False
     if kwargs and ("out" in kwargs or any(value is True for value in kwargs.values())):
         return True
     return any(value is True for value in args)

@@ -163,6 +163,8 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
         return reverse, (counts, *_untimed(n_rows, n_columns), *_reasons(doubts))
     if choice == "forward":
         reverse = None  # its activations need not be alive while forward is tried
+    if choice == "forward" and request.timed and "forward" not in doubts:
+        return Forward(problem, outputs), (counts, *_reasons(doubts))  # if it cannot, the first chunk tells
     n_trial = max(_TRIALS[0], min(_TRIALS[1], min(n_rows, n_columns) // _TRIAL_SHARE)) if reverse else _TRIALS[0]
     forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts, n_trial)
     if forward and reverse:

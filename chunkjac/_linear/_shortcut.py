@@ -18,8 +18,9 @@ from chunkjac._problem import Problem
 from chunkjac._tensors import largest_finite
 from chunkjac._types import Leaf
 
-# Recording took 20-700 ms on seventeen networks, and saved a fifth to nine tenths of the time.
-_WORTH_S = 0.5
+# Recording takes as long as 15-40 evaluations of the function (20-700 ms on seventeen networks), and saves
+# a fifth of the time or more: so many evaluations' time, and so many seconds, must be left for it.
+_WORTH_EVALUATIONS, _WORTH_S = 125, 0.1
 
 # Intermediate results should stay in the caches: of 8, 16, ... 256 directions, those that took 2-6 MiB were
 # fastest or within a tenth of it on eleven networks, and those that took 16 MiB up to 3 times slower.
@@ -113,6 +114,7 @@ class Shortcut:
         by_rows: Whether blocks are rows.
         seeds: What makes seeds.
         programs: What the plan has so far.
+        evaluation_s: How long an evaluation of the function takes.
 
     Attributes:
         was_known: Whether it was recorded in an earlier run.
@@ -128,6 +130,7 @@ class Shortcut:
         by_rows: bool,
         seeds: OneHot,
         programs: Programs,
+        evaluation_s: float,
     ) -> None:
         self.was_known = False
         self.has_recorded = False
@@ -137,6 +140,7 @@ class Shortcut:
         self._by_rows = by_rows
         self._seeds = seeds
         self._programs = programs
+        self._evaluation_s = evaluation_s
         self._direction_s = 0.0
         self._step: Callable[[int], Block] | None = None
         self._bound: list[int] = []
@@ -157,7 +161,11 @@ class Shortcut:
         """Tell whether a program is worth it for so many directions."""
         if n_left < 2 or self._mode in self._programs.refused:
             return False
-        return self._programs.wants(self._mode) if self._programs.n_runs else n_left * self._direction_s > _WORTH_S
+        return (
+            self._programs.wants(self._mode)
+            if self._programs.n_runs
+            else n_left * self._direction_s > max(_WORTH_S, _WORTH_EVALUATIONS * self._evaluation_s)
+        )
 
     def seeds(self, chunk: slice) -> Block:
         """Return the seeds of the first directions of a chunk, as many as a program takes at once."""

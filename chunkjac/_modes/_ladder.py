@@ -111,6 +111,7 @@ class Derivative:
         self._shortcut: Shortcut | None = None
         self._is_shortcut_proven = False
         self._program_s = 0.0
+        self._evaluation_s = time.perf_counter() - self._started_s
         self._compares = False  # whether anything was compared with one direction
 
     @property
@@ -166,6 +167,7 @@ class Derivative:
                 by_rows=self.by_rows,
                 seeds=self._seeds,
                 programs=programs,
+                evaluation_s=self._evaluation_s,
             )
             if self._made is not None and programs.trusts_batches(self.name, self._made.name, self.problem):
                 self._is_proven = True

@@ -7,7 +7,8 @@ comparison with one direction.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -19,36 +20,74 @@ from chunkjac._problem import Problem
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
+# Looking at so many things takes about 10 ms; what holds more is looked at by a direction instead.
+_MOST = 20_000
+
+# Others are known by their identity as well; a bound method is made whenever one asks for it.
+_BY_CONTENT = (torch.Tensor, list, tuple, dict, set, frozenset, MethodType)
+_OF_CLASSES = (FunctionType, list, dict, *_PLAIN)
+_LEAVES = (torch.Tensor, ModuleType, BuiltinFunctionType)
+
 
 def fingerprint(problem: Problem) -> Hashable:
     """Return what is equal as long as nothing that can be seen has changed; tensors' values are not part of it."""
-    parts: list[Hashable] = [_simple(part) for part in (*behind(problem.func), *problem.args)]
-    parts += [
+    parts: list[Hashable] = [
         torch.is_autocast_enabled("cpu"),
         torch.get_default_dtype(),
         len(nn_module._global_backward_hooks),
         len(nn_module._global_forward_hooks),
     ]
-    for module in problem.modules:
-        parts.append(tuple(_state(module)))
+    ahead: list[Any] = [problem.func, problem.args, *problem.modules]
+    seen: dict[int, Any] = {}  # things, so that no other takes the place of one
+    while ahead:
+        value = ahead.pop()
+        if isinstance(value, _PLAIN):
+            parts.append(value)
+            continue
+        parts.append((type(value).__qualname__, 0 if isinstance(value, _BY_CONTENT) else id(value)))
+        if id(value) in seen or isinstance(value, _LEAVES):
+            continue
+        seen[id(value)] = value
+        ahead += _held(value)
+        if len(parts) + len(ahead) > _MOST:
+            return object()  # is equal to nothing
     return tuple(parts)
 
 
-def _state(module: nn.Module) -> Iterator[Hashable]:
-    """Yield a module's plain attributes, how many hooks it has, and which tensors."""
-    for name, value in vars(module).items():
-        if isinstance(value, _PLAIN):
-            yield name, value
-        elif isinstance(value, dict):
-            yield name, tuple(map(id, value.values()))
-            if name == "_parameters":
-                yield tuple(len(p._backward_hooks or ()) for p in value.values() if p is not None)
+def _held(value: Any) -> Iterable[Any]:
+    """Return what an object holds that its behaviour may depend on."""
+    if isinstance(value, Mapping):
+        return [part for item in value.items() for part in item]
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if _is_of_torch(value):
+        return ()
+    if isinstance(value, FunctionType):
+        return [*(part for part in behind(value) if part is not value), value.__defaults__, value.__kwdefaults__]
+    if isinstance(value, MethodType):
+        return value.__func__, value.__self__
+    return _attributes(value)
 
 
-def _simple(value: Any) -> Hashable:
-    """Return a plain value, or the identity of anything else."""
-    return (
-        value
-        if isinstance(value, _PLAIN)
-        else (type(value).__name__, 0 if isinstance(value, torch.Tensor) else id(value))
-    )
+def _attributes(value: Any) -> Iterator[Any]:
+    """Yield the attributes of an object, the methods of its class, and how many hooks its parameters have."""
+    if isinstance(value, nn.Module):
+        yield tuple(map(id, value._parameters.values()))
+        yield [len(p._backward_hooks or ()) for p in value._parameters.values() if p is not None]
+        yield tuple(map(id, value._buffers.values()))
+    if not isinstance(value, type):
+        yield getattr(value, "__dict__", None)
+    kind = value if isinstance(value, type) else type(value)
+    for each in kind.__mro__:
+        if not _is_of_torch(each) and each.__module__ != "builtins":
+            yield from (part for part in vars(each).values() if isinstance(part, _OF_CLASSES))
+            if not isinstance(value, type):
+                yield from (getattr(value, name, None) for name in getattr(each, "__slots__", ()))
+
+
+def _is_of_torch(value: Any) -> bool:
+    """Tell whether a function or class is torch's own."""
+    is_named = isinstance(value, (type, FunctionType))
+    return is_named and str(getattr(value, "__module__", "")).partition(".")[0] == "torch"

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from chunkjac._linear._graph import Graph, Layout, Node
+from chunkjac._linear._graph import Graph, Layout, Node, Read
 from chunkjac._zero_tensors import is_scaled_zero
 
 Rule = Callable[..., Any]
@@ -30,7 +30,7 @@ class Recorder(TorchDispatchMode):
 
     Tensors are real, so what they hold decides nothing that is not seen: reading a value that
     depends on what is given is refused. Tensors that the function captured are held as they are,
-    so that later changes in place are seen.
+    so that later changes in place are seen; what is read of them is noted.
 
     Args:
         given: The tensors that the function is given.
@@ -58,6 +58,7 @@ class Recorder(TorchDispatchMode):
         self._renews = renews
         self._stale: set[Node] = set()
         self._nodes: list[Node] = []
+        self._reads: list[Read] = []
         self._constants: dict[Node, torch.Tensor] = {}
         self._constant_of: dict[int, Node] = {}
         seeds = {id(tensor) for tensor in varying}
@@ -69,7 +70,7 @@ class Recorder(TorchDispatchMode):
         """Return what was recorded."""
         ends = tuple(self._node(x) for x in outputs)
         self._check_fresh(ends)
-        return Graph(tuple(self._nodes), self._given, self._constants, ends)
+        return Graph(tuple(self._nodes), self._given, self._constants, ends, tuple(self._reads))
 
     def _check_fresh(self, nodes: Sequence[Node]) -> None:
         """Refuse nodes whose memory was written to since."""
@@ -95,9 +96,12 @@ class Recorder(TorchDispatchMode):
                 return made
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotLinearError(f"it draws random numbers ({func})")
-        if _reads_values(func, tensors) and any(node not in self._constants for node in operands):
+        reads = _reads_values(func, tensors)
+        if reads and any(node not in self._constants for node in operands):
             raise NotLinearError(f"it reads values ({func})")
         made = func(*args, **kwargs)
+        if reads:
+            self._reads.append(Read(func, args, kwargs, made))
         self._record(func, args, kwargs, made, tensors, varies)
         return made
 
@@ -219,12 +223,17 @@ def _functional(func: Any) -> Any:
         return copied
     name = func.overloadpacket.__name__
     packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
-    wanted = [argument.name for argument in func._schema.arguments]
+    wanted = _signature(func)
     for overload in packet.overloads() if packet is not None else ():
         other = getattr(packet, overload)
-        if [argument.name for argument in other._schema.arguments] == wanted:
+        if _signature(other) == wanted:
             return other
     return None
+
+
+def _signature(func: Any) -> list[tuple[str, str]]:
+    """Return the names and types of an operation's arguments."""
+    return [(argument.name, str(argument.type)) for argument in func._schema.arguments]
 
 
 def copied(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:

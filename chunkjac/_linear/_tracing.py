@@ -45,8 +45,9 @@ class Trace:
     direction_bytes: int
 
     def fits(self, problem: Problem) -> bool:
-        """Tell whether the trace is of inputs that lie in memory like these."""
-        return self.strides == tuple(tensor.stride() for tensor in _given(problem))
+        """Tell whether the trace is of inputs that lie in memory like these, and what was read is still so."""
+        as_given = self.strides == tuple(tensor.stride() for tensor in _given(problem))
+        return as_given and all(read.holds() for read in self.graph.reads)
 
     def prologue(self, problem: Problem) -> dict[Node, Any]:
         """Run what does not depend on the seed; return what the rest uses of it, and the function's values."""
@@ -84,7 +85,7 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
     used.update(node for node in outputs if not node.varies)
     n = len(given)
     return Trace(
-        Graph(live, graph.given, constants, outputs),
+        Graph(live, graph.given, constants, outputs, graph.reads),
         graph.given[:n],
         graph.given[n:],
         tuple(tensor.stride() for tensor in given),

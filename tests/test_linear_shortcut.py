@@ -1,0 +1,275 @@
+"""A plan's later runs, by its linear program: right for new inputs, and for functions that have changed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import chunkjac as cj
+from chunkjac._memory import LiveBytes
+
+D = torch.float64
+MODES = ("reverse", "forward")
+
+
+@pytest.fixture(params=["trusted", "compared"], autouse=True)
+def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare a program with one direction in each run, or with the function's values only."""
+    share = 0.0 if request.param == "trusted" else 1e9
+    monkeypatch.setattr("chunkjac._linear._shortcut._CHECK_SHARE", share)
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return the name of a mode."""
+    return request.param
+
+
+def _reference(func: Callable[..., Any], mode: str, args: tuple[torch.Tensor, ...], argnums: Any = 0) -> Any:
+    transform = torch.func.jacrev if mode == "reverse" else torch.func.jacfwd
+    return transform(func, argnums)(*args)
+
+
+def _point(*shape: int, dtype: torch.dtype = D) -> torch.Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(len(shape) + sum(shape)))
+
+
+def _net(dtype: torch.dtype = D) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Dropout(0.5), nn.Linear(9, 5)).to(dtype).eval()
+
+
+def _is_right_in_each_run(func: Any, mode: str, change: Callable[[], Any] | None = None, x: Any = None) -> None:
+    """Run a plan thrice, change something, run it twice more; compare each with torch.func."""
+    x = _point(6) if x is None else x
+    planned = cj.plan(func, x, mode=mode)
+    tolerance = 1e-9 if x.dtype == D else torch.finfo(x.dtype).eps ** 0.7
+    for i in range(5):
+        if i == 3 and change is not None:
+            change()
+        at = x + i / 8
+        found, report = planned.run(at, return_report=True)
+        torch.testing.assert_close(found, _reference(func, mode, (at,)), rtol=tolerance, atol=tolerance)
+        assert (report.plan.rung == "linear program") == (i > 0)
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda x: x,
+        lambda x: x.view(2, 3).T,
+        lambda x: x[:1].expand(5),
+        lambda x: torch.zeros(4, dtype=x.dtype),
+        lambda x: torch.relu(x - 0.3).cumsum(0).flip(0)[::2],
+        lambda x: torch.where(x > 0.2, x.sin(), x**2),
+        lambda x: x.sin().max(0).values * x,
+        lambda x: x.clone().mul_(2).add_(x).sin_(),
+        lambda x: torch.fft.fft(x.sin()).abs(),
+        lambda x: (x.float().sin() * 2).to(x.dtype) * x,
+        lambda x: x.cos()[x.sin().topk(3).indices],
+        lambda x: torch.cat([x.sin(), torch.ones(2, dtype=x.dtype), x[2:4]]),
+    ],
+    ids=lambda f: None,
+)
+def test_a_program_is_right_at_other_inputs(func: Any, mode: str) -> None:
+    _is_right_in_each_run(func, mode)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_program_is_right_in_each_precision(mode: str, dtype: torch.dtype) -> None:
+    _is_right_in_each_run(_net(dtype), mode, x=_point(6, dtype=dtype))
+
+
+def test_a_program_sees_parameters_that_change_in_place(mode: str) -> None:
+    net = _net()
+
+    def change() -> None:
+        with torch.no_grad():
+            net[0].weight.mul_(1.5)
+
+    _is_right_in_each_run(net, mode, change)
+
+
+def test_a_program_sees_the_data_of_parameters_replaced(mode: str) -> None:
+    net = _net()
+    _is_right_in_each_run(net, mode, lambda: setattr(net[0].weight, "data", _point(9, 6)))
+
+
+def test_a_program_sees_parameters_replaced(mode: str) -> None:
+    net = _net()
+    _is_right_in_each_run(net, mode, lambda: setattr(net[0], "weight", nn.Parameter(_point(9, 6))))
+
+
+def test_a_program_sees_buffers_change(mode: str) -> None:
+    norm = nn.BatchNorm1d(2).to(D).eval()
+    _is_right_in_each_run(lambda x: norm(x.view(3, 2)), mode, lambda: norm.running_mean.add_(0.3))
+
+
+def test_a_program_sees_captured_tensors_change(mode: str) -> None:
+    factor, indices = torch.ones(6, dtype=D), torch.tensor([0, 1, 2])
+    _is_right_in_each_run(lambda x: (x.sin() * factor)[indices], mode, lambda: (factor.mul_(3), indices.add_(2)))
+
+
+def test_a_program_sees_a_module_switched_to_training(mode: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sin() if self.training else x.cos()
+
+    net = Net().eval()
+    _is_right_in_each_run(net, mode, net.train)
+
+
+def test_a_program_sees_a_hook_that_is_registered_later(mode: str) -> None:
+    net = _net()
+    _is_right_in_each_run(net, mode, lambda: net[0].register_forward_hook(lambda module, args, out: out.detach() + out))
+
+
+class _Stops(nn.Module):
+    """Return the same values with a derivative and without, as a flag says."""
+
+    limit: float = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flag = False
+        self.flags = {"stop": [False]}
+        self.held = _Flag()
+        self.register_buffer("read", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.sin()
+        is_stopped = (
+            self.flag or self.flags["stop"][0] or self.held.stop or self.read.item() or _flag.stop or self.limit
+        )
+        return y.detach() + x if is_stopped else y + x
+
+
+class _Flag:
+    __slots__ = ("stop",)
+
+    def __init__(self) -> None:
+        self.stop = False
+
+
+_flag = _Flag()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: setattr(net, "flag", True),
+        lambda net: net.flags.__setitem__("stop", [True]),
+        lambda net: net.flags["stop"].__setitem__(0, True),
+        lambda net: setattr(net.held, "stop", True),
+        lambda net: net.read.fill_(1),
+        lambda net: net.read.data.fill_(1),
+        lambda net: setattr(_flag, "stop", True),
+        lambda net: setattr(_Stops, "limit", 1.0),
+    ],
+    ids=["attribute", "entry", "item", "slot", "buffer", "data", "global", "class"],
+)
+def test_a_program_sees_a_flag_that_changes_the_derivative_and_no_value(
+    change: Callable[[nn.Module], Any], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_flag, "stop", False)
+    monkeypatch.setattr(_Stops, "limit", 0.0)
+    net = _Stops()
+    _is_right_in_each_run(net, mode, lambda: change(net))
+
+
+def test_a_program_sees_variables_that_a_function_closes_over(mode: str) -> None:
+    settings = {"stop": False}
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.sin().detach() + x if settings["stop"] else x.sin() + x
+
+    _is_right_in_each_run(func, mode, lambda: settings.update(stop=True))
+
+
+def test_functions_that_decide_by_values_have_no_program(mode: str) -> None:
+    x = _point(6)
+    planned = cj.plan(lambda x: x.sin() if x.sum().item() < 1 else x.cos(), x, mode=mode)
+    for i in range(3):
+        found, report = planned.run(x + i, return_report=True)
+        assert torch.equal(found.diagonal(), (x + i).cos() if (x + i).sum() < 1 else -(x + i).sin())
+    assert any("no linear program: it reads values" in reason for reason in report.plan.reasons)
+
+
+def test_fewer_directions_in_the_last_chunk_change_nothing(mode: str) -> None:
+    weight = _point(7, 11)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return (weight @ x.sin()).tanh()
+
+    x = _point(11)
+    for chunk_size in (2, 3, 5, 100):
+        planned = cj.plan(func, x, mode=mode, chunk_size=chunk_size)
+        for i in range(3):
+            torch.testing.assert_close(planned.run(x + i), _reference(func, mode, (x + i,)))
+
+
+def test_several_inputs_and_outputs_and_other_arguments(mode: str) -> None:
+    def func(a: torch.Tensor, scale: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"product": a[:, None] * b * scale, "one": b.sum().tanh(), "constant": torch.ones(2, dtype=D)}
+
+    a, scale, b = _point(4), _point(1), _point(3)
+    planned = cj.plan(func, a, scale, b, argnums=(0, 2), mode=mode)
+    for i in range(4):
+        args = a + i, scale * (i + 1), b - i
+        found, report = planned.run(*args, return_report=True)
+        torch.testing.assert_close(found, _reference(func, mode, args, (0, 2)))
+    assert report.plan.rung == "linear program"
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_empty_inputs_give_empty_jacobians_in_each_run(mode: str, shape: tuple[int, ...]) -> None:
+    planned = cj.plan(lambda x: torch.cat([x.sin().reshape(-1), torch.ones(3, dtype=D)]), _point(*shape), mode=mode)
+    for _ in range(3):
+        assert planned.run().shape == (3, *shape)
+
+
+def test_infinite_factors_are_left_to_the_other_rungs(mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.abs().sqrt() * 2
+
+    x = torch.tensor([0.0, 1.0, 4.0], dtype=D)
+    planned = cj.plan(func, x, mode=mode)
+    for _ in range(3):
+        torch.testing.assert_close(planned.run(), _reference(func, mode, (x,)), equal_nan=True)
+
+
+def test_a_program_keeps_to_the_budget(mode: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 64)).to(D)
+    x = _point(64)
+    planned = cj.plan(net, x, mode=mode, max_memory="400KiB")
+    for i in range(4):
+        with LiveBytes(torch.device("cpu")) as outer:
+            found, report = planned.run(x + i, return_report=True)
+        torch.testing.assert_close(found, _reference(net, mode, (x + i,)))
+        assert report.peak_bytes <= planned.budget_bytes
+        assert outer.peak_bytes <= planned.budget_bytes
+
+
+def test_runs_leave_no_tensors_behind(mode: str) -> None:
+    """A plan may keep what its program recorded; more runs must not add to it."""
+    net = _net()
+    x = _point(6)
+    planned = cj.plan(net, x, mode=mode)
+    with LiveBytes(torch.device("cpu")) as live:
+        for _ in range(3):
+            planned.run(x)
+        gc.collect()
+        before = live.live_bytes
+        for i in range(5):
+            planned.run(x + i)
+        gc.collect()
+        assert live.live_bytes <= before
+        del planned
+        gc.collect()
+        assert live.live_bytes == 0

@@ -273,3 +273,15 @@ def test_runs_leave_no_tensors_behind(mode: str) -> None:
         del planned
         gc.collect()
         assert live.live_bytes == 0
+
+
+def test_a_first_rung_that_cannot_run_the_function_leaves_the_program_alone() -> None:
+    """Fused attention has no forward derivative; its parts have, and those are what is recorded."""
+    x = _point(1, 2, 4, 8)
+    planned = cj.plan(lambda x: nn.functional.scaled_dot_product_attention(x, x, x), x, mode="forward")
+    with pytest.warns(cj.RungWarning, match="plain kernels"):
+        first = planned.run()
+    for _ in range(2):
+        found, report = planned.run(return_report=True)
+        torch.testing.assert_close(found, first)
+        assert report.plan.rung == "linear program"

@@ -237,9 +237,13 @@ class Derivative:
             started_s = time.perf_counter()
             with torch.no_grad():
                 seeds = shortcut.seeds(chunk)
-                agrees(self._rung.one, seeds, tuple(values[: len(seeds[0])] for values in block), _the_second)
+                agrees(self._alone, seeds, tuple(values[: len(seeds[0])] for values in block), _the_second)
             shortcut.trust(self._prologue_s + time.perf_counter() - started_s)
         self._is_shortcut_proven = True
+
+    def _alone(self, seed: Block) -> Block:
+        """Apply the derivative to a single seed, on the first rung that can."""
+        return self._on_a_rung(lambda: self._rung.one(seed))
 
     def _on_a_rung(self, compute: Callable[[], Block]) -> Block:
         """Compute on the rung that is in use, and on the next where that cannot."""

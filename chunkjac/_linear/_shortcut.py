@@ -147,6 +147,7 @@ class Shortcut:
         self._values: Block = ()
         self._trace: Trace | None = None
         self._size = 0
+        self._most: int | None = None
 
     @property
     def size(self) -> int:
@@ -221,6 +222,18 @@ class Shortcut:
         self._step, self._bound = None, []
         self._programs.forget(self._mode)
 
+    def renew(self) -> bool:
+        """Let go of what an earlier run has recorded; return whether there was any."""
+        self.forget()
+        return self.was_known
+
+    def shrink(self) -> bool:
+        """Take half as many directions at once; return whether that is worth it."""
+        self._step, self._bound, self._values = None, [], ()
+        self._seeds.release()
+        self._most = -(-self._size // 2)
+        return self._most >= _LEAST_SIZE // 2
+
     def gives(self, values: Block) -> bool:
         """Tell whether the program's values of the function are what the function gives."""
         return all(_is_close(mine, yours) for mine, yours in zip(self._values, values))
@@ -253,7 +266,9 @@ class Shortcut:
             known = traces[self._mode] = trace(self._problem, self._leaves, by_rows=self._by_rows)
         self._trace = known
         n_rows = chunk.stop - chunk.start
-        self._size = even_chunk(n_rows, max(_LEAST_SIZE, _ARENA_BYTES // known.direction_bytes))
+        size = max(_LEAST_SIZE, _ARENA_BYTES // known.direction_bytes)
+        self._size = even_chunk(n_rows, min(size, self._most or size))
+        self._seeds.release()  # there may be more of them than the program takes
 
     def _bind(self, seeds: Block) -> Callable[[int], Block]:
         """Run the prologue for these inputs, and lay the step out."""

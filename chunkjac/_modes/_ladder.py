@@ -159,7 +159,10 @@ class Derivative:
         Args:
             programs: What earlier runs of the plan have recorded; it takes what this one records.
         """
-        if self.batched and not self._keeps_graph and self.problem.randomness != "different":
+        why_not = programs.refused.get(self.name)
+        if why_not is not None:
+            self.reasons = (*self.reasons, f"no {_PROGRAM}: {why_not}")
+        elif self.batched and not self._keeps_graph and self.problem.randomness != "different":
             self._shortcut = Shortcut(
                 self.name,
                 self.problem,
@@ -201,9 +204,10 @@ class Derivative:
         """Compute a block by a linear program; ``None`` if there can be none, from now on.
 
         Its first block is compared with one direction alone. If one that was recorded in an earlier run
-        gives something else, the function has changed, and it is recorded anew.
+        gives something else, the function has changed, and it is recorded anew. Where it does not fit, it
+        takes fewer directions at once.
         """
-        for _ in range(2):
+        while True:
             try:
                 started_s = time.perf_counter()
                 with torch.no_grad():
@@ -214,10 +218,10 @@ class Derivative:
                 return block
             except DisagreementError:
                 why = "it gives other values than one direction alone"
-                again = shortcut.was_known
+                again = shortcut.renew()
             except Exception as error:
-                why, again = first_line(error), False
-            shortcut.forget()
+                why = first_line(error)
+                again = is_out_of_memory(error) and shortcut.shrink()
             if not again:
                 break
         shortcut.refuse(why)

@@ -10,13 +10,14 @@ import torch
 
 from chunkjac._chunker import OneHot
 from chunkjac._linear._batching import Batch, batch
+from chunkjac._linear._contest import Form, choose_form
 from chunkjac._linear._fingerprint import fingerprint
 from chunkjac._linear._graph import Node
 from chunkjac._linear._recorder import NotLinearError
 from chunkjac._linear._tracing import Trace, trace
 from chunkjac._planner import even_chunk
 from chunkjac._problem import Problem
-from chunkjac._tensors import largest_finite
+from chunkjac._tensors import is_close
 from chunkjac._types import Leaf
 
 # Recording took 20-700 ms on seventeen networks, and saved a fifth to nine tenths of the time.
@@ -32,9 +33,6 @@ _LEAST_SIZE = 16
 # A comparison with one direction is made in each run in which it takes no more than that of its time.
 _CHECK_SHARE = 0.05
 
-# Other kernels round otherwise; another function is farther off.
-_ROUNDING = 0.5
-
 Block = tuple[torch.Tensor, ...]
 
 
@@ -43,17 +41,21 @@ class Programs:
     """Hold the programs of a plan, which all of its runs share.
 
     Attributes:
+        compiles: Whether steps are compiled, and programs used at once.
         n_runs: How many runs are finished.
         traces: The recorded direction of each mode.
         batches: The steps that were made of it, by mode and chunk size.
+        forms: How those steps run, where they are compiled.
         trusted: What the functions looked like when their programs were compared with one direction.
         check_s: How long that comparison took, with all that it needs.
         step_s: How long all chunks took.
     """
 
+    compiles: bool = False
     n_runs: int = 0
     traces: dict[str, Trace] = field(default_factory=dict)
     batches: dict[tuple[str, int], Batch] = field(default_factory=dict)
+    forms: dict[tuple[str, int], Form] = field(default_factory=dict)
     trusted: dict[str, Hashable] = field(default_factory=dict)
     check_s: dict[str, float] = field(default_factory=dict)
     step_s: dict[str, float] = field(default_factory=dict)
@@ -75,6 +77,12 @@ class Programs:
         self.traces.pop(mode, None)
         self.trusted.pop(mode, None)
         self.batches = {key: value for key, value in self.batches.items() if key[0] != mode}
+        self.forms = {key: value for key, value in self.forms.items() if key[0] != mode}
+
+    @property
+    def trouble(self) -> str:
+        """Say what keeps steps from being compiled; empty for nothing."""
+        return next((form.trouble for form in self.forms.values() if form.trouble), "")
 
 
 class Shortcut:
@@ -121,6 +129,11 @@ class Shortcut:
         """Return how many directions the program takes at once."""
         return self._size
 
+    @property
+    def form(self) -> Form | None:
+        """Return how the step runs; ``None`` if nothing was to be compiled."""
+        return self._programs.forms.get((self._mode, self._size))
+
     def note(self, n_directions: int, seconds: float) -> None:
         """Take in how long directions take without a program."""
         self._direction_s = seconds / n_directions
@@ -129,6 +142,8 @@ class Shortcut:
         """Tell whether a program is worth it for so many directions."""
         if n_left < 2:
             return False
+        if self._programs.compiles:
+            return True
         return self._programs.n_runs > 0 or self._mode in self._programs.traces or n_left * self._direction_s > _WORTH_S
 
     def seeds(self, chunk: slice) -> Block:
@@ -160,7 +175,7 @@ class Shortcut:
         """Make a block of no more directions than the program takes at once."""
         seeds = self._all_seeds(chunk.start)
         if self._bound != [values.data_ptr() for values in seeds]:
-            self._step = self._bind(seeds)
+            self._step = self._bind(seeds, chunk.start)
             self._bound = [values.data_ptr() for values in seeds]
         assert self._step is not None
         return tuple(values[: chunk.stop - chunk.start] for values in self._step(chunk.start))
@@ -172,7 +187,7 @@ class Shortcut:
 
     def gives(self, values: Block) -> bool:
         """Tell whether the program's values of the function are what the function gives."""
-        return all(_is_close(mine, yours) for mine, yours in zip(self._values, values))
+        return all(is_close(mine, yours) for mine, yours in zip(self._values, values))
 
     def trust(self, seconds: float) -> None:
         """Take note that the program was compared with one direction."""
@@ -199,7 +214,7 @@ class Shortcut:
         n_rows = chunk.stop - chunk.start
         self._size = even_chunk(n_rows, max(_LEAST_SIZE, _ARENA_BYTES // known.direction_bytes))
 
-    def _bind(self, seeds: Block) -> Callable[[int], Block]:
+    def _bind(self, seeds: Block, start: int) -> Callable[[int], Block]:
         """Run the prologue for these inputs, and lay the step out."""
         assert self._trace is not None
         traced = self._trace.prologue(self._problem)
@@ -210,15 +225,11 @@ class Shortcut:
             batches[key] = batch(self._trace, traced, seeds)[0]
         values = batches[key].values(traced)
         _check_finite(values)
-        return batches[key].replay.bind(seeds, values)
-
-
-def _is_close(mine: torch.Tensor, yours: torch.Tensor) -> bool:
-    """Tell whether two tensors differ by no more than rounding."""
-    tolerance = torch.finfo(yours.dtype).eps ** _ROUNDING
-    return bool(
-        torch.allclose(mine, yours, rtol=tolerance, atol=tolerance * largest_finite(yours).item(), equal_nan=True)
-    )
+        replay, forms = batches[key].replay, self._programs.forms
+        if self._programs.compiles and key not in forms:
+            forms[key] = choose_form(replay, seeds, values, start)
+        bind = forms[key].bind if key in forms else None
+        return (bind or replay.bind)(seeds, values)
 
 
 def _check_finite(values: dict[Node, Any]) -> None:

@@ -33,6 +33,7 @@ FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, Unsuppor
 
 
 _PROGRAM = "linear program"
+_COMPILED = f"{_PROGRAM}, compiled"
 
 
 class Rung(Protocol):
@@ -105,6 +106,7 @@ class Derivative:
         self._seeds = OneHot(self._seed_leaves)
         self._shortcut: Shortcut | None = None
         self._is_shortcut_proven = False
+        self._program = _PROGRAM
         self._program_s = 0.0
 
     @property
@@ -134,12 +136,12 @@ class Derivative:
     @property
     def rung(self) -> str:
         """Return the name of the way in which the mode runs."""
-        return _PROGRAM if self._is_shortcut_proven or self._made is None else self._made.name
+        return self._program if self._is_shortcut_proven or self._made is None else self._made.name
 
     @property
     def fell(self) -> bool:
         """Tell whether a rung is used that is slower than the first."""
-        return self.rung != _PROGRAM and type(self._made) not in self._fast
+        return not self._is_shortcut_proven and self._made is not None and type(self._made) not in self._fast
 
     @property
     def batched(self) -> bool:
@@ -226,6 +228,9 @@ class Derivative:
                 seeds = shortcut.seeds(chunk)
                 agrees(self._rung.one, seeds, tuple(values[: len(seeds[0])] for values in block), self._nearer)
             shortcut.trust(self._prologue_s + time.perf_counter() - started_s)
+        if shortcut.form is not None:
+            self._program = _PROGRAM if shortcut.form.bind is None else _COMPILED
+            self.reasons = (*self.reasons, shortcut.form.reason)
         self._is_shortcut_proven = True
 
     def _on_a_rung(self, compute: Callable[[], Block]) -> Block:

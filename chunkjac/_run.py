@@ -217,8 +217,9 @@ class _Attempt:
             warn(self._log.symptom)
         if mode.fell:
             warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
-        if experience.programs.trouble:
-            warn(f"compile=True has no effect: {experience.programs.trouble}.", RungWarning)
+        trouble = experience.programs.new_trouble()
+        if trouble:
+            warn(f"compile=True has no effect: {trouble}.", RungWarning)
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
         uncompiled = "nothing is compiled: no linear program runs"

@@ -24,7 +24,7 @@ _NO_COMPILER = ("compiler", "cxx", "triton", "not supported")
 
 
 class Compiled:
-    """Hold the code of a step; compiling begins with the first call.
+    """Hold the code of a step; it is compiled when that is first called.
 
     Args:
         graph: The step without the products that are made ahead.
@@ -33,7 +33,8 @@ class Compiled:
 
     def __init__(self, graph: Graph, needs: Sequence[Node]) -> None:
         self._needs = tuple(needs)
-        self._code = torch.compile(_as_module(graph, self._needs), dynamic=False, fullgraph=True)
+        self._module = _as_module(graph, self._needs)
+        self._code: Callable[..., Any] | None = None
 
     def bind(self, given: Block, values: Mapping[Node, Any]) -> Callable[[int], Block]:
         """Return what runs the step on what ``given`` holds then.
@@ -41,12 +42,15 @@ class Compiled:
         Modes that watch operations are off meanwhile: nothing can be compiled below them, and compiled
         code does not call what they watch.
         """
+        if self._code is None:
+            self._code = torch.compile(self._module, dynamic=False, fullgraph=True)
+        code = self._code
         rest = [values[node] for node in self._needs]
         arguments = [part.detach() if isinstance(part, torch.Tensor) else part for part in (*given, *rest)]
 
         def step(start: int) -> Block:
             with _disable_current_modes():
-                return tuple(self._code(*arguments))
+                return tuple(code(*arguments))
 
         return step
 

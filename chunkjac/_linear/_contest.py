@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._backoff import first_line
 from chunkjac._linear._compiled import Block, Compiled, Step, captured, remedy, with_gathers
@@ -58,7 +59,8 @@ def choose_form(replay: Replay, seeds: Block, values: Mapping[Node, Any], start:
             if not all(is_close(mine, yours) for mine, yours in zip(made, plain(start))):
                 slower = f"{name} step gives other values than the plain one"
                 continue
-            step_s, this_plain_s = _in_turns((step, plain), start, device)
+            with _disable_current_modes():  # they would watch the plain one only, which takes time
+                step_s, this_plain_s = _in_turns((step, plain), start, device)
         except Exception as error:
             trouble = f"the step is not compiled: {first_line(error)}; {remedy(error, device)}"
             continue

@@ -47,6 +47,7 @@ class Programs:
         batches: The steps that were made of it, by mode and chunk size.
         forms: How those steps run, where they are compiled.
         trusted: What the functions looked like when their programs were compared with one direction.
+        has_told: Whether somebody was told why steps cannot be compiled.
         check_s: How long that comparison took, with all that it needs.
         step_s: How long all chunks took.
     """
@@ -57,6 +58,7 @@ class Programs:
     batches: dict[tuple[str, int], Batch] = field(default_factory=dict)
     forms: dict[tuple[str, int], Form] = field(default_factory=dict)
     trusted: dict[str, Hashable] = field(default_factory=dict)
+    has_told: bool = False
     check_s: dict[str, float] = field(default_factory=dict)
     step_s: dict[str, float] = field(default_factory=dict)
 
@@ -79,10 +81,11 @@ class Programs:
         self.batches = {key: value for key, value in self.batches.items() if key[0] != mode}
         self.forms = {key: value for key, value in self.forms.items() if key[0] != mode}
 
-    @property
-    def trouble(self) -> str:
-        """Say what keeps steps from being compiled; empty for nothing."""
-        return next((form.trouble for form in self.forms.values() if form.trouble), "")
+    def new_trouble(self) -> str:
+        """Say what keeps steps from being compiled, once; empty for nothing."""
+        trouble = next((form.trouble for form in self.forms.values() if form.trouble), "")
+        is_new, self.has_told = not self.has_told, self.has_told or bool(trouble)
+        return trouble if is_new else ""
 
 
 class Shortcut:

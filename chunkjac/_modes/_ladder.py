@@ -218,7 +218,11 @@ class Derivative:
     def apply(self, seed: Block) -> Block:
         """Apply the derivative to any seed: ``w J`` in reverse mode, ``J u`` in forward mode."""
         with torch.no_grad():
-            return self._on_a_rung(lambda: self._rung.one(seed))
+            return self._one(seed)
+
+    def _one(self, seed: Block) -> Block:
+        """Apply the derivative to one seed on the first rung that can."""
+        return self._on_a_rung(lambda: self._rung.one(seed))
 
     def _prove(self, shortcut: Shortcut, chunk: slice, block: Block) -> None:
         """Compare a program's first block with one direction, or its values where that is trusted."""
@@ -226,7 +230,7 @@ class Derivative:
             started_s = time.perf_counter()
             with torch.no_grad():
                 seeds = shortcut.seeds(chunk)
-                agrees(self._rung.one, seeds, tuple(values[: len(seeds[0])] for values in block), self._nearer)
+                agrees(self._one, seeds, tuple(values[: len(seeds[0])] for values in block), self._nearer)
             shortcut.trust(self._prologue_s + time.perf_counter() - started_s)
         if shortcut.form is not None:
             self._program = _PROGRAM if shortcut.form.bind is None else _COMPILED

@@ -11,6 +11,7 @@ import torch
 
 import chunkjac as cj
 from chunkjac._linear._compiled import captured
+from chunkjac._linear._contest import _in_turns
 from tests.zoo import example
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
@@ -68,6 +69,23 @@ def test_a_slower_step_is_dropped_with_its_reason(
     assert torch.allclose(found, by_hand(X))
     assert report.plan.rung == "linear program"
     assert "compiled step is slower: 4 against 1 ms for a chunk" in report.plan.reasons
+
+
+def test_the_least_of_three_turns_is_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, turns = [0.0], {"a": iter([5.0, 2.0, 3.0]), "b": iter([1.0, 4.0, 4.0])}
+    monkeypatch.setattr("chunkjac._linear._contest.time.perf_counter", lambda: now_s[0])
+    order: list[str] = []
+
+    def step(name: str) -> Callable[[int], tuple[torch.Tensor, ...]]:
+        def run(start: int) -> tuple[torch.Tensor, ...]:
+            order.append(name)
+            now_s[0] += next(turns[name])
+            return ()
+
+        return run
+
+    assert _in_turns((step("a"), step("b")), 0, torch.device("cpu")) == [2.0, 1.0]
+    assert order == ["a", "b"] * 3
 
 
 def test_a_plan_compiles_once_and_is_right_at_other_inputs(

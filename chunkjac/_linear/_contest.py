@@ -70,7 +70,9 @@ def choose_form(replay: Replay, seeds: Block, values: Mapping[Node, Any], start:
             best, best_s = Form(bind, f"{name} step is faster: {times}"), step_s
         else:
             slower = f"{name} step is slower: {times}"
-    return best or Form(None, slower or trouble, "" if slower else trouble)
+    if best is not None:
+        return Form(best.bind, "; ".join(filter(None, [best.reason, trouble])))
+    return Form(None, "; ".join(filter(None, [slower, trouble])), trouble)
 
 
 def _candidates(replay: Replay, device: torch.device) -> dict[str, Bind]:

@@ -42,6 +42,7 @@ def jacobian(
     randomness: str = "error",
     create_graph: bool = False,
     verify: int = 0,
+    compile: bool = False,
     progress: ProgressOption = None,
     return_report: bool = False,
 ) -> Any:
@@ -82,6 +83,10 @@ def jacobian(
             at a time.
         verify: In how many random directions to check the finished Jacobian against another mode;
             the error stands in the report, and one that rounding does not explain is raised.
+        compile: Whether a chunk's step goes through ``torch.compile`` (10-60 s, once for a plan), and through a CUDA
+            graph on CUDA. It is kept where a chunk of the job takes less time so; the report's ``reasons`` tell. It
+            needs a compiler (a C++ one on the CPU, Triton on CUDA): without one, a
+            :class:`chunkjac.RungWarning` says so, and the job runs uncompiled.
         progress: A bool, or a callable that gets a :class:`chunkjac.Progress` after each chunk.
         return_report: Also return the :class:`chunkjac.Report`.
 
@@ -123,6 +128,7 @@ def jacobian(
         randomness=randomness,
         create_graph=create_graph,
         verify=verify,
+        compile=compile,
         progress=progress,
         return_report=return_report,
     )
@@ -145,6 +151,7 @@ def plan(
     randomness: str = "error",
     create_graph: bool = False,
     verify: int = 0,
+    compile: bool = False,
     progress: ProgressOption = None,
     device: torch.device | str | None = None,
 ) -> Plan:
@@ -169,6 +176,7 @@ def plan(
         randomness: See there.
         create_graph: See there.
         verify: See there.
+        compile: See there; nothing is compiled before the first ``run``.
         progress: See there.
         device: Plan for this device; it need not be here, and ``max_memory`` is in bytes then. The
             function runs on fake tensors where its inputs are; ``run`` takes them on the device.
@@ -205,6 +213,7 @@ def plan(
         randomness=randomness,
         create_graph=create_graph,
         verify=verify,
+        compile=compile,
         progress=progress,
         device=device,
     )
@@ -228,6 +237,7 @@ def _job(
     randomness: str,
     create_graph: bool,
     verify: int,
+    compile: bool,
     progress: ProgressOption,
     return_report: bool = False,
     device: torch.device | str | None = None,
@@ -252,6 +262,16 @@ def _job(
         )
     if create_graph and mode == "finite-difference":
         raise ArgumentError("create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.")
+    if not isinstance(compile, bool):
+        raise ArgumentTypeError(f"compile must be a bool, found {compile!r}.")
+    if compile and mode == "finite-difference":
+        raise ArgumentError(
+            "compile=True compiles derivatives, found mode='finite-difference'; leave one of the two out."
+        )
+    if compile and randomness == "different":
+        raise ArgumentError(
+            "compile=True needs one function for all directions, found randomness='different'; leave one out."
+        )
     n_checks = read_verify(verify)
     check_with(out, create_graph=create_graph, verify=n_checks)
     if randomness == "different" and (create_graph or verify):
@@ -263,6 +283,12 @@ def _job(
     config = get_config()
     target = problem.device if device is None else find_device(device)
     place = "max_memory" if max_memory is not None else "the setting max_memory"
+    budget = find_budget(config.max_memory if max_memory is None else max_memory, target, place)
+    if compile and budget.explicit:
+        raise ArgumentError(
+            f"compile=True cannot keep to a limit, found {budget.source}: what compiled code allocates is not seen; "
+            "leave max_memory or compile out."
+        )
     return Job(
         problem=problem,
         request=Request(
@@ -273,11 +299,12 @@ def _job(
             bounds=read_bounds(bounds, problem.inputs, problem.spec),
         ),
         device=target,
-        budget=find_budget(config.max_memory if max_memory is None else max_memory, target, place),
+        budget=budget,
         chunk_size=read_chunk_size(chunk_size),
         out=out,
         create_graph=create_graph,
         verify=n_checks,
+        compile=compile,
         progress=config.progress if progress is None else progress,
         return_report=return_report,
     )

@@ -21,6 +21,11 @@ class Experience:
     programs: Programs = field(default_factory=Programs)
 
     @classmethod
-    def of(cls, is_kept: bool) -> Experience:
-        """Return what a first run leaves; where no other can follow, it need not be remembered well."""
-        return cls(programs=Programs(is_kept=is_kept))
+    def of(cls, *, compiles: bool, is_kept: bool) -> Experience:
+        """Return what a plan begins with.
+
+        Args:
+            compiles: Whether steps are compiled.
+            is_kept: Whether another run may follow; where none can, less need be remembered.
+        """
+        return cls(programs=Programs(is_kept=is_kept, compiles=compiles))

@@ -46,6 +46,7 @@ class Job:
         out: Where to write the result; ``None`` allocates it.
         verify: In how many random directions the finished Jacobian is checked.
         create_graph: Whether the result can be differentiated again.
+        compile: Whether the chunk's step is compiled.
         progress: How to show progress.
         return_report: Whether the report is wanted beside the result.
     """
@@ -58,6 +59,7 @@ class Job:
     out: Any = None
     verify: int = 0
     create_graph: bool = False
+    compile: bool = False
     progress: ProgressOption = None
     return_report: bool = False
 

@@ -33,7 +33,7 @@ def plan_job(job: Job) -> Plan:
             failure = str(error)
             break
         if probe.peak_bytes <= job.budget.n_bytes or not job.walled:
-            probe = replace(probe, reasons=(*probe.reasons, *_away(job)))
+            probe = replace(probe, reasons=(*probe.reasons, *_away(job), *_uncompiled(job)))
             return describe(job, probe, n_chunks=-(-probe.facts.n_directions // probe.chunk_size))
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
         if not job.request.may_leave(probe.facts.name):
@@ -57,3 +57,8 @@ def _away(job: Job) -> tuple[str, ...]:
     """Say what a plan for another device goes by."""
     here, there = job.problem.device, job.device
     return () if there == here else (f"sizes are those of kernels on {here}, as memory of {there} counts them",)
+
+
+def _uncompiled(job: Job) -> tuple[str, ...]:
+    """Say what the first run is to find out."""
+    return ("the first run compiles a chunk's step, and keeps that if it is faster",) if job.compile else ()

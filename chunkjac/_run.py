@@ -88,7 +88,7 @@ def run_job(
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     try:
-        return _run_job(job, known, watch, experience or Experience.of(job.return_report))
+        return _run_job(job, known, watch, experience or Experience.of(compiles=job.compile, is_kept=job.return_report))
     except CarriedError as carried:
         error = carried.error
     raise error
@@ -217,9 +217,15 @@ class _Attempt:
             warn(self._log.symptom)
         if mode.fell:
             warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
+        trouble = experience.programs.new_trouble()
+        if trouble:
+            warn(f"compile=True has no effect: {trouble}.", RungWarning)
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
-        reasons = (*(known.reasons if known else self._reasons), *filter(None, [verdict.reason]))
+        uncompiled = "nothing is compiled: no linear program runs"
+        idle = job.compile and not experience.programs.forms
+        notes = [verdict.reason, uncompiled if idle else ""]
+        reasons = (*(known.reasons if known else self._reasons), *filter(None, notes))
         experience.programs.n_runs += 1
         report = None
         if job.return_report or job.create_graph:
@@ -261,6 +267,7 @@ def describe(job: Job, probe: Probe, n_chunks: int, experience: Experience | Non
     """Put a plan's numbers together."""
     facts, cost, chunk_size = probe.facts, probe.cost, probe.chunk_size
     again = replace(job, request=replace(job.request, mode=facts.name))
+    experience = experience or Experience.of(compiles=job.compile, is_kept=True)
     return Plan(
         mode=facts.name,
         rung=facts.rung,
@@ -283,7 +290,7 @@ def describe(job: Job, probe: Probe, n_chunks: int, experience: Experience | Non
         budget_bytes=job.budget.n_bytes,
         budget_source=job.budget.source,
         reasons=probe.reasons,
-        _runner=partial(_run_planned, again, probe, experience or Experience()),
+        _runner=partial(_run_planned, again, probe, experience),
     )
 
 

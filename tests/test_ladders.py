@@ -152,3 +152,16 @@ def test_a_plan_names_the_rung_and_runs_on_it() -> None:
     plan = cj.plan(hard.func, hard.x, mode="reverse")
     assert plan.rung == "batched autograd.grad"
     assert torch.equal(plan.run(), hard.x.cos().diag())
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_a_plan_of_a_function_that_leaves_the_first_rung_has_its_program_in_the_second_run() -> None:
+    def attend(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None])[0]
+
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).view(1, 3, 4)
+    plan = cj.plan(attend, x, mode="forward")
+    plan.run()
+    found, report = plan.run(return_report=True)
+    assert report.plan.rung == "linear program"
+    assert torch.allclose(found, torch.func.jacrev(attend)(x))

@@ -7,12 +7,12 @@ takes as many steps as the result has elements, not ``c`` times as many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from chunkjac._linear._graph import Graph, Node
+from chunkjac._linear._graph import Graph, Node, live_nodes
 
 aten = torch.ops.aten
 
@@ -80,6 +80,13 @@ def find_gathers(graph: Graph) -> dict[Node, Gather]:
             if found is not None:
                 gathers[node] = found
     return gathers
+
+
+def gathers_ahead(graph: Graph) -> tuple[Mapping[Node, Gather], Graph]:
+    """Return the products that only see seeds, and the rest of a graph: their results are given to it."""
+    gathers = find_gathers(graph)
+    rest = live_nodes([node for node in graph.nodes if node not in gathers], graph.outputs)
+    return gathers, Graph(rest, (*graph.given, *gathers), graph.constants, graph.outputs)
 
 
 def _gather(node: Node, firsts: dict[Node, int]) -> Gather | None:

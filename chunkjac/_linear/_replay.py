@@ -16,7 +16,7 @@ import torch
 from chunkjac._linear._arena import Arena, Life, lay_out
 from chunkjac._linear._destinations import destination_call, works_in_place
 from chunkjac._linear._graph import Graph, Node, run_node
-from chunkjac._linear._one_hot import find_gathers
+from chunkjac._linear._one_hot import Gather, find_gathers
 
 _Names = dict[Node, str]
 
@@ -25,21 +25,23 @@ class Replay:
     """Run the part of a graph that depends on the seeds.
 
     Args:
-        graph: Seeds are all that it is given.
+        graph: Seeds are all that it is given, unless ``gathers`` says otherwise.
+        gathers: The products that are rows of a factor; ``None`` finds them.
 
     Attributes:
+        graph: What was given.
         uses: What the step needs besides the seeds.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, gathers: Mapping[Node, Gather] | None = None) -> None:
+        self.graph = graph
         self._step = [node for node in graph.nodes if node.varies]
         self._calls = {node: call for node in self._step if (call := destination_call(node)) is not None}
         self._fixed = set(graph.given) | {
             node for node in self._step if node.root in self._calls or not node.root.varies
         }
         self._fixed |= {node for node in self._step if node.root in graph.given}
-        self._gathers = find_gathers(graph)
+        self._gathers = find_gathers(graph) if gathers is None else gathers
         self._last = self._last_uses()
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
@@ -62,7 +64,7 @@ class Replay:
             seeds: Where the seeds will be.
             values: What the step uses of the prologue, and the constants.
         """
-        env: dict[Node, Any] = {**values, **dict(zip(self._graph.given, seeds))}
+        env: dict[Node, Any] = {**values, **dict(zip(self.graph.given, seeds))}
         memory = torch.empty(self._arena.n_bytes, dtype=torch.uint8, device=seeds[0].device)
         scope: dict[str, Any] = {"__builtins__": builtins}
         for node in self._step:
@@ -92,7 +94,7 @@ class Replay:
         for i, node in enumerate(self._step):
             for operand in (*node.operands, node):
                 last[operand.root] = i
-        for node in self._graph.outputs:
+        for node in self.graph.outputs:
             last[node.root] = len(self._step)
         return last
 
@@ -171,7 +173,7 @@ class Replay:
             if dead:
                 lines.append(f"del {', '.join(map(name, dead))}")
                 locals_ -= set(dead)
-        results = ", ".join(name(node) for node in self._graph.outputs)
+        results = ", ".join(name(node) for node in self.graph.outputs)
         body = "\n    ".join([*lines, f"return ({results},)"])
         scope: dict[str, Any] = {}
         exec(compile(f"def step(start):\n    {body}\n", "<linear program>", "exec"), scope)
@@ -184,6 +186,6 @@ class Replay:
             for j, user in enumerate(self._step):
                 for operand in user.operands:
                     self._node_last[operand] = j
-            for output in self._graph.outputs:
+            for output in self.graph.outputs:
                 self._node_last[output] = len(self._step)
         return self._node_last.get(node, -1) <= i

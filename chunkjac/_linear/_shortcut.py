@@ -10,12 +10,13 @@ import torch
 
 from chunkjac._chunker import OneHot
 from chunkjac._linear._batching import Batch, batch
+from chunkjac._linear._contest import Form, choose_form
 from chunkjac._linear._fingerprint import fingerprint
 from chunkjac._linear._recorder import NotLinearError
 from chunkjac._linear._tracing import Trace, trace
 from chunkjac._planner import even_chunk
 from chunkjac._problem import Problem
-from chunkjac._tensors import largest_finite
+from chunkjac._tensors import is_close
 from chunkjac._types import Leaf
 
 # Recording takes as long as 15-40 evaluations of the function (20-700 ms on seventeen networks), and saves
@@ -35,9 +36,6 @@ _SHORT_S = 0.2
 # A comparison with one direction is made in each run in which it takes no more than that of its time.
 _CHECK_SHARE = 0.05
 
-# Other kernels round otherwise; another function is farther off.
-_ROUNDING = 0.5
-
 Block = tuple[torch.Tensor, ...]
 
 
@@ -47,25 +45,31 @@ class Programs:
 
     Attributes:
         is_kept: Whether another run may follow.
+        compiles: Whether steps are compiled, and programs used at once.
         n_runs: How many runs are finished.
         traces: The recorded direction of each mode.
         batches: The steps that were made of it, by mode and chunk size.
+        forms: How those steps run, where they are compiled.
         trusted: What the functions looked like when their programs were compared with one direction.
         plain: The rungs whose batches were compared with one direction, and what the function looked like then.
         timings_s: How long whole runs took, by mode: by a program, and without one.
         refused: Why no program can be made of a mode, where that is so.
+        has_told: Whether somebody was told why steps cannot be compiled.
         check_s: How long that comparison took, with all that it needs.
         step_s: How long all chunks took.
     """
 
     is_kept: bool = True
+    compiles: bool = False
     n_runs: int = 0
     traces: dict[str, Trace] = field(default_factory=dict)
     batches: dict[tuple[str, int], Batch] = field(default_factory=dict)
+    forms: dict[tuple[str, int], Form] = field(default_factory=dict)
     trusted: dict[str, Hashable] = field(default_factory=dict)
     plain: dict[str, tuple[str, Hashable]] = field(default_factory=dict)
     timings_s: dict[tuple[str, bool], float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    has_told: bool = False
     check_s: dict[str, float] = field(default_factory=dict)
     step_s: dict[str, float] = field(default_factory=dict)
 
@@ -74,8 +78,8 @@ class Programs:
 
         The fourth run of a short job is made without one, and timed.
         """
-        if mode in self.refused:
-            return False
+        if mode in self.refused or self.compiles:
+            return mode not in self.refused
         with_s, without_s = self.timings_s.get((mode, True)), self.timings_s.get((mode, False))
         if with_s is None or with_s > _SHORT_S:
             return self.n_runs > 0
@@ -102,6 +106,13 @@ class Programs:
         self.traces.pop(mode, None)
         self.trusted.pop(mode, None)
         self.batches = {key: value for key, value in self.batches.items() if key[0] != mode}
+        self.forms = {key: value for key, value in self.forms.items() if key[0] != mode}
+
+    def new_trouble(self) -> str:
+        """Say what keeps steps from being compiled, once; empty for nothing."""
+        trouble = next((form.trouble for form in self.forms.values() if form.trouble), "")
+        is_new, self.has_told = not self.has_told, self.has_told or bool(trouble)
+        return trouble if is_new else ""
 
 
 class Shortcut:
@@ -154,6 +165,11 @@ class Shortcut:
         """Return how many directions the program takes at once."""
         return self._size
 
+    @property
+    def form(self) -> Form | None:
+        """Return how the step runs; ``None`` if nothing was to be compiled."""
+        return self._programs.forms.get((self._mode, self._size))
+
     def note(self, n_directions: int, seconds: float) -> None:
         """Take in how long directions take without a program."""
         self._direction_s = seconds / n_directions
@@ -162,11 +178,9 @@ class Shortcut:
         """Tell whether a program is worth it for so many directions."""
         if n_left < 2 or self._mode in self._programs.refused:
             return False
-        return (
-            self._programs.wants(self._mode)
-            if self._programs.n_runs
-            else n_left * self._direction_s > max(_WORTH_S, _WORTH_EVALUATIONS * self._evaluation_s)
-        )
+        if self._programs.n_runs or self._programs.compiles:
+            return self._programs.wants(self._mode)
+        return n_left * self._direction_s > max(_WORTH_S, _WORTH_EVALUATIONS * self._evaluation_s)
 
     def seeds(self, chunk: slice) -> Block:
         """Return the seeds of the first directions of a chunk, as many as a program takes at once."""
@@ -197,7 +211,7 @@ class Shortcut:
         """Make a block of no more directions than the program takes at once."""
         seeds = self._all_seeds(chunk.start)
         if self._bound != [values.data_ptr() for values in seeds]:
-            self._step = self._bind(seeds)
+            self._step = self._bind(seeds, chunk.start)
             self._bound = [values.data_ptr() for values in seeds]
         assert self._step is not None
         return tuple(values[: chunk.stop - chunk.start] for values in self._step(chunk.start))
@@ -236,7 +250,7 @@ class Shortcut:
 
     def gives(self, values: Block) -> bool:
         """Tell whether the program's values of the function are what the function gives."""
-        return all(_is_close(mine, yours) for mine, yours in zip(self._values, values))
+        return all(is_close(mine, yours) for mine, yours in zip(self._values, values))
 
     def trust(self, seconds: float) -> None:
         """Take note that the program was compared with one direction."""
@@ -270,7 +284,7 @@ class Shortcut:
         self._size = even_chunk(n_rows, min(size, self._most or size))
         self._seeds.release()  # there may be more of them than the program takes
 
-    def _bind(self, seeds: Block) -> Callable[[int], Block]:
+    def _bind(self, seeds: Block, start: int) -> Callable[[int], Block]:
         """Run the prologue for these inputs, and lay the step out."""
         assert self._trace is not None
         traced = self._trace.prologue(self._problem)
@@ -282,15 +296,11 @@ class Shortcut:
             batches[key] = batch(self._trace, traced, seeds)[0]
         values = batches[key].values(traced)
         _check_finite(batches[key].computed(values))
-        return batches[key].replay.bind(seeds, values)
-
-
-def _is_close(mine: torch.Tensor, yours: torch.Tensor) -> bool:
-    """Tell whether two tensors differ by no more than rounding."""
-    tolerance = torch.finfo(yours.dtype).eps ** _ROUNDING
-    return bool(
-        torch.allclose(mine, yours, rtol=tolerance, atol=tolerance * largest_finite(yours).item(), equal_nan=True)
-    )
+        replay, forms = batches[key].replay, self._programs.forms
+        if self._programs.compiles and key not in forms:
+            forms[key] = choose_form(replay, seeds, values, start)
+        bind = forms[key].bind if key in forms else None
+        return (bind or replay.bind)(seeds, values)
 
 
 def _check_finite(values: Sequence[torch.Tensor]) -> None:

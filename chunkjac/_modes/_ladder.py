@@ -34,6 +34,7 @@ FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, Unsuppor
 
 
 _PROGRAM = "linear program"
+_COMPILED = f"{_PROGRAM}, compiled"
 
 # torch imports it in the first vmap of a process, which takes a second and tells nothing of the next.
 _LATE_IMPORT = "torch._dynamo"
@@ -110,6 +111,7 @@ class Derivative:
         self._seeds = OneHot(self._seed_leaves)
         self._shortcut: Shortcut | None = None
         self._is_shortcut_proven = False
+        self._program = _PROGRAM
         self._program_s = 0.0
         self._evaluation_s = time.perf_counter() - self._started_s
         self._compares = False  # whether anything was compared with one direction
@@ -141,12 +143,12 @@ class Derivative:
     @property
     def rung(self) -> str:
         """Return the name of the way in which the mode runs."""
-        return _PROGRAM if self._is_shortcut_proven or self._made is None else self._made.name
+        return self._program if self._is_shortcut_proven or self._made is None else self._made.name
 
     @property
     def fell(self) -> bool:
         """Tell whether a rung is used that is slower than the first."""
-        return self.rung != _PROGRAM and type(self._made) not in self._fast
+        return not self._is_shortcut_proven and self._made is not None and type(self._made) not in self._fast
 
     @property
     def batched(self) -> bool:
@@ -232,7 +234,7 @@ class Derivative:
     def apply(self, seed: Block) -> Block:
         """Apply the derivative to any seed: ``w J`` in reverse mode, ``J u`` in forward mode."""
         with torch.no_grad():
-            return self._on_a_rung(lambda: self._rung.one(seed))
+            return self._alone(seed)
 
     def _prove(self, shortcut: Shortcut, chunk: slice, block: Block) -> None:
         """Compare a program's first block with one direction, or its values where that is trusted."""
@@ -243,6 +245,9 @@ class Derivative:
                 seeds = shortcut.seeds(chunk)
                 agrees(self._alone, seeds, tuple(values[: len(seeds[0])] for values in block), _the_second)
             shortcut.trust(self._prologue_s + time.perf_counter() - started_s)
+        if shortcut.form is not None:
+            self._program = _PROGRAM if shortcut.form.bind is None else _COMPILED
+            self.reasons = (*self.reasons, shortcut.form.reason)
         self._is_shortcut_proven = True
 
     def _alone(self, seed: Block) -> Block:

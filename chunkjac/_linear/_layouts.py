@@ -17,7 +17,7 @@ def _convolution(x: torch.Tensor, weight: torch.Tensor, *others: Any) -> Any:
     """Convolve with the channels last, which oneDNN does 1.1 to 2.8 times as fast (ten shapes, 2 cores)."""
     if x.dim() != 4 or x.device.type != "cpu" or x.is_contiguous(memory_format=torch.channels_last):
         return NotImplemented
-    x, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
+    x, weight = (aten.clone(tensor, memory_format=torch.channels_last) for tensor in (x, weight))
     return aten.convolution(x, weight, *others)
 
 
@@ -40,7 +40,7 @@ def _view(tensor: torch.Tensor, shape: list[int]) -> Any:
     try:
         torch.empty_strided(tensor.shape, tensor.stride(), device="meta").view(shape)
     except RuntimeError:
-        return aten.view(tensor.contiguous(), shape)
+        return aten.view(aten.clone(tensor, memory_format=torch.contiguous_format), shape)
     return NotImplemented
 
 

@@ -1,0 +1,101 @@
+"""Passes of the linear program by their theorems: merged, one-hot products, layouts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chunkjac._chunker import OneHot
+from chunkjac._linear._graph import Graph, live_nodes, run_all
+from chunkjac._linear._layouts import LAYOUT_RULES
+from chunkjac._linear._merging import merged
+from chunkjac._linear._one_hot import find_gathers
+from chunkjac._linear._recorder import recorded
+from chunkjac._linear._replay import Replay
+from chunkjac._types import Leaf
+
+aten = torch.ops.aten
+
+
+def record(func, *given_: torch.Tensor, rules=None) -> tuple[Graph, tuple[torch.Tensor, ...]]:
+    """Record a function of tensors that are all seeds."""
+    return recorded(lambda: func(*given_), given_, given_, rules or {})
+
+
+def evaluated(graph: Graph, *given_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Run a graph as it is."""
+    values = run_all(graph.nodes, {**graph.constants, **dict(zip(graph.given, given_))}, set(graph.outputs))
+    return tuple(values[node] for node in graph.outputs)
+
+
+def test_what_is_computed_twice_is_computed_once() -> None:
+    x = torch.randn(4)
+    graph, made = record(lambda x: (x.sin() + x.sin() * x.sin().detach(),), x)
+    simple = merged(graph)
+    assert [node.func for node in simple.nodes] == [aten.sin.default, aten.mul.Tensor, aten.add.Tensor]
+    assert torch.equal(evaluated(simple, x)[0], made[0])
+
+
+def test_numbers_of_other_types_are_not_the_same() -> None:
+    x = torch.randn(4)
+    graph, made = record(lambda x: (x.sum(0, keepdim=True) + x.sum(0, keepdim=False), x.clamp(0), x.clamp(0.0)), x)
+    for found, expected in zip(evaluated(merged(graph), x), made):
+        assert torch.equal(found, expected)
+
+
+def test_memory_that_is_written_to_is_never_merged() -> None:
+    def func(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a, b = x.new_zeros(4), x.new_zeros(4)
+        a[:2] = x[:2]
+        b[2:] = x[2:]
+        return a * 1, b * 1
+
+    x = torch.randn(4)
+    graph, made = record(func, x)
+    for found, expected in zip(evaluated(merged(graph), x), made):
+        assert torch.equal(found, expected)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 12))
+def test_a_product_with_one_hot_seeds_is_rows_of_the_matrix(n: int, m: int, width: int, k: int, start: int) -> None:
+    """One leaf of ``(n, m)`` between two others, so that chunks begin before it and end behind it."""
+    leaves = [Leaf(torch.Size(shape), torch.float64, torch.device("cpu")) for shape in ((2,), (n, m), (3,))]
+    one_hot, matrix = OneHot(leaves), torch.randn(m, width, dtype=torch.float64)
+    seeds = one_hot.seeds(slice(0, k))
+    graph, _ = recorded(lambda: (seeds[1].view(k * n, m) @ matrix,), seeds, seeds, {})
+    graph = Graph(live_nodes(graph.nodes, graph.outputs), graph.given, graph.constants, graph.outputs)
+    assert len(find_gathers(graph)) == 1
+    step = Replay(graph).bind(seeds, dict(graph.constants))
+    start = min(start, 5 + n * m - 1)
+    again = one_hot.seeds(slice(start, start + k))
+    assert torch.equal(step(start)[0], again[1].reshape(k * n, m) @ matrix)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_with_channels_last_gives_the_same(groups: int, transposed: bool) -> None:
+    x, weight = torch.randn(3, 4, 9, 8), torch.randn(4, 4 // groups, 3, 3)
+    args = (None, [2, 1], [1, 0], [1, 1], transposed, [1, 0] if transposed else [0, 0], groups)
+    graph, made = record(lambda x: (aten.convolution(x, weight, *args),), x, rules=LAYOUT_RULES)
+    torch.testing.assert_close(made[0], aten.convolution(x, weight, *args))
+    assert made[0].is_contiguous(memory_format=torch.channels_last)
+    assert aten.clone.default in [node.func for node in graph.nodes]
+
+
+def test_views_and_factors_follow_the_layout() -> None:
+    x, weight, factor = torch.randn(2, 3, 6, 5), torch.randn(4, 3, 1, 1), torch.randn(4, 6, 5)
+
+    def func(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return ((aten.convolution(x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1) * factor).view(2, -1),)
+
+    graph, made = record(func, x, rules=LAYOUT_RULES)
+    expected = torch.nn.functional.conv2d(x, weight) * factor
+    torch.testing.assert_close(made[0], expected.reshape(2, -1))
+    (product,) = (node for node in graph.nodes if node.func is aten.mul.Tensor)
+    data, in_order = product.operands
+    assert data.layout is not None
+    assert in_order.layout is not None
+    assert [*data.layout.strides[1:]].index(1) == [*in_order.layout.strides].index(1)

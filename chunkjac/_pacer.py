@@ -26,10 +26,12 @@ class Learnt:
     Attributes:
         chunk_size: The size that took the least time for a direction; ``None`` before the first run.
         is_settled: Whether larger and smaller ones were tried.
+        peak_bytes: The most that a counted run has held; 0 before the first.
     """
 
     chunk_size: int | None = None
     is_settled: bool = False
+    peak_bytes: int = 0
 
 
 class Pacer:

@@ -196,7 +196,7 @@ class _Attempt:
             if known
             else Pacer(terms, learnt=experience.learnt)
         )
-        mode.quicken(experience.programs)
+        mode.quicken(experience.programs, is_timed=not self._watch)
         with show_progress(job.progress, terms.n_directions) as show:
 
             def advance(size: int) -> None:
@@ -227,6 +227,7 @@ class _Attempt:
         notes = [verdict.reason, uncompiled if idle else ""]
         reasons = (*(known.reasons if known else self._reasons), *filter(None, notes))
         experience.programs.n_runs += 1
+        experience.learnt.peak_bytes = max(experience.learnt.peak_bytes, tracker.highest_bytes if self._watch else 0)
         report = None
         if job.return_report or job.create_graph:
             report = self._report(pacer, elapsed_s, rise_bytes, reasons, experience)
@@ -317,5 +318,7 @@ def _run_planned(job: Job, known: Probe, experience: Experience, args: tuple[Any
     known = replace(known, cost=replace(known.cost, result_bytes=result_bytes))
     # What holds the same whatever the values, and half of the device's default at most, needs no
     # watching. A limit that somebody set is watched: captured state may have changed.
-    ample = known.certain and 2 * known.cost.peak_bytes(known.chunk_size) <= job.budget.n_bytes
+    # Where values may change it, a run has to have been counted, and there must be more room.
+    expected_bytes = known.cost.peak_bytes(known.chunk_size) if known.certain else 4 * experience.learnt.peak_bytes
+    ample = 0 < 2 * expected_bytes <= job.budget.n_bytes
     return run_job(job, known, watch=not (job.trusting and ample), experience=experience).deliver(job)

@@ -7,7 +7,10 @@ comparison with one direction.
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -26,6 +29,7 @@ _MOST = 20_000
 # Others are known by their identity as well; a bound method is made whenever one asks for it.
 _BY_CONTENT = (torch.Tensor, list, tuple, dict, set, frozenset, MethodType)
 _OF_CLASSES = (FunctionType, list, dict, *_PLAIN)
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _LEAVES = (torch.Tensor, ModuleType, BuiltinFunctionType)
 
 
@@ -62,7 +66,7 @@ def _held(value: Any) -> Iterable[Any]:
         return value
     if isinstance(value, (set, frozenset)):
         return sorted(value, key=repr)
-    if _is_of_torch(value):
+    if _is_installed(value):
         return ()
     if isinstance(value, FunctionType):
         return [*(part for part in behind(value) if part is not value), value.__defaults__, value.__kwdefaults__]
@@ -81,13 +85,19 @@ def _attributes(value: Any) -> Iterator[Any]:
         yield getattr(value, "__dict__", None)
     kind = value if isinstance(value, type) else type(value)
     for each in kind.__mro__:
-        if not _is_of_torch(each) and each.__module__ != "builtins":
+        if not _is_installed(each) and each.__module__ != "builtins":
             yield from (part for part in vars(each).values() if isinstance(part, _OF_CLASSES))
             if not isinstance(value, type):
                 yield from (getattr(value, name, None) for name in getattr(each, "__slots__", ()))
 
 
-def _is_of_torch(value: Any) -> bool:
-    """Tell whether a function or class is torch's own."""
-    is_named = isinstance(value, (type, FunctionType))
-    return is_named and str(getattr(value, "__module__", "")).partition(".")[0] == "torch"
+def _is_installed(value: Any) -> bool:
+    """Tell whether a function or class is a library's: its code does not change, nor do the globals that it uses."""
+    return isinstance(value, (type, FunctionType)) and _is_of_library(str(getattr(value, "__module__", "")))
+
+
+@lru_cache(maxsize=4096)
+def _is_of_library(module: str) -> bool:
+    """Tell whether a module is installed, or Python's own."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return (file is None and module != "__main__") or any(place in str(file) for place in _LIBRARIES)

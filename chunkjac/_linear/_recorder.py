@@ -97,6 +97,7 @@ class Recorder(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotLinearError(f"it draws random numbers ({func})")
         reads = _reads_values(func, tensors)
+        reads = reads and not self._is_free(operands)
         if reads and any(node not in self._constants for node in operands):
             raise NotLinearError(f"it reads values ({func})")
         made = func(*args, **kwargs)
@@ -151,6 +152,20 @@ class Recorder(TorchDispatchMode):
                     self.node_of[part] = item
         elif writes is not None:
             self._nodes.append(Node(func, given_args, given_kwargs, None, varies, None, writes))
+
+    def _is_free(self, nodes: Sequence[Node]) -> bool:
+        """Tell whether values depend on no tensor from outside: they are made of numbers (a causal mask, say)."""
+        ahead, seen = [*nodes], set(nodes)
+        while ahead:
+            node = ahead.pop()
+            if node.func is None:
+                return False
+            writers = [other for other in self._nodes if other.writes is not None and other.writes.root is node.root]
+            for operand in (*node.operands, *(part for writer in writers for part in writer.operands)):
+                if operand not in seen:
+                    seen.add(operand)
+                    ahead.append(operand)
+        return True
 
     def _written(self, func: Any, args: tuple[Any, ...]) -> Node | None:
         """Return what an operation writes to."""

@@ -122,7 +122,7 @@ class FiniteDifference:
         """Tell that all blocks are made alike."""
         return False
 
-    def quicken(self, programs: Programs) -> None:
+    def quicken(self, programs: Programs, *, is_timed: bool = True) -> None:
         """Do nothing: evaluations are not linear."""
 
     def block(self, chunk: slice) -> Block:

@@ -114,6 +114,7 @@ class Derivative:
         self._program = _PROGRAM
         self._program_s = 0.0
         self._evaluation_s = time.perf_counter() - self._started_s
+        self._is_timed = True
         self._compares = False  # whether anything was compared with one direction
 
     @property
@@ -155,12 +156,14 @@ class Derivative:
         """Tell whether the directions of a chunk are computed together."""
         return self._made is None or self._made.batched
 
-    def quicken(self, programs: Programs) -> None:
+    def quicken(self, programs: Programs, *, is_timed: bool = True) -> None:
         """Let a linear program make blocks, where that is worth it.
 
         Args:
             programs: What earlier runs of the plan have recorded; it takes what this one records.
+            is_timed: Whether the run's time tells that of others: counting bytes takes time.
         """
+        self._is_timed = is_timed
         why_not = programs.refused.get(self.name)
         if why_not is not None:
             self.reasons = (*self.reasons, f"no {_PROGRAM}: {why_not}")
@@ -290,7 +293,7 @@ class Derivative:
             shortcut.finish(self._program_s)
         elif self._made is not None and self._is_proven:
             shortcut.trust_batches(self._made.name)
-        if not self._compares and not shortcut.has_recorded:
+        if self._is_timed and not self._compares and not shortcut.has_recorded:
             shortcut.note_run(time.perf_counter() - self._started_s, by_program=self._is_shortcut_proven)
 
     def _next_rung(self) -> Rung:

@@ -69,7 +69,7 @@ class Mode(Protocol):
         """Tell whether a block begins another way, which holds other memory than those before."""
         ...
 
-    def quicken(self, programs: Programs) -> None:
+    def quicken(self, programs: Programs, *, is_timed: bool = True) -> None:
         """Let blocks be made in a faster way that is worth preparing, if there is one."""
         ...
 

@@ -78,10 +78,8 @@ def _held(value: Any) -> Iterable[Any]:
 def _attributes(value: Any) -> Iterator[Any]:
     """Yield the attributes of an object, the methods of its class, and how many hooks its parameters have."""
     if isinstance(value, nn.Module):
-        yield tuple(map(id, value._parameters.values()))
-        yield [len(p._backward_hooks or ()) for p in value._parameters.values() if p is not None]
-        yield tuple(map(id, value._buffers.values()))
-    if not isinstance(value, type):
+        yield from _of_module(value)
+    elif not isinstance(value, type):
         yield getattr(value, "__dict__", None)
     kind = value if isinstance(value, type) else type(value)
     for each in kind.__mro__:
@@ -89,6 +87,22 @@ def _attributes(value: Any) -> Iterator[Any]:
             yield from (part for part in vars(each).values() if isinstance(part, _OF_CLASSES))
             if not isinstance(value, type):
                 yield from (getattr(value, name, None) for name in getattr(each, "__slots__", ()))
+
+
+def _of_module(module: nn.Module) -> Iterator[Any]:
+    """Yield a module's attributes: plain ones at once, since there are many, and nothing of empty dictionaries."""
+    attributes = vars(module)
+    yield str([item for item in attributes.items() if type(item[1]) in _PLAIN])
+    for name, value in attributes.items():
+        if type(value) in _PLAIN or (isinstance(value, dict) and not value):
+            continue
+        if name == "_parameters":
+            hooks = [len(part._backward_hooks or ()) for part in value.values() if part is not None]
+            yield f"{[*map(id, value.values())]} {hooks}"
+        elif name == "_buffers":
+            yield f"{[*map(id, value.values())]}"
+        elif name != "_modules":  # those stand in the list of modules themselves
+            yield value
 
 
 def _is_installed(value: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Mapping
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,8 +17,7 @@ from chunkjac._linear._arena import Arena, Life, lay_out
 from chunkjac._linear._destinations import destination_call, works_in_place
 from chunkjac._linear._graph import Graph, Node, run_node
 from chunkjac._linear._one_hot import Gather, find_gathers
-
-_Names = dict[Node, str]
+from chunkjac._linear._straight import straight_code
 
 
 class Replay:
@@ -37,15 +36,13 @@ class Replay:
         self.graph = graph
         self._step = [node for node in graph.nodes if node.varies]
         self._calls = {node: call for node in self._step if (call := destination_call(node)) is not None}
-        self._fixed = set(graph.given) | {
-            node for node in self._step if node.root in self._calls or not node.root.varies
-        }
-        self._fixed |= {node for node in self._step if node.root in graph.given}
+        stays = {*graph.given, *self._calls}  # memory that is at the same place in all chunks
+        self._fixed = {*graph.given, *(n for n in self._step if n.root in stays or not n.root.varies)}
         self._gathers = find_gathers(graph) if gathers is None else gathers
         self._last = self._last_uses()
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
-        self._source, self._names = self._code()
+        self._straight = straight_code(self._step, graph.outputs, self._calls, self._fixed, self._gathers)
         step = set(self._step) | set(graph.given)
         self.uses = {part for node in self._step for part in node.operands if part not in step}
         self.uses |= {node for node in graph.outputs if node not in step}
@@ -70,15 +67,11 @@ class Replay:
         for node in self._step:
             if node in self._calls:
                 env[node] = self._buffer(memory, node)
-            elif node in self._fixed and node.writes is None:
-                env[node] = run_node(node, env)
-            elif node in self._fixed and node.writes is not None:
-                env[node] = env[node.writes]
-        for node, name in self._names.items():
-            if node in env:
-                scope[name] = env[node]
-        scope.update(self._functions)
-        return FunctionType(self._source, scope)
+            elif node in self._fixed:
+                env[node] = run_node(node, env) if node.writes is None else env[node.writes]
+        scope.update(self._straight.functions)
+        scope.update({name: env[node] for node, name in self._straight.names.items() if node in env})
+        return FunctionType(self._straight.code, scope)
 
     def _buffer(self, memory: torch.Tensor, node: Node) -> torch.Tensor:
         """Return a result's place in the arena."""
@@ -128,64 +121,3 @@ class Replay:
                 last = max(self._last[node], lives[place].last if place in lives else i)
                 lives[place] = Life(size, first, last)
         return lives
-
-    def _code(self) -> tuple[CodeType, _Names]:
-        """Write the step as Python."""
-        names: _Names = {}
-        self._functions: dict[str, Any] = {}
-
-        def name(node: Node) -> str:
-            return names.setdefault(node, f"v{len(names)}")
-
-        def function(func: Any) -> str:
-            key = f"f{len(self._functions)}"
-            self._functions[key] = func
-            return key
-
-        def text(value: Any) -> str:
-            if isinstance(value, Node):
-                return name(value)
-            if isinstance(value, (list, tuple)):
-                inner = ", ".join(map(text, value))
-                return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
-            if value is None or isinstance(value, (bool, int, str)):
-                return repr(value)
-            return function(value)
-
-        lines = []
-        locals_: set[Node] = set()
-        for i, node in enumerate(self._step):
-            call = self._calls.get(node)
-            arguments = [*map(text, node.args), *(f"{key}={text(value)}" for key, value in node.kwargs.items())]
-            if node in self._gathers:
-                gather = self._gathers[node]
-                lines.append(f"{function(gather.into())}(start, {name(gather.matrix)}, out={name(node)})")
-            elif call is not None:
-                lines.append(f"{function(call)}({', '.join([*arguments, f'out={name(node)}'])})")
-            elif node in self._fixed and node.writes is None:
-                name(node)
-            else:
-                target = "" if node in self._fixed else f"{name(node)} = "
-                lines.append(f"{target}{function(node.func)}({', '.join(arguments)})")
-                if target:
-                    locals_.add(node)
-            dead = [other for other in locals_ if self._last.get(other.root, i) <= i and self._used_up(other, i)]
-            if dead:
-                lines.append(f"del {', '.join(map(name, dead))}")
-                locals_ -= set(dead)
-        results = ", ".join(name(node) for node in self.graph.outputs)
-        body = "\n    ".join([*lines, f"return ({results},)"])
-        scope: dict[str, Any] = {}
-        exec(compile(f"def step(start):\n    {body}\n", "<linear program>", "exec"), scope)
-        return scope["step"].__code__, names
-
-    def _used_up(self, node: Node, i: int) -> bool:
-        """Tell whether a node is not used after the i-th operation."""
-        if not hasattr(self, "_node_last"):
-            self._node_last: dict[Node, int] = {}
-            for j, user in enumerate(self._step):
-                for operand in user.operands:
-                    self._node_last[operand] = j
-            for output in self.graph.outputs:
-                self._node_last[output] = len(self._step)
-        return self._node_last.get(node, -1) <= i

@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunkjac._chunker import OneHot
+from chunkjac._linear._batching import batch
 from chunkjac._linear._graph import Graph, live_nodes, run_all
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._merging import merged
 from chunkjac._linear._one_hot import find_gathers
 from chunkjac._linear._recorder import recorded
 from chunkjac._linear._replay import Replay
+from chunkjac._linear._tracing import trace
+from chunkjac._problem import Problem
 from chunkjac._types import Leaf
 
 aten = torch.ops.aten
@@ -99,3 +102,25 @@ def test_views_and_factors_follow_the_layout() -> None:
     assert data.layout is not None
     assert in_order.layout is not None
     assert [*data.layout.strides[1:]].index(1) == [*in_order.layout.strides].index(1)
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_what_is_zero_but_for_a_part_is_computed_for_the_part(by_rows: bool) -> None:
+    """Only the last of seven steps is asked for, so nothing behind the sum over steps is multiplied for all."""
+    torch.manual_seed(0)
+    first, second = torch.randn(4, 5).double(), torch.randn(5, 3).double()
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        mixed = (x @ x.T).softmax(-1) @ x @ first
+        return torch.nn.functional.layer_norm(torch.tanh(mixed) @ second, (3,))[-1:].unsqueeze(0)
+
+    problem = Problem.of(func, (torch.randn(7, 4).double(),), 0, False)
+    leaves = problem.evaluate()[1].leaves if by_rows else problem.leaves
+    recorded_ = trace(problem, leaves, by_rows=by_rows)
+    seeds = OneHot(leaves).seeds(slice(0, 3))
+    made, blocks = batch(recorded_, recorded_.prologue(problem), seeds)
+    expected = (torch.func.jacrev if by_rows else torch.func.jacfwd)(func)(problem.inputs[0])
+    matrix = expected.reshape(3, 28) if by_rows else expected.reshape(3, 28).T
+    torch.testing.assert_close(blocks[0].reshape(3, -1), matrix[:3])
+    sizes = {node.layout.shape for node in made.replay.graph.nodes if node.func is aten.mm.default}
+    assert (torch.Size([3, 5]) in sizes) == by_rows  # one row for each seed, not seven

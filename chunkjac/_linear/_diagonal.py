@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from chunkjac._linear._graph import Graph, Node, run_node, written_memory
+from chunkjac._linear._placed import Placed, placed
 
 aten = torch.ops.aten
 
@@ -59,8 +60,13 @@ def replay(graph: Graph, values: dict[Node, Any], wanted: Sequence[Node]) -> lis
     kept = set(wanted)
     env: dict[Node, Any] = dict(values)
     for i, node in enumerate(step):
-        rule = None if node.root in plain else _RULES.get(node.func)
-        made = rule(node, env) if rule is not None else None
+        made = None if node.root in plain else placed(node, env, _value)
+        if made is None:
+            for operand in node.operands:
+                if isinstance(env[operand], Placed):
+                    env[operand] = env[operand].value()
+            rule = None if node.root in plain else _RULES.get(node.func)
+            made = rule(node, env) if rule is not None else None
         env[node] = _computed(node, env) if made is None else made
         for operand in set(node.operands):
             if operand.varies and last_use[operand] == i and operand not in kept:
@@ -74,7 +80,7 @@ def _computed(node: Node, env: Mapping[Node, Any]) -> Any:
 
 
 def _value(held: Any) -> Any:
-    return held.value() if isinstance(held, Scaled) else held
+    return held.value() if isinstance(held, (Scaled, Placed)) else held
 
 
 def _scaled(held: Any) -> Scaled:

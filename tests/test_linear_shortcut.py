@@ -21,8 +21,8 @@ MODES = ("reverse", "forward")
 def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare a program with one direction in each run, or with the function's values only."""
     share = 0.0 if request.param == "trusted" else 1e9
-    monkeypatch.setattr("chunkjac._linear._shortcut._CHECK_SHARE", share)
-    monkeypatch.setattr("chunkjac._linear._shortcut._SHORT_S", -1.0)  # also where none is faster
+    monkeypatch.setattr("chunkjac._linear._programs._CHECK_SHARE", share)
+    monkeypatch.setattr("chunkjac._linear._programs._SHORT_S", -1.0)  # also where none is faster
 
 
 @pytest.fixture(params=MODES)

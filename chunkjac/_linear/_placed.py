@@ -73,7 +73,13 @@ def _padded(node: Node, env: Mapping[Node, Any], value_of: Callable[[Any], Any])
     """Take zeros before and behind for what they are."""
     source, pads, *fill = node.args
     wide = [i for i in range(len(pads) // 2) if pads[2 * i] or pads[2 * i + 1]]
-    if not source.varies or isinstance(env[source], Placed) or (fill and fill[0]) or len(wide) != 1 or min(pads) < 0:
+    if not source.varies or (fill and fill[0]):
+        return None
+    held = env[source]
+    if isinstance(held, Placed):
+        own = held.part.dim() - 1 - held.dim
+        return None if own in wide else held.like(_run(node, held.part, pads))
+    if len(wide) != 1 or min(pads) < 0:
         return None
     whole = _shape(node)
     dim = len(whole) - 1 - wide[0]
@@ -106,6 +112,32 @@ def _reduction(node: Node, env: Mapping[Node, Any]) -> Placed | None:
     if not dims or rest != [True] or node.kwargs or like.dim in [dim % n_dims for dim in dims]:
         return None
     return like.like(_run(node, like.part, dims, True))
+
+
+def _expansion(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+    """Repeat along other dimensions."""
+    like, shape = env[node.args[0]], list(_shape(node))
+    if len(shape) != like.part.dim() or shape[like.dim] != like.size:
+        return None
+    shape[like.dim] = like.part.shape[like.dim]
+    return like.like(aten.expand(like.part, shape))
+
+
+def _slice(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+    """Take some places along another dimension."""
+    like, dim = env[node.args[0]], (node.args[1] if len(node.args) > 1 else 0)
+    return None if dim % like.part.dim() == like.dim else like.like(_run(node, like.part, *node.args[1:]))
+
+
+def _joined(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+    """Join parts along another dimension."""
+    tensors, dim = node.args[0], (node.args[1] if len(node.args) > 1 else 0)
+    if not all(isinstance(env[tensor], Placed) for tensor in tensors):
+        return None
+    like = env[tensors[0]]
+    if dim % like.part.dim() == like.dim:
+        return None
+    return like.like(_run(node, [env[tensor].part for tensor in tensors], dim))
 
 
 def _view(node: Node, env: Mapping[Node, Any]) -> Placed | None:
@@ -168,6 +200,9 @@ _RULES: dict[Any, Callable[[Node, Mapping[Node, Any]], Any]] = {
     aten.sub.Tensor: _pointwise,
     aten.sum.dim_IntList: _reduction,
     aten.mean.dim: _reduction,
+    aten.expand.default: _expansion,
+    aten.slice.Tensor: _slice,
+    aten.cat.default: _joined,
     aten.view.default: _view,
     aten._unsafe_view.default: _view,
     aten.unsqueeze.default: _view,

@@ -22,7 +22,7 @@ def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Compare a program with one direction in each run, or with the function's values only."""
     share = 0.0 if request.param == "trusted" else 1e9
     monkeypatch.setattr("chunkjac._linear._programs._CHECK_SHARE", share)
-    monkeypatch.setattr("chunkjac._linear._programs._SHORT_S", -1.0)  # also where none is faster
+    monkeypatch.setattr("chunkjac._linear._programs.SHORT_S", -1.0)  # also where none is faster
 
 
 @pytest.fixture(params=MODES)
@@ -286,3 +286,18 @@ def test_a_first_rung_that_cannot_run_the_function_leaves_the_program_alone() ->
         found, report = planned.run(return_report=True)
         torch.testing.assert_close(found, first)
         assert report.plan.rung == "linear program"
+
+
+def test_a_program_that_is_slower_in_a_long_job_is_given_up(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chunkjac._linear._shortcut.SHORT_S", 0.0)
+    monkeypatch.setattr("chunkjac._linear._shortcut.Shortcut.note", _as_if_quick)
+    planned = cj.plan(_net(), _point(6), mode=mode)
+    rungs = [planned.run(return_report=True)[1].plan.rung for _ in range(4)]
+    assert rungs[1:3] == ["linear program"] * 2  # the second run records, the third is timed
+    assert rungs[3] != "linear program"
+    assert any("without one" in reason for reason in planned.run(return_report=True)[1].plan.reasons)
+
+
+def _as_if_quick(self: Any, n_directions: int, seconds: float) -> None:
+    """Take a direction to have taken no time without a program."""
+    self._programs.direction_s[self._mode] = 0.0

@@ -12,7 +12,7 @@ from chunkjac._linear._tracing import Trace
 from chunkjac._problem import Problem
 
 # Whole runs that are shorter are timed both with and without a program: its prologue may take what it saves.
-_SHORT_S = 0.2
+SHORT_S = 0.2
 
 # A comparison with one direction is made in each run in which it takes no more than that of its time.
 _CHECK_SHARE = 0.05
@@ -32,6 +32,7 @@ class Programs:
         trusted: What the functions looked like when their programs were compared with one direction.
         plain: The rungs whose batches were compared with one direction, and what the function looked like then.
         timings_s: How long whole runs took, by mode: by a program, and without one.
+        direction_s: The least time that a direction took without a program, by mode.
         refused: Why no program can be made of a mode, where that is so.
         has_told: Whether somebody was told why steps cannot be compiled.
         check_s: How long that comparison took, with all that it needs.
@@ -47,6 +48,7 @@ class Programs:
     trusted: dict[str, Hashable] = field(default_factory=dict)
     plain: dict[str, tuple[str, Hashable]] = field(default_factory=dict)
     timings_s: dict[tuple[str, bool], float] = field(default_factory=dict)
+    direction_s: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     has_told: bool = False
     check_s: dict[str, float] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class Programs:
         if mode in self.refused or self.compiles:
             return mode not in self.refused
         with_s, without_s = self.timings_s.get((mode, True)), self.timings_s.get((mode, False))
-        if with_s is None or with_s > _SHORT_S:
+        if with_s is None or with_s > SHORT_S:
             return self.n_runs > 0
         return without_s is not None and with_s <= without_s
 

@@ -11,7 +11,7 @@ from chunkjac._chunker import OneHot
 from chunkjac._linear._batching import batch
 from chunkjac._linear._contest import Form, choose_form
 from chunkjac._linear._fingerprint import fingerprint
-from chunkjac._linear._programs import Programs
+from chunkjac._linear._programs import SHORT_S, Programs
 from chunkjac._linear._recorder import NotLinearError
 from chunkjac._linear._tracing import Trace, trace
 from chunkjac._planner import even_chunk
@@ -91,6 +91,8 @@ class Shortcut:
     def note(self, n_directions: int, seconds: float) -> None:
         """Take in how long directions take without a program."""
         self._direction_s = seconds / n_directions
+        known_s = self._programs.direction_s.get(self._mode, inf)
+        self._programs.direction_s[self._mode] = min(known_s, self._direction_s)
 
     def is_due(self, n_left: int) -> bool:
         """Tell whether a program is worth it for so many directions."""
@@ -177,11 +179,17 @@ class Shortcut:
         self._programs.trusted[self._mode] = fingerprint(self._problem)
         self._programs.check_s[self._mode] = seconds
 
-    def finish(self, seconds: float) -> None:
-        """Take note of how long all chunks took, unless recording is in that."""
+    def finish(self, seconds: float, n_directions: int) -> None:
+        """Take note of how long all chunks took, unless recording is in that; give up what is slower in a long job."""
         if self.has_recorded:
             return
-        self._programs.step_s[self._mode] = seconds
+        programs, mode = self._programs, self._mode
+        programs.step_s[mode] = seconds
+        plain_s, each_s = programs.direction_s.get(mode, inf), seconds / n_directions
+        if seconds > SHORT_S and each_s > plain_s and not programs.compiles:
+            programs.refused[mode] = (
+                f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
+            )
 
     def _all_seeds(self, start: int) -> Block:
         """Return as many seeds as the program takes: the last ones are zeros where there are fewer directions."""

@@ -290,7 +290,7 @@ class Derivative:
     def _leave_word(self, shortcut: Shortcut) -> None:
         """Leave to later runs of the plan what this one tells."""
         if self._is_shortcut_proven:
-            shortcut.finish(self._program_s)
+            shortcut.finish(self._program_s, sum(leaf.numel for leaf in self._seed_leaves))
         elif self._made is not None and self._is_proven:
             shortcut.trust_batches(self._made.name)
         if self._is_timed and not self._compares and not shortcut.has_recorded:

@@ -101,7 +101,8 @@ def test_an_allocator_of_blocks_gives_multiples_of_512_bytes() -> None:
 
 
 def test_the_report_says_how_far_the_process_rose() -> None:
-    x = torch.zeros(2000)
+    # 36 MB, written to: malloc maps what is over 32 MiB anew, whatever an earlier test has left on the heap.
+    x = torch.zeros(3000)
     _, report = cj.jacobian(torch.sin, x, mode="reverse", return_report=True, chunk_size=1000)
-    assert report.process_rise_bytes >= 0.5 * report.plan.result_bytes  # 16 MB, written to
+    assert report.process_rise_bytes >= 0.5 * report.plan.result_bytes
     assert "process rise" in str(report)

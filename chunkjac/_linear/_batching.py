@@ -12,6 +12,7 @@ from chunkjac._linear._diagonal import replay
 from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._merging import merged
+from chunkjac._linear._products import with_fast_products
 from chunkjac._linear._recorder import NotLinearError, recorded
 from chunkjac._linear._replay import Replay
 from chunkjac._linear._tracing import Trace
@@ -66,7 +67,7 @@ def batch(
     graph, made = recorded(lambda: torch.func.vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
     if len(graph.nodes) > _LOOP * len(trace.graph.nodes) + 100:
         raise NotLinearError("an operation has no batching rule")
-    graph = merged(graph)
+    graph = with_fast_products(merged(graph))
     live = live_nodes(graph.nodes, graph.outputs)
     node_of = {id(value): node for node, value in traced.items() if isinstance(value, torch.Tensor)}
     used = {operand for node in live for operand in node.operands} | set(graph.outputs)

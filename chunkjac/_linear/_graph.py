@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -74,6 +74,16 @@ class Node:
                 found += [inner for inner in part if isinstance(inner, Node)]
         return found
 
+    def with_operands(self, stands_for: Mapping[Node, Node]) -> Node:
+        """Return the same operation on what stands for its operands; those that are not there stand for themselves."""
+        return replace(
+            self,
+            args=_exchanged(self.args, stands_for),
+            kwargs={key: _exchanged(value, stands_for) for key, value in self.kwargs.items()},
+            memory=None if self.memory is None else stands_for.get(self.memory, self.memory).root,
+            writes=None if self.writes is None else stands_for.get(self.writes, self.writes),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -109,6 +119,15 @@ class Graph:
     constants: Mapping[Node, torch.Tensor]
     outputs: tuple[Node, ...]
     reads: tuple[Read, ...] = ()
+
+
+def _exchanged(value: Any, stands_for: Mapping[Node, Node]) -> Any:
+    """Return arguments with nodes replaced by what stands for them, if anything does."""
+    if isinstance(value, Node):
+        return stands_for.get(value, value)
+    if isinstance(value, (tuple, list)):
+        return type(value)([_exchanged(part, stands_for) for part in value])
+    return value
 
 
 def substituted(value: Any, values: Mapping[Node, Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from chunkjac._linear._graph import Graph, Node, substituted, written_memory
+from chunkjac._linear._graph import Graph, Node, written_memory
 
 aten = torch.ops.aten
 
@@ -27,7 +27,7 @@ def merged(graph: Graph) -> Graph:
     known: dict[Hashable, Node] = {}
     kept: list[Node] = []
     for node in graph.nodes:
-        new = _with_operands(node, stands_for)
+        new = node.with_operands(stands_for)
         if node.writes is None and node.root not in written:
             source = _source(new)
             if source is not None:
@@ -42,17 +42,6 @@ def merged(graph: Graph) -> Graph:
         stands_for[node] = new
         kept.append(new)
     return replace(graph, nodes=tuple(kept), outputs=tuple(stands_for[node] for node in graph.outputs))
-
-
-def _with_operands(node: Node, stands_for: dict[Node, Node]) -> Node:
-    """Return a node of what stands for its operands."""
-    return replace(
-        node,
-        args=substituted(node.args, stands_for),
-        kwargs={key: substituted(value, stands_for) for key, value in node.kwargs.items()},
-        memory=None if node.memory is None else stands_for[node.memory].root,
-        writes=None if node.writes is None else stands_for[node.writes],
-    )
 
 
 def _source(node: Node) -> Node | None:

@@ -79,8 +79,10 @@ def fill(
     total, done = n_directions(mode), 0
     level = log.level = Level(tracker)
     while done < total:
-        chunk = _settled(mode, done, total) or pacer.next_chunk(done)
-        size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new(chunk)
+        with tracker if pacer.measures_new else nullcontext():
+            settled_size = mode.settle(total - done)
+        chunk = pacer.next_chunk(done) if settled_size is None else slice(done, min(done + settled_size, total))
+        size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new
         measured = pacer.measures(chunk, len(log.chunk_sizes), is_new=is_new)
         tracker.restart_peak()
         started_s = time.perf_counter()
@@ -106,17 +108,11 @@ def fill(
         if measured:
             held_bytes, margin = tracker.peak_bytes - level.start_bytes, tracker.margin
             pacer.learn(chunk, held_bytes, margin=margin, grows=level.grows(size, before_bytes))
-        elif mode.settled_size is None:
+        elif settled_size is None:
             pacer.time(chunk, time.perf_counter() - started_s)
         done = chunk.stop
         log.chunk_sizes.append(size)
         advance(size)
-
-
-def _settled(mode: Mode, done: int, total: int) -> slice | None:
-    """Return the directions that come next where the mode is settled on a size."""
-    size = mode.settled_size
-    return None if size is None else slice(done, min(done + size, total))
 
 
 def _may_retry(error: BaseException, halves_over_budget: bool) -> bool:

@@ -92,7 +92,7 @@ class Pacer:
             n_done: How many chunks are finished.
             is_new: Whether it begins another way of computing.
         """
-        if is_new and self._is_watched and not self._is_plain:
+        if is_new and self.measures_new:
             return True
         if not self._is_watched:
             return not self._checked
@@ -102,6 +102,11 @@ class Pacer:
         is_new_single = size == 1 and 1 not in self._samples
         is_larger = self._knee is not None and size > max(self._samples, default=size)
         return not self._is_plain and (is_new_single or is_larger)
+
+    @property
+    def measures_new(self) -> bool:
+        """Tell whether other ways of computing must be measured."""
+        return self._is_watched and not self._is_plain
 
     def next_chunk(self, done: int) -> slice:
         """Return the directions that come next, after the first ``done``."""

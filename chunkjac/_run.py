@@ -196,7 +196,9 @@ class _Attempt:
             if known
             else Pacer(terms, learnt=experience.learnt)
         )
-        mode.quicken(experience.programs, is_timed=not self._watch)
+        mode.quicken(
+            experience.programs, exact_size=job.chunk_size, room_bytes=terms.room_bytes, is_timed=not self._watch
+        )
         with show_progress(job.progress, terms.n_directions) as show:
 
             def advance(size: int) -> None:
@@ -223,7 +225,7 @@ class _Attempt:
         elapsed_s = time.perf_counter() - started_s
         rise_bytes = gauge.highest_bytes if gauge is not None else 0
         uncompiled = "nothing is compiled: no linear program runs"
-        idle = job.compile and not experience.programs.forms
+        idle = job.compile and not any(record.forms for record in experience.programs.records.values())
         notes = [verdict.reason, uncompiled if idle else ""]
         reasons = (*(known.reasons if known else self._reasons), *filter(None, notes))
         experience.programs.n_runs += 1

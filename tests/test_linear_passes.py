@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunkjac._chunker import OneHot
-from chunkjac._linear._batching import batch
+from chunkjac._linear._batching import batched
 from chunkjac._linear._graph import Graph, live_nodes, run_all
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._merging import merged
-from chunkjac._linear._one_hot import find_gathers
+from chunkjac._linear._one_hot import Gather, with_gathers
 from chunkjac._linear._recorder import recorded
 from chunkjac._linear._replay import Replay
 from chunkjac._linear._tracing import trace
@@ -69,9 +71,10 @@ def test_a_product_with_one_hot_seeds_is_rows_of_the_matrix(n: int, m: int, widt
     one_hot, matrix = OneHot(leaves), torch.randn(m, width, dtype=torch.float64)
     seeds = one_hot.seeds(slice(0, k))
     graph, _ = recorded(lambda: (seeds[1].view(k * n, m) @ matrix,), seeds, seeds, {})
-    graph = Graph(live_nodes(graph.nodes, graph.outputs), graph.given, graph.constants, graph.outputs)
-    assert len(find_gathers(graph)) == 1
-    step = Replay(graph).bind(seeds, dict(graph.constants))
+    graph = with_gathers(graph, graph.given)
+    graph = replace(graph, nodes=live_nodes(graph.nodes, graph.outputs))
+    assert [type(node.func) for node in graph.nodes] == [Gather]
+    step = Replay(graph).bind(graph.constants, torch.device("cpu")).run
     start = min(start, 5 + n * m - 1)
     again = one_hot.seeds(slice(start, start + k))
     assert torch.equal(step(start)[0], again[1].reshape(k * n, m) @ matrix)
@@ -118,9 +121,9 @@ def test_what_is_zero_but_for_a_part_is_computed_for_the_part(by_rows: bool) -> 
     leaves = problem.evaluate()[1].leaves if by_rows else problem.leaves
     recorded_ = trace(problem, leaves, by_rows=by_rows)
     seeds = OneHot(leaves).seeds(slice(0, 3))
-    made, blocks = batch(recorded_, recorded_.prologue(problem), seeds)
+    made, blocks = batched(recorded_, recorded_.prologue(problem), seeds)
     expected = (torch.func.jacrev if by_rows else torch.func.jacfwd)(func)(problem.inputs[0])
     matrix = expected.reshape(3, 28) if by_rows else expected.reshape(3, 28).T
     torch.testing.assert_close(blocks[0].reshape(3, -1), matrix[:3])
-    sizes = {node.layout.shape for node in made.replay.graph.nodes if node.func is aten.mm.default}
+    sizes = {node.layout.shape for node in made.nodes if node.func is aten.mm.default}
     assert (torch.Size([3, 5]) in sizes) == by_rows  # one row for each seed, not seven

@@ -14,10 +14,7 @@ from torch import fx
 from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._linear._graph import Graph, Node
-from chunkjac._linear._one_hot import Gather
-
-Block = tuple[torch.Tensor, ...]
-Step = Callable[[int], Block]
+from chunkjac._linear._program import Block, Step
 
 # What inductor, Triton and dynamo say where the machine has nothing to compile with (torch 2.6-2.13).
 _NO_COMPILER = ("compiler", "cxx", "triton", "not supported")
@@ -55,9 +52,9 @@ class Compiled:
         return step
 
 
-def with_gathers(step: Step, gathers: Mapping[Node, Gather], places: Block, values: Mapping[Node, Any]) -> Step:
+def with_gathers(step: Step, gathers: Sequence[Node], places: Block, values: Mapping[Node, Any]) -> Step:
     """Return a step that first writes the products that only see seeds into their places."""
-    ahead = [(gather.into(), values[gather.matrix], place) for gather, place in zip(gathers.values(), places)]
+    ahead = [(node.func, values[node.args[0]], place) for node, place in zip(gathers, places)]
 
     def whole(start: int) -> Block:
         for gather, matrix, place in ahead:

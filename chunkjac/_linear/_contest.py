@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._backoff import first_line
-from chunkjac._linear._compiled import Block, Compiled, Step, captured, remedy, with_gathers
-from chunkjac._linear._graph import Node
+from chunkjac._linear._compiled import Compiled, captured, remedy, with_gathers
+from chunkjac._linear._graph import Graph, Node
 from chunkjac._linear._one_hot import gathers_ahead
+from chunkjac._linear._program import Bind, Block, Program, Running, Step
 from chunkjac._linear._replay import Replay
 from chunkjac._tensors import is_close
 
 # The least of so many turns is compared: others may use the machine.
 _TURNS = 3
-
-Bind = Callable[[Block, Mapping[Node, Any]], Step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +37,26 @@ class Form:
     trouble: str = ""
 
 
-def choose_form(replay: Replay, seeds: Block, values: Mapping[Node, Any], start: int) -> Form:
-    """Compile a step, and compare it with its plain replay, in values and in time, on a chunk of the job.
+def choose_form(running: Running) -> Form:
+    """Compile a step, and compare it with its plain replay, in values and in time, on the job's first chunk.
 
     Args:
-        replay: The step.
-        seeds: Those of the chunk.
-        values: What the step uses beside them.
-        start: The chunk's first direction.
+        running: The program in memory.
     """
-    device = seeds[0].device
-    plain = replay.bind(seeds, values)
+    seeds, values, device = running.seeds(0), running.values, running.device
+    plain = running.plain_step()
     best: Form | None = None
     trouble, slower = "", ""
     plain_s = best_s = float("inf")
-    for name, bind in _candidates(replay, device).items():
+    for name, bind in _candidates(running.program, device).items():
         try:
             step = bind(seeds, values)
-            made = step(start)  # compiles
-            if not all(is_close(mine, yours) for mine, yours in zip(made, plain(start))):
+            made = step(0)  # compiles
+            if not all(is_close(mine, yours) for mine, yours in zip(made, plain(0))):
                 slower = f"{name} step gives other values than the plain one"
                 continue
             with _disable_current_modes():  # they would watch the plain one only, which takes time
-                step_s, this_plain_s = _in_turns((step, plain), start, device)
+                step_s, this_plain_s = _in_turns((step, plain), 0, device)
         except Exception as error:
             trouble = f"the step is not compiled: {first_line(error)}; {remedy(error, device)}"
             continue
@@ -75,12 +71,12 @@ def choose_form(replay: Replay, seeds: Block, values: Mapping[Node, Any], start:
     return Form(None, "; ".join(filter(None, [slower, trouble])), trouble)
 
 
-def _candidates(replay: Replay, device: torch.device) -> dict[str, Bind]:
+def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
     """Return the forms that a step may have; on CUDA kernels can also be replayed without launching each."""
-    gathers, rest = gathers_ahead(replay.graph)
-    uses = Replay(rest, {}).uses
-    parts = (part for node in rest.nodes for part in (*node.operands, node))
-    needs = [part for part in dict.fromkeys((*parts, *rest.outputs)) if part in uses]
+    gathers, rest = gathers_ahead(program.step.graph)
+    given = (*(seed for seed in program.seeds if program.reads_seeds), *gathers)
+    rest = replace(rest, given=given)
+    needs = [node for node in program.step.uses if node in set(_operands(rest)) and node not in program.seeds]
 
     def ahead(bind: Bind, wrap: Callable[[Step], Step] = lambda step: step) -> Bind:
         def bound(seeds: Block, values: Mapping[Node, Any]) -> Step:
@@ -89,12 +85,22 @@ def _candidates(replay: Replay, device: torch.device) -> dict[str, Bind]:
 
         return bound
 
+    def replayed(tensors: Block, values: Mapping[Node, Any]) -> Step:
+        return Replay(rest).bind({**values, **dict(zip(given, tensors))}, device).run
+
     compiled = Compiled(rest, needs).bind
     forms = {"compiled": ahead(compiled)}
     if device.type == "cuda":
         forms["compiled and captured"] = ahead(compiled, lambda step: captured(step, device))
-        forms["captured"] = ahead(Replay(rest, {}).bind, lambda step: captured(step, device))
+        forms["captured"] = ahead(replayed, lambda step: captured(step, device))
     return forms
+
+
+def _operands(graph: Graph) -> Iterator[Node]:
+    """Yield what a graph's operations and outputs are made of."""
+    for node in graph.nodes:
+        yield from node.operands
+    yield from graph.outputs
 
 
 def _place(node: Node, device: torch.device) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from chunkjac._linear._graph import Node
+from chunkjac._linear._one_hot import Gather
 from chunkjac._linear._recorder import copied
 
 aten = torch.ops.aten
@@ -29,6 +30,8 @@ def destination_call(node: Node) -> Into | None:
         return None
     if any(stride == 0 and size > 1 for size, stride in zip(node.layout.shape, node.layout.strides)):
         return None
+    if isinstance(node.func, Gather):
+        return node.func
     return _HANDMADE.get(node.func) or _variant(node.func)
 
 

@@ -17,7 +17,6 @@ from functools import cache
 import torch
 
 from chunkjac._linear._graph import Graph, Layout, Node
-from chunkjac._linear._one_hot import find_gathers
 
 aten = torch.ops.aten
 
@@ -31,8 +30,7 @@ _SHAPE, _TURNS, _PAYS = (256, 512, 512), 3, 0.9
 
 def with_fast_products(graph: Graph) -> Graph:
     """Return a graph in which large products with constant matrices are oneDNN's, where that is faster."""
-    gathers = find_gathers(graph)
-    large = {node for node in graph.nodes if _is_large(node) and node not in gathers}
+    large = {node for node in graph.nodes if _is_large(node)}
     if not large or not _is_faster(torch.get_num_threads()):
         return graph
     stands_for: dict[Node, Node] = {}

@@ -1,13 +1,14 @@
-"""A step laid out in memory and turned into straight code.
+"""Operations laid out in memory and turned into straight code.
 
-What can write where it is told to writes into the arena, so its views are made once and not for
-each chunk; what allocates by itself (convolutions, say) does so, and lets go after its last use.
+What can write where it is told to writes into the arena, so its views are made once and not each time; what
+allocates by itself (convolutions, say) does so, and lets go after its last use. What is made of nothing (a
+causal mask, say) is made once.
 """
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -15,91 +16,103 @@ import torch
 
 from chunkjac._linear._arena import Arena, Life, lay_out
 from chunkjac._linear._destinations import destination_call, works_in_place
-from chunkjac._linear._graph import Graph, Node, run_node
-from chunkjac._linear._one_hot import Gather, find_gathers
+from chunkjac._linear._graph import Graph, Node, run_node, written_memory
 from chunkjac._linear._straight import straight_code
+
+# A cache line; accelerators' allocators give multiples of 512 bytes.
+_ALIGNMENT = 512
 
 
 class Replay:
-    """Run the part of a graph that depends on the seeds.
+    """Run the operations of a graph.
 
     Args:
-        graph: Seeds are all that it is given, unless ``gathers`` says otherwise.
-        gathers: The products that are rows of a factor; ``None`` finds them.
+        graph: What it is given stays at its place, and so do its constants.
+        kept: Nodes whose values stay after a run, each at a place of its own, until the next run.
 
     Attributes:
         graph: What was given.
-        uses: What the step needs besides the seeds.
+        uses: What it needs that it does not make.
     """
 
-    def __init__(self, graph: Graph, gathers: Mapping[Node, Gather] | None = None) -> None:
+    def __init__(self, graph: Graph, kept: Iterable[Node] = ()) -> None:
         self.graph = graph
-        self._step = [node for node in graph.nodes if node.varies]
-        self._calls = {node: call for node in self._step if (call := destination_call(node)) is not None}
-        stays = {*graph.given, *self._calls}  # memory that is at the same place in all chunks
-        self._fixed = {*graph.given, *(n for n in self._step if n.root in stays or not n.root.varies)}
-        self._gathers = find_gathers(graph) if gathers is None else gathers
+        self._nodes = graph.nodes
+        inside = set(self._nodes)
+        self.uses = {part for node in self._nodes for part in node.operands if part not in inside}
+        self.uses |= {node for node in graph.outputs if node not in inside}
+        self._calls = {node: call for node in self._nodes if (call := destination_call(node)) is not None}
+        free = _made_of_nothing(self._nodes)
+        stays = {*self._calls, *free}
+        self._fixed = {*free, *(node for node in self._nodes if node.root in stays or node.root not in inside)}
+        self._calls = {node: call for node, call in self._calls.items() if node not in free}
+        self._kept = {node: node.root for node in kept if node in self._fixed and node.root in self._calls}
+        loose = {node.root for node in kept if node in inside and node not in self._fixed}
+        self._copies = {root: Node(None, layout=root.layout) for root in loose}
         self._last = self._last_uses()
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
-        self._straight = straight_code(self._step, graph.outputs, self._calls, self._fixed, self._gathers)
-        step = set(self._step) | set(graph.given)
-        self.uses = {part for node in self._step for part in node.operands if part not in step}
-        self.uses |= {node for node in graph.outputs if node not in step}
+        self._places = _Places((*dict.fromkeys(self._kept.values()), *self._copies.values()))
+        self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, self._copies)
 
     @property
-    def arena_bytes(self) -> int:
-        """Return what intermediate results take, those aside that operations allocate."""
-        return self._arena.n_bytes
+    def n_bytes(self) -> int:
+        """Return what results take, those aside that operations allocate."""
+        return self._arena.n_bytes + self._places.n_bytes
 
-    def bind(
-        self, seeds: tuple[torch.Tensor, ...], values: Mapping[Node, Any]
-    ) -> Callable[[int], tuple[torch.Tensor, ...]]:
-        """Return what replays the step for the directions from a given one on.
+    def bind(self, values: Mapping[Node, Any], device: torch.device) -> Bound:
+        """Take memory for what is to be run; return what runs it.
 
         Args:
-            seeds: Where the seeds will be.
-            values: What the step uses of the prologue, and the constants.
+            values: What it uses and is given.
+            device: Where memory is taken.
         """
-        env: dict[Node, Any] = {**values, **dict(zip(self.graph.given, seeds))}
-        memory = torch.empty(self._arena.n_bytes, dtype=torch.uint8, device=seeds[0].device)
-        scope: dict[str, Any] = {"__builtins__": builtins}
-        for node in self._step:
+        env: dict[Node, Any] = dict(values)
+        arena = torch.empty(self._arena.n_bytes, dtype=torch.uint8, device=device)
+        kept = self._places.take(device)
+        for node in self._nodes:
             if node in self._calls:
-                env[node] = self._buffer(memory, node)
+                place = self._owner[node]
+                env[node] = self._places.of(place, kept) if place in self._places.offsets else self._buffer(arena, node)
             elif node in self._fixed:
                 env[node] = run_node(node, env) if node.writes is None else env[node.writes]
-        scope.update(self._straight.functions)
+        env.update({place: self._places.of(place, kept) for place in self._copies.values()})
+        scope: dict[str, Any] = {"__builtins__": builtins, **self._straight.functions}
         scope.update({name: env[node] for node, name in self._straight.names.items() if node in env})
-        return FunctionType(self._straight.code, scope)
+        for node in self._nodes:
+            if node in self._copies:
+                env[node] = env[self._copies[node]]
+            elif node.root in self._copies and node.writes is None:
+                env[node] = run_node(node, env)
+        return Bound(FunctionType(self._straight.code, scope), env, tuple(kept.values()))
 
     def _buffer(self, memory: torch.Tensor, node: Node) -> torch.Tensor:
         """Return a result's place in the arena."""
-        layout = node.layout
-        assert layout is not None
+        assert node.layout is not None
         offset = self._arena.offsets[self._owner[node]]
-        flat = memory[offset : offset + layout.n_bytes].view(layout.dtype)
-        return flat.as_strided(layout.shape, layout.strides)
+        flat = memory[offset : offset + node.layout.n_bytes].view(node.layout.dtype)
+        return flat.as_strided(node.layout.shape, node.layout.strides)
 
     def _last_uses(self) -> dict[Node, int]:
         """Return when each memory is used last, through views as well."""
         last: dict[Node, int] = {}
-        for i, node in enumerate(self._step):
+        for i, node in enumerate(self._nodes):
             for operand in (*node.operands, node):
                 last[operand.root] = i
-        for node in self.graph.outputs:
-            last[node.root] = len(self._step)
+        for node in (*self.graph.outputs, *self._kept):
+            last[node.root] = len(self._nodes)
         return last
 
     def _owners(self) -> dict[Node, Node]:
         """Return whose place each result takes: that of an operand which dies as it is made, or its own."""
         owner: dict[Node, Node] = {}
         end = dict(self._last)
-        for i, node in enumerate(self._step):
+        stays = set(self._kept.values())
+        for i, node in enumerate(self._nodes):
             if node not in self._calls:
                 continue
             owner[node] = node
-            if not works_in_place(node):
+            if node in stays or not works_in_place(node):
                 continue
             for root in {operand.root for operand in node.operands}:
                 seen = [operand.layout for operand in node.operands if operand.root is root]
@@ -111,13 +124,79 @@ class Replay:
         return owner
 
     def _lives(self) -> dict[Node, Life]:
-        """Return the size and the time of each place."""
+        """Return the size and the time of each place in the arena."""
         lives: dict[Node, Life] = {}
-        for i, node in enumerate(self._step):
-            if node in self._calls and node.layout is not None:
+        stays = set(self._kept.values())
+        for i, node in enumerate(self._nodes):
+            if node in self._calls and node not in stays and node.layout is not None:
                 place = self._owner[node]
                 first = lives[place].first if place in lives else i
                 size = max(node.layout.n_bytes, lives[place].n_bytes if place in lives else 0)
                 last = max(self._last[node], lives[place].last if place in lives else i)
                 lives[place] = Life(size, first, last)
         return lives
+
+
+class Bound:
+    """Hold memory, and the code that runs in it.
+
+    Attributes:
+        run: Runs the operations; its argument is the first direction of a chunk, where there are any.
+        values: What stands for nodes: what was given, and what stays at its place.
+        kept: The memory of what is kept, a tensor of each dtype.
+    """
+
+    __slots__ = ("kept", "run", "values")
+
+    def __init__(
+        self,
+        run: Callable[[int], tuple[torch.Tensor, ...]],
+        values: Mapping[Node, Any],
+        kept: tuple[torch.Tensor, ...],
+    ) -> None:
+        self.run = run
+        self.values = values
+        self.kept = kept
+
+
+class _Places:
+    """Hold where values lie that are kept: one after the other, those of a dtype together.
+
+    Args:
+        nodes: Whose values.
+
+    Attributes:
+        offsets: Where each begins, in elements.
+        n_bytes: What all take.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.offsets: dict[Node, int] = {}
+        self._sizes: dict[torch.dtype, int] = {}
+        for node in nodes:
+            assert node.layout is not None
+            dtype = node.layout.dtype
+            self.offsets[node] = self._sizes.get(dtype, 0)
+            n_lines = -(-node.layout.n_bytes // _ALIGNMENT)
+            self._sizes[dtype] = self.offsets[node] + n_lines * _ALIGNMENT // dtype.itemsize
+        self.n_bytes = sum(size * dtype.itemsize for dtype, size in self._sizes.items())
+
+    def take(self, device: torch.device) -> dict[torch.dtype, torch.Tensor]:
+        """Take the memory: zeros, so that what lies between values is finite."""
+        return {dtype: torch.zeros(size, dtype=dtype, device=device) for dtype, size in self._sizes.items()}
+
+    def of(self, node: Node, memory: Mapping[torch.dtype, torch.Tensor]) -> torch.Tensor:
+        """Return a value's place."""
+        assert node.layout is not None
+        flat = memory[node.layout.dtype][self.offsets[node] :]
+        return flat.as_strided(node.layout.shape, node.layout.strides)
+
+
+def _made_of_nothing(nodes: Sequence[Node]) -> set[Node]:
+    """Return the operations that depend on no tensor, and whose results nobody writes to."""
+    written = written_memory(nodes)
+    free: set[Node] = set()
+    for node in nodes:
+        if node.writes is None and node.root not in written and all(operand in free for operand in node.operands):
+            free.add(node)
+    return free

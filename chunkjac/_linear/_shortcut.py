@@ -1,36 +1,38 @@
-"""When a linear program takes over, and what makes blocks then."""
+"""When a linear program takes over, and how many directions it takes at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import inf, isfinite
-
-import torch
+import time
+from collections.abc import Sequence
 
 from chunkjac._chunker import OneHot
-from chunkjac._linear._batching import batch
+from chunkjac._knee import Knee
+from chunkjac._linear._batching import batched
 from chunkjac._linear._contest import Form, choose_form
-from chunkjac._linear._fingerprint import fingerprint
+from chunkjac._linear._guard import Guard
+from chunkjac._linear._program import Block, NotFiniteError, Program, Running
 from chunkjac._linear._programs import SHORT_S, Programs
-from chunkjac._linear._recorder import NotLinearError
-from chunkjac._linear._tracing import Trace, trace
+from chunkjac._linear._tracing import given_tensors, trace
 from chunkjac._planner import even_chunk
 from chunkjac._problem import Problem
-from chunkjac._tensors import is_close
-from chunkjac._types import Leaf
+from chunkjac._types import Leaf, Outputs
 
 # Recording takes as long as 15-40 evaluations of the function (20-700 ms on seventeen networks), and saves
 # a fifth of the time or more: so many evaluations' time, and so many seconds, must be left for it.
 _WORTH_EVALUATIONS, _WORTH_S = 125, 0.1
 
-# Intermediate results should stay in the caches: of 8, 16, ... 256 directions, those that took 2-6 MiB were
-# fastest or within a tenth of it on eleven networks, and those that took 16 MiB up to 3 times slower.
-_ARENA_BYTES = 4 * 2**20
+# What one direction needs at once, times the directions. Of 8 to 512 directions those that took 8-32 MiB were within
+# a fifth of the fastest on 17 of 23 functions; the others spend their time on calls, or on reading weights.
+_WORKING_BYTES, _MOST_BYTES, _LEAST_SIZE = 16 * 2**20, 96 * 2**20, 16
 
-# Fewer directions read the weights too often.
-_LEAST_SIZE = 16
+# A call takes so long whatever its size, and so does reading a byte of the weights: a small part of a chunk's time.
+_CALL_S, _READ_S, _OVERHEAD_SHARE = 2.5e-6, 1e-10, 0.1
 
-Block = tuple[torch.Tensor, ...]
+# Where another run may follow, a size is tried if so many times what it takes to record is left; else so many.
+_WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 3, 15
+
+# A plan holds on to so much between its runs: taking memory anew takes as long as a small step.
+_HELD_BYTES = 8 * 2**20
 
 
 class Shortcut:
@@ -41,9 +43,12 @@ class Shortcut:
         problem: The function and its inputs.
         leaves: What seeds are like.
         by_rows: Whether blocks are rows.
-        seeds: What makes seeds.
         programs: What the plan has so far.
         evaluation_s: How long an evaluation of the function takes.
+        exact_size: How many directions are to be taken at once, if the user said so.
+        room_bytes: What a chunk may hold.
+        holds_on: Whether memory is kept for the next run: where nobody counts it.
+        is_trusted: Whether what is known was seen to be what the function does.
 
     Attributes:
         was_known: Whether it was recorded in an earlier run.
@@ -57,9 +62,12 @@ class Shortcut:
         leaves: Sequence[Leaf],
         *,
         by_rows: bool,
-        seeds: OneHot,
         programs: Programs,
         evaluation_s: float,
+        exact_size: int | None,
+        room_bytes: int,
+        holds_on: bool,
+        is_trusted: bool,
     ) -> None:
         self.was_known = False
         self.has_recorded = False
@@ -67,180 +75,223 @@ class Shortcut:
         self._problem = problem
         self._leaves = leaves
         self._by_rows = by_rows
-        self._seeds = seeds
         self._programs = programs
+        self._record = programs.of(mode)
         self._evaluation_s = evaluation_s
-        self._direction_s = 0.0
-        self._step: Callable[[int], Block] | None = None
-        self._bound: list[int] = []
-        self._values: Block = ()
-        self._trace: Trace | None = None
+        self._exact_size = exact_size
+        self._room_bytes = room_bytes
+        self._holds_on = holds_on
+        self._is_trusted = is_trusted
+        self._n_directions = sum(leaf.numel for leaf in leaves)
+        self._running: Running | None = None
         self._size = 0
         self._most: int | None = None
+        self._n_done = 0  # chunks of this size so far
+        self._recording_s = 0.0
+        self._guard: Guard | None = None
 
     @property
-    def size(self) -> int:
-        """Return how many directions the program takes at once."""
-        return self._size
+    def is_first(self) -> bool:
+        """Tell whether this is the first run of the plan."""
+        return not self._programs.n_runs
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether a program is in memory."""
+        return self._running is not None
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether no block of the program in use was compared with one direction."""
+        return self._size not in self._record.proven
 
     @property
     def form(self) -> Form | None:
         """Return how the step runs; ``None`` if nothing was to be compiled."""
-        return self._programs.forms.get((self._mode, self._size))
+        return self._record.forms.get(self._size)
 
     def note(self, n_directions: int, seconds: float) -> None:
         """Take in how long directions take without a program."""
-        self._direction_s = seconds / n_directions
-        known_s = self._programs.direction_s.get(self._mode, inf)
-        self._programs.direction_s[self._mode] = min(known_s, self._direction_s)
+        self._record.direction_s = min(seconds / n_directions, self._record.direction_s)
 
     def is_due(self, n_left: int) -> bool:
         """Tell whether a program is worth it for so many directions."""
-        if n_left < 2 or self._mode in self._programs.refused:
+        if n_left < 2 or self._record.refused:
             return False
         if self._programs.n_runs or self._programs.compiles:
             return self._programs.wants(self._mode)
-        return n_left * self._direction_s > max(_WORTH_S, _WORTH_EVALUATIONS * self._evaluation_s)
+        left_s = n_left * self._record.direction_s
+        return self._record.direction_s < float("inf") and left_s > max(
+            _WORTH_S, _WORTH_EVALUATIONS * self._evaluation_s
+        )
 
-    def seeds(self, chunk: slice) -> Block:
-        """Return the seeds of the first directions of a chunk, as many as a program takes at once."""
-        n_rows = min(self._size, chunk.stop - chunk.start)
-        return tuple(values[:n_rows] for values in self._all_seeds(chunk.start))
-
-    def block(self, chunk: slice) -> Block:
-        """Make a block.
+    def settle(self, n_left: int) -> int:
+        """Return how many directions come next, with a program for them in memory.
 
         Raises:
             NotLinearError: No program can be made of the function.
         """
-        n_rows = chunk.stop - chunk.start
-        if self._step is None:
-            self._begin(chunk)
-        if n_rows <= self._size:
-            return self._piece(chunk)
-        block: Block = ()
-        for start in range(chunk.start, chunk.stop, self._size):
-            stop = min(start + self._size, chunk.stop)
-            piece = self._piece(slice(start, stop))
-            block = block or tuple(values.new_empty((n_rows, *values.shape[1:])) for values in piece)
-            for target, values in zip(block, piece):
-                target[start - chunk.start : stop - chunk.start] = values
+        self._have_trace()
+        size = self._next_size(n_left)
+        if size != self._size or self._running is None:
+            self._put_back()
+            self._size, self._n_done = size, 0
+            self._running = self._started(size)
+        return min(size, n_left)
+
+    def block(self, chunk: slice) -> Block:
+        """Make a block of at most as many directions as were settled on."""
+        assert self._running is not None
+        started_s = time.perf_counter()
+        block = tuple(values[: chunk.stop - chunk.start] for values in self._running.block(chunk.start))
+        self._n_done += 1
+        if self._n_done == 2 and self._record.knee is not None:  # the first has page faults in it
+            self._record.knee.learn(self._size, time.perf_counter() - started_s)
         return block
 
-    def _piece(self, chunk: slice) -> Block:
-        """Make a block of no more directions than the program takes at once."""
-        seeds = self._all_seeds(chunk.start)
-        if self._bound != [values.data_ptr() for values in seeds]:
-            self._step = self._bind(seeds, chunk.start)
-            self._bound = [values.data_ptr() for values in seeds]
-        assert self._step is not None
-        return tuple(values[: chunk.stop - chunk.start] for values in self._step(chunk.start))
+    def trust(self, outputs: Outputs) -> None:
+        """Take note that a block was compared with one direction.
+
+        Args:
+            outputs: What the function gives.
+        """
+        self._record.proven.add(self._size)
+        if self._guard is not None and self._programs.is_kept and self._guard.holds(self._problem):
+            self._record.guard, self._record.outputs = self._guard, outputs
 
     def trust_batches(self, rung: str) -> None:
         """Take note that a rung's batches were compared with one direction."""
-        if self._programs.is_kept:
-            self._programs.plain[self._mode] = rung, fingerprint(self._problem)
+        if self._programs.is_kept and self._record.plain is None:
+            self._record.plain = rung, Guard(self._problem)
 
     def note_run(self, seconds: float, *, by_program: bool) -> None:
         """Take note of a whole run that recorded and compared nothing."""
-        key = self._mode, by_program
-        self._programs.timings_s[key] = min(seconds, self._programs.timings_s.get(key, inf))
+        if by_program:
+            self._record.with_s = min(seconds, self._record.with_s)
+        else:
+            self._record.without_s = min(seconds, self._record.without_s)
 
-    def refuse(self, why: str) -> None:
-        """Take note that no program can be made."""
-        self.forget()
-        self._programs.refused[self._mode] = why
+    def refuse(self, why: str, error: BaseException | None = None) -> None:
+        """Take note that no program can be made; factors that are not finite may be so at these inputs only."""
+        self._running = None
+        if not isinstance(error, NotFiniteError):
+            self._record.forget()
+            self._record.refused = why
 
-    def forget(self) -> None:
-        """Let go of what was recorded."""
-        self._step, self._bound = None, []
-        self._programs.forget(self._mode)
-
-    def renew(self) -> bool:
-        """Let go of what an earlier run has recorded; return whether there was any."""
-        self.forget()
-        return self.was_known
+    def renew(self, n_left: int) -> None:
+        """Record anew what an earlier run has recorded, for as many directions at once."""
+        self._exact_size, self._running, self._is_trusted = self._size, None, False
+        self._record.forget()
+        self.settle(n_left)
 
     def shrink(self) -> bool:
         """Take half as many directions at once; return whether that is worth it."""
-        self._step, self._bound, self._values = None, [], ()
-        self._seeds.release()
-        self._most = -(-self._size // 2)
-        return self._most >= _LEAST_SIZE // 2
+        self._running = None
+        self._most = -(-(self._size or self._first_size(self._n_directions)) // 2)
+        self._record.knee = None
+        return self._exact_size is None and self._most >= _LEAST_SIZE // 2
 
-    def gives(self, values: Block) -> bool:
-        """Tell whether the program's values of the function are what the function gives."""
-        return all(is_close(mine, yours) for mine, yours in zip(self._values, values))
-
-    def trust(self, seconds: float) -> None:
-        """Take note that the program was compared with one direction."""
-        if not self._programs.is_kept:
-            return
-        self._programs.trusted[self._mode] = fingerprint(self._problem)
-        self._programs.check_s[self._mode] = seconds
-
-    def finish(self, seconds: float, n_directions: int) -> None:
+    def finish(self, seconds: float) -> None:
         """Take note of how long all chunks took, unless recording is in that; give up what is slower in a long job."""
-        if self.has_recorded:
+        self._put_back()
+        if self.has_recorded or self._programs.compiles:
             return
-        programs, mode = self._programs, self._mode
-        programs.step_s[mode] = seconds
-        plain_s, each_s = programs.direction_s.get(mode, inf), seconds / n_directions
-        if seconds > SHORT_S and each_s > plain_s and not programs.compiles:
-            programs.refused[mode] = (
+        plain_s, each_s = self._record.direction_s, seconds / self._n_directions
+        if seconds > SHORT_S and each_s > plain_s:
+            self._record.refused = (
                 f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
             )
 
-    def _all_seeds(self, start: int) -> Block:
-        """Return as many seeds as the program takes: the last ones are zeros where there are fewer directions."""
-        return self._seeds.seeds(slice(start, start + self._size))
+    def release(self) -> None:
+        """Let go of the program's memory."""
+        self._running = None
 
-    def _begin(self, chunk: slice) -> None:
-        """Record a direction, unless that was done, and choose how many to take at once."""
-        traces = self._programs.traces
-        known = traces.get(self._mode)
-        self.was_known = known is not None and known.fits(self._problem)
-        if known is None or not self.was_known:
-            self._programs.forget(self._mode)
+    def _have_trace(self) -> None:
+        """Record a direction, unless that was done and nothing has changed that can be seen."""
+        if self._running is not None:
+            return
+        record = self._record
+        if self._is_trusted:
+            self.was_known = True
+            return
+        is_stale = record.guard is not None and record.guard.is_complete and not record.guard.holds(self._problem)
+        self.was_known = record.trace is not None and not is_stale and record.trace.fits(self._problem)
+        if not self.was_known:
+            record.forget()
             self.has_recorded = True
-            known = traces[self._mode] = trace(self._problem, self._leaves, by_rows=self._by_rows)
-        self._trace = known
-        n_rows = chunk.stop - chunk.start
-        size = max(_LEAST_SIZE, _ARENA_BYTES // known.direction_bytes)
-        self._size = even_chunk(n_rows, min(size, self._most or size))
-        self._seeds.release()  # there may be more of them than the program takes
+            self._guard = Guard(self._problem) if self._programs.is_kept else None
+            record.trace = trace(self._problem, self._leaves, by_rows=self._by_rows)
 
-    def _bind(self, seeds: Block, start: int) -> Callable[[int], Block]:
-        """Run the prologue for these inputs, and lay the step out."""
-        assert self._trace is not None
-        traced = self._trace.prologue(self._problem)
-        self._values = tuple(traced[node] for node in self._trace.values)
-        key = self._mode, self._size
-        batches = self._programs.batches
-        if key not in batches:
+    def _next_size(self, n_left: int) -> int:
+        """Return the fastest size, or one that is tried for that."""
+        if self._exact_size is not None:
+            return min(self._exact_size, self._n_directions)
+        knee = self._record.knee
+        if knee is None:
+            knee = self._record.knee = Knee(self._first_size(n_left))
+        size = knee.next_size(self._largest_size(), n_left)
+        if size != knee.size and size != self._size and not self._is_worth_a_trial(size, n_left):
+            size = knee.size
+        return min(size, self._n_directions)
+
+    def _first_size(self, n_left: int) -> int:
+        """Return a size at which neither calls and weights nor memory that is out of the caches should matter much."""
+        known = self._record.trace
+        assert known is not None
+        read_bytes = sum(tensor.nbytes for tensor in known.graph.constants.values())
+        overhead_s = _CALL_S * sum(node.varies for node in known.graph.nodes) + _READ_S * read_bytes
+        size = max(_LEAST_SIZE, _WORKING_BYTES // known.direction_bytes)
+        if self._record.direction_s:
+            size = max(size, int(overhead_s / (_OVERHEAD_SHARE * self._record.direction_s)))
+        return even_chunk(n_left, max(1, min(size, self._largest_size(), n_left)))
+
+    def _largest_size(self) -> int:
+        """Return the most directions that fit, and may still be fast."""
+        assert self._record.trace is not None
+        each_bytes = self._record.trace.direction_bytes
+        size = max(_LEAST_SIZE, _MOST_BYTES // each_bytes)
+        return max(1, min(size, self._room_bytes // (2 * each_bytes), self._most or size))
+
+    def _is_worth_a_trial(self, size: int, n_left: int) -> bool:
+        """Tell whether so much time is left that recording for another size is a small part of it."""
+        if size in self._record.programs:
+            return True
+        left_s = n_left * self._record.direction_s
+        factor = _WORTH_A_TRIAL if self._programs.is_kept else _WORTH_A_TRIAL_ONCE
+        return self._recording_s > 0 and left_s > factor * self._recording_s * size / max(1, self._size)
+
+    def _started(self, size: int) -> Running:
+        """Return a program that has run its prologue for these inputs."""
+        record, tensors = self._record, given_tensors(self._problem)[0]
+        running = record.running.pop(size, None) if self._holds_on else None
+        if running is not None and running.is_current():
+            running.begin(tensors)
+            return running
+        program = self._program(size)
+        n_bytes = program.n_bytes + sum(tensor.nbytes for tensor in tensors)
+        owns = self._holds_on and self._programs.is_kept and n_bytes <= _HELD_BYTES
+        running = Running(program, tensors, self._leaves, owns_inputs=owns)
+        if self._programs.compiles:
+            if size not in record.forms:
+                record.forms[size] = choose_form(running)
+            running.take(record.forms[size].bind)
+        return running
+
+    def _program(self, size: int) -> Program:
+        """Return the program for so many directions at once; record it if there is none yet."""
+        record = self._record
+        if size not in record.programs:
+            assert record.trace is not None
+            started_s = time.perf_counter()
             self.has_recorded = True
-            batches[key] = batch(self._trace, traced, seeds)[0]
-        values = batches[key].values(traced)
-        _check_finite(batches[key].computed(values))
-        replay, forms = batches[key].replay, self._programs.forms
-        if self._programs.compiles and key not in forms:
-            forms[key] = choose_form(replay, seeds, values, start)
-        bind = forms[key].bind if key in forms else None
-        return (bind or replay.bind)(seeds, values)
+            seeds = OneHot(self._leaves).seeds(slice(0, size))
+            graph = batched(record.trace, record.trace.prologue(self._problem), seeds)[0]
+            record.programs[size] = Program(graph, len(record.trace.inputs))
+            self._recording_s = time.perf_counter() - started_s
+        return record.programs[size]
 
-
-def _check_finite(values: Sequence[torch.Tensor]) -> None:
-    """Refuse factors that are not finite: zero times one of them is not zero."""
-    tensors = [_once(value) for value in values if value.numel()]
-    tensors = [tensor for tensor in tensors if tensor.dtype.is_floating_point]
-    if tensors and not all(
-        isfinite(norm) for norm in torch.stack([n.double() for n in torch._foreach_norm(tensors, inf)]).tolist()
-    ):
-        raise NotLinearError("a factor is not finite")
-
-
-def _once(values: torch.Tensor) -> torch.Tensor:
-    """Return what is expanded once."""
-    if 0 not in values.stride():
-        return values
-    return values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in values.stride())]
+    def _put_back(self) -> None:
+        """Keep a program in memory for the next run, if it is small."""
+        running, self._running = self._running, None
+        if running is not None and running.owns_inputs:
+            self._record.running[self._size] = running

@@ -1,4 +1,4 @@
-"""A step as Python code: one line for each operation, and nothing that could be done once for all chunks."""
+"""Operations as Python code: one line for each, and nothing that could be done once for all runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from chunkjac._linear._one_hot import Gather
 
 @dataclass(frozen=True, slots=True)
 class Straight:
-    """Hold the code of a step.
+    """Hold code.
 
     Attributes:
-        code: The body of ``step(start)``.
+        code: The body of ``run(start)``.
         names: What it calls the tensors that stay where they are.
         functions: What it calls the operations, and numbers that Python cannot write down.
     """
@@ -27,46 +27,52 @@ class Straight:
 
 
 def straight_code(
-    step: Sequence[Node],
+    nodes: Sequence[Node],
     outputs: Sequence[Node],
     calls: Mapping[Node, Callable[..., Any]],
     fixed: set[Node],
-    gathers: Mapping[Node, Gather],
+    copies: Mapping[Node, Node],
 ) -> Straight:
-    """Write a step as Python.
+    """Write operations as Python.
 
     Args:
-        step: Its operations.
+        nodes: The operations.
         outputs: What it returns.
         calls: What writes into a place that is known, for the operations that can.
         fixed: The nodes whose tensors stay where they are; others are local variables, deleted after their last use.
-        gathers: The products that are rows of a factor.
+        copies: Places that the values of some of those are copied to.
     """
     words = _Words()
-    last = {operand: i for i, node in enumerate(step) for operand in (node, *node.operands)}
-    last.update(dict.fromkeys(outputs, len(step)))
+    last = {operand: i for i, node in enumerate(nodes) for operand in (node, *node.operands)}
+    written = {node.writes.root: i for i, node in enumerate(nodes) if node.writes is not None}
+    made = {node: i for i, node in enumerate(nodes)}
+    copied: dict[int, list[Node]] = {}
+    for node in copies:
+        final = max(made[node], written.get(node.root, 0))
+        last[node] = max(last[node], final)
+        copied.setdefault(final, []).append(node)
+    last.update(dict.fromkeys(outputs, len(nodes)))
     dying: dict[int, list[Node]] = {}
-    for node in step:
+    for node in nodes:
         if node not in fixed:
             dying.setdefault(last[node], []).append(node)
     lines = []
-    for i, node in enumerate(step):
-        if node in gathers:
-            gather = gathers[node]
-            lines.append(f"{words.other(gather.into())}(start, {words.name(gather.matrix)}, out={words.name(node)})")
-        elif node in calls:
+    for i, node in enumerate(nodes):
+        if node in calls:
             lines.append(words.call(calls[node], node, f"out={words.name(node)}"))
         elif node not in fixed:
             lines.append(f"{words.name(node)} = {words.call(node.func, node)}")
         elif node.writes is not None:
             lines.append(words.call(node.func, node))
+        for source in copied.get(i, ()):
+            lines.append(f"{words.name(copies[source])}.copy_({words.name(source)})")
         if i in dying:
             lines.append(f"del {', '.join(map(words.name, dying[i]))}")
     lines.append(f"return {words.text(tuple(outputs))}")
     scope: dict[str, Any] = {}
     body = "\n    ".join(lines)
-    exec(compile(f"def step(start):\n    {body}\n", "<linear program>", "exec"), scope)
-    return Straight(scope["step"].__code__, words.names, words.others)
+    exec(compile(f"def run(start):\n    {body}\n", "<linear program>", "exec"), scope)
+    return Straight(scope["run"].__code__, words.names, words.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +89,14 @@ class _Words:
     def other(self, value: Any) -> str:
         """Return the name of a function or a number."""
         name = f"f{len(self.others)}"
-        self.others[name] = value
+        self.others[name] = getattr(value, "_op", value)  # of an operator what its call does at once
         return name
 
     def call(self, func: Any, node: Node, *more: str) -> str:
         """Return the call of a function with a node's arguments."""
         arguments = [*map(self.text, node.args), *(f"{key}={self.text(value)}" for key, value in node.kwargs.items())]
+        if isinstance(func, Gather):
+            arguments.insert(0, "start")
         return f"{self.other(func)}({', '.join([*arguments, *more])})"
 
     def text(self, value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,33 +26,34 @@ class Trace:
         graph: What was recorded, as far as the result depends on it.
         inputs: The nodes of the inputs and of all other tensors among the arguments.
         seeds: The nodes of the seed.
-        strides: How the inputs lay in memory.
-        values: The nodes of what the function returns.
+        opaque: The tensors among the arguments that are no such nodes, since they are not dense.
         before: The operations that do not depend on the seed.
-        needed: The nodes among them, and constants, that others use, and those of ``values``.
-        used: Those of them that others use.
+        used: The nodes among them, inputs and constants that others use.
         direction_bytes: About what a direction's intermediate results take.
     """
 
     graph: Graph
     inputs: tuple[Node, ...]
     seeds: tuple[Node, ...]
-    strides: tuple[tuple[int, ...], ...]
-    values: tuple[Node, ...]
+    opaque: tuple[torch.Tensor, ...]
     before: tuple[Node, ...]
-    needed: set[Node]
     used: set[Node]
     direction_bytes: int
 
     def fits(self, problem: Problem) -> bool:
-        """Tell whether the trace is of inputs that lie in memory like these, and what was read is still so."""
-        as_given = self.strides == tuple(tensor.stride() for tensor in _given(problem))
-        return as_given and all(read.holds() for read in self.graph.reads)
+        """Tell whether the trace is of arguments like these, and what was read of tensors from outside is still so."""
+        dense, opaque = given_tensors(problem)
+        is_alike = len(dense) == len(self.inputs) and all(
+            node.layout is not None and (node.layout.shape, node.layout.dtype) == (tensor.shape, tensor.dtype)
+            for node, tensor in zip(self.inputs, dense)
+        )
+        is_same = len(opaque) == len(self.opaque) and all(a is b for a, b in zip(opaque, self.opaque))
+        return is_alike and is_same and all(read.holds() for read in self.graph.reads)
 
     def prologue(self, problem: Problem) -> dict[Node, Any]:
-        """Run what does not depend on the seed; return what the rest uses of it, and the function's values."""
-        env: dict[Node, Any] = {**self.graph.constants, **dict(zip(self.inputs, _given(problem)))}
-        return run_all(self.before, env, self.needed)
+        """Run what does not depend on the seed; return what the rest uses of it."""
+        env: dict[Node, Any] = {**self.graph.constants, **dict(zip(self.inputs, given_tensors(problem)[0]))}
+        return run_all(self.before, env, self.used)
 
 
 def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Trace:
@@ -64,37 +65,42 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
     Raises:
         NotLinearError: The function draws random numbers, reads values, or writes to tensors from outside.
     """
-    given = _given(problem)
+    given, opaque = given_tensors(problem)
     seed = tuple(torch.ones(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in seed_leaves)
 
     def direction() -> tuple[torch.Tensor, ...]:
         with plain_kernels():
             if by_rows:
-                values, vjp = torch.func.vjp(problem.flat, *problem.inputs)[:2]
-                return (*values, *vjp(seed))
-            values, made = torch.func.jvp(problem.flat, problem.inputs, seed)[:2]
-            return (*values, *made)
+                made: tuple[torch.Tensor, ...] = torch.func.vjp(problem.flat, *problem.inputs)[1](seed)
+            else:
+                made = torch.func.jvp(problem.flat, problem.inputs, seed)[1]
+            return tuple(made)
 
     graph = merged(recorded(direction, (*given, *seed), seed, RULES)[0])
-    n_made = len(problem.inputs) if by_rows else len(graph.outputs) - len(graph.outputs) // 2
-    values, outputs = graph.outputs[:-n_made], graph.outputs[-n_made:]
     live = live_nodes(graph.nodes, graph.outputs)
     mentioned = {operand for node in live for operand in node.operands} | set(graph.outputs)
     constants = {node: tensor for node, tensor in graph.constants.items() if node in mentioned}
     used = {part for node in live if node.varies for part in node.operands if not part.varies}
-    used.update(node for node in outputs if not node.varies)
-    n = len(given)
+    used.update(node for node in graph.outputs if not node.varies)
     return Trace(
-        Graph(live, graph.given, constants, outputs, graph.reads),
-        graph.given[:n],
-        graph.given[n:],
-        tuple(tensor.stride() for tensor in given),
-        values,
+        replace(graph, nodes=live, constants=constants),
+        graph.given[: len(given)],
+        graph.given[len(given) :],
+        opaque,
         tuple(node for node in live if not node.varies),
-        used | set(values),
         used,
         _peak_bytes([node for node in live if node.varies]),
     )
+
+
+def given_tensors(problem: Problem) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Return the inputs and the other dense tensors among the arguments; and those that are not dense."""
+    numbers = (problem.argnums,) if isinstance(problem.argnums, int) else problem.argnums
+    others = [arg for i, arg in enumerate(problem.args) if i not in numbers]
+    known = {id(tensor) for tensor in problem.inputs}
+    tensors = [leaf for leaf in tree_flatten(others)[0] if isinstance(leaf, torch.Tensor) and id(leaf) not in known]
+    dense = (tensor for tensor in tensors if tensor.layout == torch.strided)
+    return (*problem.inputs, *dense), tuple(tensor for tensor in tensors if tensor.layout != torch.strided)
 
 
 def _peak_bytes(nodes: Sequence[Node]) -> int:
@@ -109,15 +115,3 @@ def _peak_bytes(nodes: Sequence[Node]) -> int:
         peak_bytes = max(peak_bytes, live_bytes)
         live_bytes -= dead.pop(i, 0)
     return peak_bytes
-
-
-def _given(problem: Problem) -> tuple[torch.Tensor, ...]:
-    """Return the inputs, and the other tensors among the arguments."""
-    numbers = (problem.argnums,) if isinstance(problem.argnums, int) else problem.argnums
-    others = [arg for i, arg in enumerate(problem.args) if i not in numbers]
-    tensors = [leaf for leaf in tree_flatten(others)[0] if isinstance(leaf, torch.Tensor)]
-    known = {id(tensor) for tensor in problem.inputs}
-    return (
-        *problem.inputs,
-        *(tensor for tensor in tensors if id(tensor) not in known and tensor.layout == torch.strided),
-    )

@@ -115,15 +115,17 @@ class FiniteDifference:
         return self._scheme.n_evaluations * (1 + self._scheme.is_complex) if self.batched else 0
 
     @property
-    def settled_size(self) -> None:
-        """Return nothing: any chunk size will do."""
-
-    def is_new(self, chunk: slice) -> bool:
+    def is_new(self) -> bool:
         """Tell that all blocks are made alike."""
         return False
 
-    def quicken(self, programs: Programs, *, is_timed: bool = True) -> None:
+    def quicken(
+        self, programs: Programs, *, exact_size: int | None = None, room_bytes: int = 2**62, is_timed: bool = True
+    ) -> None:
         """Do nothing: evaluations are not linear."""
+
+    def settle(self, n_left: int) -> None:
+        """Return nothing: any chunk size will do."""
 
     def block(self, chunk: slice) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""

@@ -15,7 +15,7 @@ from typing import ClassVar
 from chunkjac._errors import FunctionError
 from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
-from chunkjac._modes._ladder import Derivative, Rung
+from chunkjac._modes._ladder import Derivative, Rung, known_outputs
 from chunkjac._modes._pushforwards import (
     ColumnByColumn,
     DoubleBackward,
@@ -61,14 +61,13 @@ class Forward(Derivative):
     ) -> None:
         # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
         problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
-        trusts = programs is not None and not keeps_graph and programs.trusts(self.name, problem)
         started_s = time.perf_counter()
-        values = problem.evaluate() if trusts else None
-        known = outputs or (values[1] if values else _evaluate(problem))
+        trusted = known_outputs(self.name, problem, programs) if not keeps_graph else None
+        known = outputs or trusted or _evaluate(problem)
         ladder: dict[type[Rung], Callable[[], Rung]] = {
             rung: partial(rung, problem, known) for rung in (_BY_TANGENTS if by_tangents else _LADDER)
         }
-        super().__init__(problem, ladder, keeps_graph=keeps_graph, values=values)
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=trusted)
         # A direction with its tangents takes as long as three evaluations to record.
         self._evaluation_s += 3 * (time.perf_counter() - started_s)
 

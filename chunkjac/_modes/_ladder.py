@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -79,7 +80,7 @@ class Derivative:
         problem: The function and its inputs.
         ladder: The rungs and what makes each, the fastest first.
         keeps_graph: Whether blocks can be differentiated again.
-        values: What the function gives, with its outputs, if that is known: then no rung is made before it is needed.
+        outputs: What the function returns, if that is known: then no rung is made before it is needed.
     """
 
     name: ClassVar[str]
@@ -93,7 +94,7 @@ class Derivative:
         ladder: Mapping[type[Rung], Callable[[], Rung]],
         *,
         keeps_graph: bool = False,
-        values: tuple[Block, Outputs] | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         self._started_s = time.perf_counter()
         self.problem = problem
@@ -103,10 +104,10 @@ class Derivative:
         self._works = False  # whether a block was made: later errors are the function's own
         # Whether a block of several directions was compared; with other random numbers for each, none can be.
         self._is_proven = problem.randomness == "different"
-        self._values: Block | None = values[0] if values else None
-        self._outputs: Outputs | None = values[1] if values else None
+        self._outputs = outputs
+        self._is_trusted = outputs is not None  # so need a program's first block not be compared
         self._made: Rung | None = None
-        if values is None:
+        if outputs is None:
             self._rung  # noqa: B018 - its prologue tells what the function returns
         self._seeds = OneHot(self._seed_leaves)
         self._shortcut: Shortcut | None = None
@@ -156,45 +157,61 @@ class Derivative:
         """Tell whether the directions of a chunk are computed together."""
         return self._made is None or self._made.batched
 
-    def quicken(self, programs: Programs, *, is_timed: bool = True) -> None:
+    def quicken(
+        self, programs: Programs, *, exact_size: int | None = None, room_bytes: int = 2**62, is_timed: bool = True
+    ) -> None:
         """Let a linear program make blocks, where that is worth it.
 
         Args:
             programs: What earlier runs of the plan have recorded; it takes what this one records.
+            exact_size: How many directions a chunk has, if the user said so.
+            room_bytes: What a chunk may hold.
             is_timed: Whether the run's time tells that of others: counting bytes takes time.
         """
         self._is_timed = is_timed
-        why_not = programs.refused.get(self.name)
-        if why_not is not None:
-            self.reasons = (*self.reasons, f"no {_PROGRAM}: {why_not}")
+        record = programs.of(self.name)
+        if record.refused:
+            self.reasons = (*self.reasons, f"no {_PROGRAM}: {record.refused}")
         elif self.batched and not self._keeps_graph and self.problem.randomness != "different":
             self._shortcut = Shortcut(
                 self.name,
                 self.problem,
                 self._seed_leaves,
                 by_rows=self.by_rows,
-                seeds=self._seeds,
                 programs=programs,
                 evaluation_s=self._evaluation_s,
+                exact_size=exact_size,
+                room_bytes=room_bytes,
+                holds_on=is_timed,
+                is_trusted=self._is_trusted,
             )
-            if self._made is not None and programs.trusts_batches(self.name, self._made.name, self.problem):
+            if self._made is not None and record.trusts_batches(self._made.name, self.problem):
                 self._is_proven = True
 
-    @property
-    def settled_size(self) -> int | None:
-        """Return the only chunk size that fits the way in which the mode runs; ``None`` if any does."""
-        return self._shortcut.size if self._shortcut is not None and self._is_shortcut_proven else None
+    def settle(self, n_left: int) -> int | None:
+        """Return the only chunk size that fits the way in which the mode runs; ``None`` if any does.
 
-    def is_new(self, chunk: slice) -> bool:
-        """Tell whether a block begins another way, which holds other memory than those before."""
-        if self._shortcut is None or self._is_shortcut_proven or not self.batched:
-            return False
-        n_left = sum(leaf.numel for leaf in self._seed_leaves) - chunk.start
-        return chunk.stop - chunk.start > 1 and self._shortcut.is_due(n_left)
+        A program is recorded here, where it is worth that.
+        """
+        while self._shortcut is not None and self.batched:
+            if not (self._is_shortcut_proven or self._shortcut.is_due(n_left)):
+                return None
+            try:
+                with torch.no_grad():
+                    return self._shortcut.settle(n_left)
+            except Exception as error:
+                if not (is_out_of_memory(error) and self._shortcut.shrink()):
+                    self._refuse(self._shortcut, first_line(error), error)
+        return None
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether the next block begins another way, which holds other memory than those before."""
+        return self._shortcut is not None and self._shortcut.is_ready and self._shortcut.is_new
 
     def block(self, chunk: slice) -> Block:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
-        if self._shortcut is not None and (self._is_shortcut_proven or self.is_new(chunk)):
+        if self._shortcut is not None and self._shortcut.is_ready:
             block = self._by_program(self._shortcut, chunk)
             if block is not None:
                 return block
@@ -209,30 +226,49 @@ class Derivative:
         """Compute a block by a linear program; ``None`` if there can be none, from now on.
 
         Its first block is compared with one direction alone. If one that was recorded in an earlier run
-        gives something else, the function has changed, and it is recorded anew. Where it does not fit, it
-        takes fewer directions at once.
+        gives something else, the function has changed, and it is recorded anew.
         """
+        cause: Exception | None = None
         while True:
             try:
                 started_s = time.perf_counter()
                 with torch.no_grad():
                     block = shortcut.block(chunk)
                 self._program_s += time.perf_counter() - started_s
-                if not self._is_shortcut_proven:
+                if shortcut.is_new or not (self._is_shortcut_proven or self._is_trusted):
                     self._prove(shortcut, chunk, block)
+                self._announce(shortcut)
                 return block
             except DisagreementError:
-                why = "it gives other values than one direction alone"
-                again = shortcut.renew()
+                why, again = "it gives other values than one direction alone", shortcut.was_known
             except Exception as error:
-                why = first_line(error)
-                again = is_out_of_memory(error) and shortcut.shrink()
-            if not again:
+                why, again, cause = first_line(error), False, error
+            if not (again and self._renewed(shortcut, chunk)):
                 break
-        shortcut.refuse(why)
+        self._refuse(shortcut, why, cause)
+        return None
+
+    def _renewed(self, shortcut: Shortcut, chunk: slice) -> bool:
+        """Record a program anew; return whether that could be done."""
+        try:
+            with torch.no_grad():
+                shortcut.renew(chunk.stop - chunk.start)
+        except Exception:
+            return False
+        return True
+
+    def _refuse(self, shortcut: Shortcut, why: str, cause: BaseException | None) -> None:
+        """Go on without a program."""
+        shortcut.refuse(why, cause)
         self._shortcut, self._is_shortcut_proven = None, False
         self.reasons = (*self.reasons, f"no {_PROGRAM}: {why}")
-        return None
+
+    def _announce(self, shortcut: Shortcut) -> None:
+        """Say how the blocks are made from now on."""
+        if not self._is_shortcut_proven and shortcut.form is not None:
+            self._program = _PROGRAM if shortcut.form.bind is None else _COMPILED
+            self.reasons = (*self.reasons, shortcut.form.reason)
+        self._is_shortcut_proven = True
 
     def apply(self, seed: Block) -> Block:
         """Apply the derivative to any seed: ``w J`` in reverse mode, ``J u`` in forward mode."""
@@ -240,18 +276,11 @@ class Derivative:
             return self._alone(seed)
 
     def _prove(self, shortcut: Shortcut, chunk: slice, block: Block) -> None:
-        """Compare a program's first block with one direction, or its values where that is trusted."""
-        if self._values is None or not shortcut.gives(self._values):
-            self._compares = True
-            started_s = time.perf_counter()
-            with torch.no_grad():
-                seeds = shortcut.seeds(chunk)
-                agrees(self._alone, seeds, tuple(values[: len(seeds[0])] for values in block), _the_second)
-            shortcut.trust(self._prologue_s + time.perf_counter() - started_s)
-        if shortcut.form is not None:
-            self._program = _PROGRAM if shortcut.form.bind is None else _COMPILED
-            self.reasons = (*self.reasons, shortcut.form.reason)
-        self._is_shortcut_proven = True
+        """Compare a program's block with one direction."""
+        self._compares = True
+        with torch.no_grad():
+            agrees(self._alone, self._seeds.seeds(chunk), block, _the_second)
+        shortcut.trust(replace(self.outputs, aux=None))
 
     def _alone(self, seed: Block) -> Block:
         """Apply the derivative to a single seed, on the first rung that can."""
@@ -290,10 +319,11 @@ class Derivative:
     def _leave_word(self, shortcut: Shortcut) -> None:
         """Leave to later runs of the plan what this one tells."""
         if self._is_shortcut_proven:
-            shortcut.finish(self._program_s, sum(leaf.numel for leaf in self._seed_leaves))
+            shortcut.finish(self._program_s)
         elif self._made is not None and self._is_proven:
             shortcut.trust_batches(self._made.name)
-        if self._is_timed and not self._compares and not shortcut.has_recorded:
+        is_usual = not (self._compares and (self._is_shortcut_proven or shortcut.is_first)) and not shortcut.has_recorded
+        if self._is_timed and is_usual:
             shortcut.note_run(time.perf_counter() - self._started_s, by_program=self._is_shortcut_proven)
 
     def _next_rung(self) -> Rung:
@@ -343,6 +373,12 @@ class Derivative:
                 block = _one_by_one(self._rung, seeds, n_rows)
         self._works = self._works or self._is_proven or not self.batched
         return block
+
+
+def known_outputs(name: str, problem: Problem, programs: Programs | None) -> Outputs | None:
+    """Return what the function gives, if a mode's program need not be compared again; only ``aux`` is evaluated."""
+    known = programs.knows(name, problem) if programs is not None else None
+    return problem.evaluate()[1] if known is not None and problem.has_aux else known
 
 
 def _the_second(_seed: Block, _candidates: Sequence[Block]) -> int:

@@ -61,16 +61,21 @@ class Mode(Protocol):
         ...
 
     @property
-    def settled_size(self) -> int | None:
-        """Return the only chunk size that fits the way in which the mode runs; ``None`` if any does."""
+    def is_new(self) -> bool:
+        """Tell whether the next block begins another way, which holds other memory than those before."""
         ...
 
-    def is_new(self, chunk: slice) -> bool:
-        """Tell whether a block begins another way, which holds other memory than those before."""
-        ...
-
-    def quicken(self, programs: Programs, *, is_timed: bool = True) -> None:
+    def quicken(
+        self, programs: Programs, *, exact_size: int | None = None, room_bytes: int = 2**62, is_timed: bool = True
+    ) -> None:
         """Let blocks be made in a faster way that is worth preparing, if there is one."""
+        ...
+
+    def settle(self, n_left: int) -> int | None:
+        """Return the only chunk size that fits the way in which the mode goes on; ``None`` if any does.
+
+        What that way needs is prepared here.
+        """
         ...
 
     def block(self, chunk: slice) -> Block:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import ClassVar
 
 from chunkjac._linear import Programs
-from chunkjac._modes._ladder import Derivative, Rung
+from chunkjac._modes._ladder import Derivative, Rung, known_outputs
 from chunkjac._modes._pullbacks import BatchedGrad, RowByRow, VmapVjp, VmapVjpWithGrad
 from chunkjac._problem import Problem
 
@@ -26,7 +26,7 @@ class Reverse(Derivative):
         problem: The function and its inputs.
         keeps_graph: Whether blocks can be differentiated again.
         programs: What earlier runs of a plan have recorded. Where that need not be compared with one
-            direction, the function is evaluated without a graph.
+            direction again, the function is not evaluated at all.
 
     Memory:
         Keeps what the forward pass saves for the backward pass, and the seeds of a chunk.
@@ -37,7 +37,6 @@ class Reverse(Derivative):
     _fast = (VmapVjp, VmapVjpWithGrad)
 
     def __init__(self, problem: Problem, *, keeps_graph: bool = False, programs: Programs | None = None) -> None:
-        trusts = programs is not None and not keeps_graph and programs.trusts(self.name, problem)
-        values = problem.evaluate() if trusts else None
+        outputs = known_outputs(self.name, problem, programs) if not keeps_graph else None
         ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in _LADDER}
-        super().__init__(problem, ladder, keeps_graph=keeps_graph, values=values)
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=outputs)

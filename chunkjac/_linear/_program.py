@@ -1,0 +1,155 @@
+"""A linear program: the prologue, which runs once for an input, and the step, which runs for each chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+import torch
+
+from chunkjac._chunker import OneHot
+from chunkjac._linear._graph import Graph, Layout, Node
+from chunkjac._linear._recorder import NotLinearError
+from chunkjac._linear._replay import Replay
+from chunkjac._types import Leaf
+
+Block = tuple[torch.Tensor, ...]
+Step = Callable[[int], Block]
+Bind = Callable[[Block, Mapping[Node, Any]], Step]
+
+
+class Program:
+    """Hold what computes the blocks of so many directions.
+
+    Args:
+        graph: The whole: what does not depend on the seeds is the prologue, all else the step.
+        n_inputs: How many of the tensors that it is given are inputs; the others are seeds.
+
+    Attributes:
+        size: How many directions it takes at once.
+        inputs: The nodes of its inputs.
+        seeds: Those of its seeds.
+        constants: The tensors from outside that it uses.
+        prologue: What runs once.
+        step: What runs for each chunk.
+        reads_seeds: Whether the step reads any seed; gathers do not.
+    """
+
+    def __init__(self, graph: Graph, n_inputs: int) -> None:
+        self.inputs, self.seeds = graph.given[:n_inputs], graph.given[n_inputs:]
+        self.constants = graph.constants
+        (self.size,) = {seed.layout.shape[0] for seed in self.seeds if seed.layout is not None}
+        steps = tuple(node for node in graph.nodes if node.varies)
+        before = tuple(node for node in graph.nodes if not node.varies)
+        self.step = Replay(replace(graph, nodes=steps, given=self.seeds))
+        needs = [node for node in self.step.uses if node not in self.seeds]
+        self.prologue = Replay(replace(graph, nodes=before, given=self.inputs, outputs=()), needs)
+        self.reads_seeds = any(seed in self.step.uses for seed in self.seeds)
+
+    @property
+    def n_bytes(self) -> int:
+        """Return what it takes in memory, beside inputs, seeds, and what operations allocate."""
+        return self.step.n_bytes + self.prologue.n_bytes
+
+
+class NotFiniteError(NotLinearError):
+    """Say that a factor is not finite at these inputs: zero times that is not zero."""
+
+
+class Running:
+    """Run a program in memory that it holds.
+
+    Args:
+        program: What to run.
+        tensors: The inputs.
+        leaves: What seeds are like.
+        owns_inputs: Whether inputs are copied to where others can follow; otherwise this is for these ones.
+
+    Raises:
+        NotFiniteError: A factor is not finite.
+
+    Attributes:
+        owns_inputs: Whether it may be used for other inputs.
+        device: Where it runs.
+        values: What the step uses beside the seeds.
+    """
+
+    def __init__(self, program: Program, tensors: Block, leaves: Sequence[Leaf], *, owns_inputs: bool) -> None:
+        self.program = program
+        self.owns_inputs = owns_inputs
+        self._addresses = [tensor.data_ptr() for tensor in program.constants.values()]
+        self._one_hot = OneHot(leaves)
+        self._inputs = tuple(
+            tensor if not owns_inputs and tensor.stride() == node.layout.strides else _like(node.layout)
+            for tensor, node in zip(tensors, program.inputs)
+            if node.layout is not None
+        )
+        self.device = tensors[0].device
+        given: dict[Node, Any] = {**program.constants, **dict(zip(program.inputs, self._inputs))}
+        self._prologue = program.prologue.bind(given, self.device)
+        known = {**given, **self._prologue.values}
+        self.values = {node: known[node] for node in program.step.uses if node not in program.seeds}
+        self._is_looked_at = False
+        self.begin(tensors)
+        self._step = self.plain_step()
+
+    def plain_step(self) -> Step:
+        """Return the step's own code."""
+        seeds = dict(zip(self.program.seeds, self.seeds(0)))
+        return self.program.step.bind({**self.values, **seeds}, self.device).run
+
+    def take(self, bind: Bind | None) -> None:
+        """Run the step in another form from now on, if there is one."""
+        if bind is not None:
+            self._step = bind(self.seeds(0), self.values)
+
+    def is_current(self) -> bool:
+        """Tell whether the tensors from outside still lie where they did."""
+        return self._addresses == [tensor.data_ptr() for tensor in self.program.constants.values()]
+
+    def begin(self, tensors: Block) -> None:
+        """Run the prologue for these inputs.
+
+        Raises:
+            NotFiniteError: A factor is not finite.
+        """
+        for own, tensor in zip(self._inputs, tensors):
+            if own is not tensor:
+                own.copy_(tensor)
+        self._prologue.run(0)
+        if not (self._is_looked_at and all(_is_finite(memory) for memory in self._prologue.kept)):
+            self._look_at_factors()
+
+    def block(self, start: int) -> Block:
+        """Return the block of the directions from ``start`` on; it holds until the next."""
+        self.seeds(start)
+        return self._step(start)
+
+    def seeds(self, start: int) -> Block:
+        """Return the seeds from ``start`` on, if the step reads any; those behind the last direction are zeros."""
+        if not self.program.reads_seeds:
+            return ()
+        return self._one_hot.seeds(slice(start, start + self.program.size))
+
+    def _look_at_factors(self) -> None:
+        """Refuse factors that are not finite, of those that were computed."""
+        outside = {*self.program.inputs, *self.program.constants}
+        factors = [value for node, value in self.values.items() if node.root not in outside]
+        if not all(_is_finite(factor) for factor in factors if isinstance(factor, torch.Tensor)):
+            raise NotFiniteError("a factor is not finite")
+        self._is_looked_at = True
+
+
+def _like(layout: Layout) -> torch.Tensor:
+    """Return a tensor of a layout."""
+    return torch.empty_strided(layout.shape, layout.strides, dtype=layout.dtype, device=layout.device)
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    """Tell whether all of some values are finite; sums that are too large are looked at again."""
+    if not (values.dtype.is_floating_point or values.dtype.is_complex) or not values.numel():
+        return True
+    once = values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in values.stride())]
+    return isfinite(abs(once.sum().item())) or bool(once.isfinite().all())

@@ -13,6 +13,7 @@ from chunkjac._linear._graph import Graph, Node, live_nodes
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._merging import merged
 from chunkjac._linear._one_hot import with_gathers
+from chunkjac._linear._program import Program
 from chunkjac._linear._products import with_fast_products
 from chunkjac._linear._recorder import NotLinearError, recorded
 from chunkjac._linear._tracing import Trace
@@ -45,12 +46,21 @@ def batched(
     graph, made = recorded(lambda: torch.func.vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
     if len(graph.nodes) > _LOOP * len(trace.graph.nodes) + 100:
         raise NotLinearError("an operation has no batching rule")
-    whole = merged(_joined(trace, traced, graph))
-    whole = with_fast_products(with_gathers(whole, graph.given))
-    live = live_nodes(whole.nodes, whole.outputs)
-    used = {operand for node in live for operand in node.operands} | set(whole.outputs)
-    constants = {node: tensor for node, tensor in whole.constants.items() if node in used}
-    return replace(whole, nodes=live, constants=constants), made
+    return merged(_joined(trace, traced, graph)), made
+
+
+def program_of(graph: Graph, n_inputs: int) -> Program:
+    """Return a batched graph as a program: the passes are applied that go by its sizes.
+
+    Args:
+        graph: The whole.
+        n_inputs: How many of the tensors that it is given are inputs.
+    """
+    graph = with_fast_products(with_gathers(graph, graph.given[n_inputs:]))
+    live = live_nodes(graph.nodes, graph.outputs)
+    used = {operand for node in live for operand in node.operands} | set(graph.outputs)
+    constants = {node: tensor for node, tensor in graph.constants.items() if node in used}
+    return Program(replace(graph, nodes=live, constants=constants), n_inputs)
 
 
 def _joined(trace: Trace, traced: Mapping[Node, Any], graph: Graph) -> Graph:

@@ -7,6 +7,7 @@ from math import inf
 
 from chunkjac._knee import Knee
 from chunkjac._linear._contest import Form
+from chunkjac._linear._graph import Graph
 from chunkjac._linear._guard import Guard
 from chunkjac._linear._program import Program, Running
 from chunkjac._linear._tracing import Trace
@@ -23,6 +24,7 @@ class Record:
 
     Attributes:
         trace: The recorded direction.
+        batch: The same for a telling number of directions at once, and that number.
         programs: The programs that were made of it, by how many directions they take at once.
         proven: Those sizes of which a block was compared with one direction.
         knee: Which size is fastest.
@@ -38,6 +40,7 @@ class Record:
     """
 
     trace: Trace | None = None
+    batch: tuple[Graph, int] | None = None
     programs: dict[int, Program] = field(default_factory=dict)
     proven: set[int] = field(default_factory=set)
     knee: Knee | None = None
@@ -71,7 +74,7 @@ class Record:
 
     def forget(self) -> None:
         """Let go of what was recorded: the function has changed."""
-        self.trace = self.knee = self.guard = self.outputs = None
+        self.trace = self.batch = self.knee = self.guard = self.outputs = None
         self.programs, self.proven, self.running, self.forms = {}, set(), {}, {}
 
 

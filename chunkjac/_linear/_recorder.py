@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from chunkjac._linear._graph import Graph, Layout, Node, Read
+from chunkjac._tensors import tensors_among
 from chunkjac._zero_tensors import is_scaled_zero
 
 Rule = Callable[..., Any]
@@ -84,7 +84,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if is_scaled_zero(func, args):
             return args[0]
-        tensors = [part for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)]
+        tensors = tensors_among((*args, *kwargs.values()))
         operands = [self._node(tensor) for tensor in tensors]
         self._check_fresh(operands)
         varies = any(node.varies for node in operands)
@@ -132,7 +132,8 @@ class Recorder(TorchDispatchMode):
                 (args[0], *args[1:3], made.storage_offset() - args[0].storage_offset()),
                 {},
             )
-        given_args, given_kwargs = tree_map(self._node_or_value, (args, kwargs))
+        given_args = tuple(map(self._node_or_value, args))
+        given_kwargs = {key: self._node_or_value(value) for key, value in kwargs.items()}
         if isinstance(made, torch.Tensor):
             memory = self._memory(made, tensors)
             node = Node(func, given_args, given_kwargs, Layout.of(made), varies, memory, writes)
@@ -190,7 +191,9 @@ class Recorder(TorchDispatchMode):
         return None
 
     def _node_or_value(self, value: Any) -> Any:
-        return self._node(value) if isinstance(value, torch.Tensor) else value
+        if isinstance(value, torch.Tensor):
+            return self._node(value)
+        return type(value)(map(self._node_or_value, value)) if type(value) in (tuple, list) else value
 
     def _node(self, tensor: torch.Tensor) -> Node:
         """Return a tensor's node; one that is not known is a constant."""

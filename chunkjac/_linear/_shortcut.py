@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from chunkjac._chunker import OneHot
 from chunkjac._knee import Knee
-from chunkjac._linear._batching import batched
+from chunkjac._linear._batching import batched, program_of
 from chunkjac._linear._contest import Form, choose_form
+from chunkjac._linear._graph import Graph
 from chunkjac._linear._guard import Guard
 from chunkjac._linear._program import Block, NotFiniteError, Program, Running
 from chunkjac._linear._programs import SHORT_S, Programs
+from chunkjac._linear._sizing import resized, telling_size
 from chunkjac._linear._tracing import given_tensors, trace
 from chunkjac._planner import even_chunk
 from chunkjac._problem import Problem
@@ -282,13 +284,23 @@ class Shortcut:
         record = self._record
         if size not in record.programs:
             assert record.trace is not None
-            started_s = time.perf_counter()
             self.has_recorded = True
-            seeds = OneHot(self._leaves).seeds(slice(0, size))
-            graph = batched(record.trace, record.trace.prologue(self._problem), seeds)[0]
-            record.programs[size] = Program(graph, len(record.trace.inputs))
+            started_s = time.perf_counter()
+            telling = telling_size(record.trace.graph)
+            if telling is None or size < telling:
+                graph = self._batch(size)
+            else:
+                graph, known_size = record.batch = record.batch or (self._batch(telling), telling)
+                graph = resized(graph, known_size, size)
+            record.programs[size] = program_of(graph, len(record.trace.inputs))
             self._recording_s = time.perf_counter() - started_s
         return record.programs[size]
+
+    def _batch(self, size: int) -> Graph:
+        """Record so many directions at once."""
+        assert self._record.trace is not None
+        seeds = OneHot(self._leaves).seeds(slice(0, size))
+        return batched(self._record.trace, self._record.trace.prologue(self._problem), seeds)[0]
 
     def _put_back(self) -> None:
         """Keep a program in memory for the next run, if it is small."""

@@ -30,8 +30,8 @@ _WORKING_BYTES, _MOST_BYTES, _LEAST_SIZE = 16 * 2**20, 96 * 2**20, 16
 # A call takes so long whatever its size, and so does reading a byte of the weights: a small part of a chunk's time.
 _CALL_S, _READ_S, _OVERHEAD_SHARE = 2.5e-6, 1e-10, 0.1
 
-# Where another run may follow, a size is tried if so many times what it takes to record is left; else so many.
-_WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 3, 15
+# Where another run may follow, a size is tried if so many times what it takes to lay out is left; else so many.
+_WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 5, 30
 
 # A plan holds on to so much between its runs: taking memory anew takes as long as a small step.
 _HELD_BYTES = 8 * 2**20
@@ -89,7 +89,7 @@ class Shortcut:
         self._size = 0
         self._most: int | None = None
         self._n_done = 0  # chunks of this size so far
-        self._recording_s = 0.0
+        self._sizing_s = 0.0
         self._guard: Guard | None = None
 
     @property
@@ -243,8 +243,9 @@ class Shortcut:
         read_bytes = sum(tensor.nbytes for tensor in known.graph.constants.values())
         overhead_s = _CALL_S * sum(node.varies for node in known.graph.nodes) + _READ_S * read_bytes
         size = max(_LEAST_SIZE, _WORKING_BYTES // known.direction_bytes)
-        if self._record.direction_s:
-            size = max(size, int(overhead_s / (_OVERHEAD_SHARE * self._record.direction_s)))
+        direction_s = min(self._record.direction_s, self._evaluation_s)
+        if direction_s > 0:
+            size = max(size, int(overhead_s / (_OVERHEAD_SHARE * direction_s)))
         return even_chunk(n_left, max(1, min(size, self._largest_size(), n_left)))
 
     def _largest_size(self) -> int:
@@ -255,12 +256,12 @@ class Shortcut:
         return max(1, min(size, self._room_bytes // (2 * each_bytes), self._most or size))
 
     def _is_worth_a_trial(self, size: int, n_left: int) -> bool:
-        """Tell whether so much time is left that recording for another size is a small part of it."""
+        """Tell whether so much time is left that laying out another size is a small part of it."""
         if size in self._record.programs:
             return True
         left_s = n_left * self._record.direction_s
         factor = _WORTH_A_TRIAL if self._programs.is_kept else _WORTH_A_TRIAL_ONCE
-        return self._recording_s > 0 and left_s > factor * self._recording_s * size / max(1, self._size)
+        return 0 < factor * self._sizing_s < left_s
 
     def _started(self, size: int) -> Running:
         """Return a program that has run its prologue for these inputs."""
@@ -285,15 +286,16 @@ class Shortcut:
         if size not in record.programs:
             assert record.trace is not None
             self.has_recorded = True
-            started_s = time.perf_counter()
             telling = telling_size(record.trace.graph)
+            started_s = time.perf_counter()
             if telling is None or size < telling:
                 graph = self._batch(size)
             else:
                 graph, known_size = record.batch = record.batch or (self._batch(telling), telling)
+                started_s = time.perf_counter()
                 graph = resized(graph, known_size, size)
             record.programs[size] = program_of(graph, len(record.trace.inputs))
-            self._recording_s = time.perf_counter() - started_s
+            self._sizing_s = time.perf_counter() - started_s
         return record.programs[size]
 
     def _batch(self, size: int) -> Graph:

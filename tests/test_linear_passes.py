@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chunkjac._chunker import OneHot
@@ -14,9 +14,10 @@ from chunkjac._linear._batching import batched
 from chunkjac._linear._graph import Graph, live_nodes, run_all
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._merging import merged
-from chunkjac._linear._one_hot import Gather, with_gathers
+from chunkjac._linear._one_hot import without_seeds
 from chunkjac._linear._recorder import recorded
 from chunkjac._linear._replay import Replay
+from chunkjac._linear._seeded import Gather, Patch
 from chunkjac._linear._tracing import trace
 from chunkjac._problem import Problem
 from chunkjac._types import Leaf
@@ -71,13 +72,40 @@ def test_a_product_with_one_hot_seeds_is_rows_of_the_matrix(n: int, m: int, widt
     one_hot, matrix = OneHot(leaves), torch.randn(m, width, dtype=torch.float64)
     seeds = one_hot.seeds(slice(0, k))
     graph, _ = recorded(lambda: (seeds[1].view(k * n, m) @ matrix,), seeds, seeds, {})
-    graph = with_gathers(graph, graph.given)
+    graph = without_seeds(graph, graph.given)
     graph = replace(graph, nodes=live_nodes(graph.nodes, graph.outputs))
     assert [type(node.func) for node in graph.nodes] == [Gather]
     step = Replay(graph).bind(graph.constants, torch.device("cpu")).run
     start = min(start, 5 + n * m - 1)
     again = one_hot.seeds(slice(start, start + k))
     assert torch.equal(step(start)[0], again[1].reshape(k * n, m) @ matrix)
+
+
+@settings(max_examples=60)
+@given(
+    options=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2)), min_size=2, max_size=2),
+    sides=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    k=st.integers(1, 9),
+    start=st.integers(0, 60),
+)
+def test_a_transposed_convolution_of_one_hot_seeds_is_its_filters(
+    options: list[tuple[int, int, int]], sides: tuple[int, int], k: int, start: int
+) -> None:
+    """Two leaves before and behind the images, so that chunks begin before them and end behind."""
+    kernel, stride, padding = (list(part) for part in zip(*options))
+    assume(all((n - 1) * s - 2 * p + d > 0 for n, s, p, d in zip(sides, stride, padding, kernel)))
+    shapes = (2,), (3, *sides), (4,)
+    leaves = [Leaf(torch.Size(shape), torch.float64, torch.device("cpu")) for shape in shapes]
+    one_hot, weight = OneHot(leaves), torch.randn(3, 2, *kernel, dtype=torch.float64)
+    args = weight, None, stride, padding, [1, 1], True, [0, 0], 1
+    seeds = one_hot.seeds(slice(0, k))
+    graph, _ = recorded(lambda: (aten.convolution(seeds[1], *args),), seeds, seeds, {})
+    graph = without_seeds(graph, graph.given)
+    assert [type(node.func) for node in graph.nodes] == [Patch]
+    step = Replay(graph).bind(graph.constants, torch.device("cpu")).run
+    start = min(start, sum(leaf.numel for leaf in leaves) - 1)
+    expected = aten.convolution(one_hot.seeds(slice(start, start + k))[1], *args)
+    assert torch.equal(step(start)[0], expected)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from chunkjac._linear._images import _by_blocks
 from chunkjac._linear._rules import _POINTWISE, RULES
 
 aten = torch.ops.aten
@@ -132,9 +133,70 @@ def test_convolution(
     assume(out.numel() > 0)
     grad = _random(*out.shape)
     _agree(aten.convolution_backward.default, grad, x, weight, None, *args, [True, False, False])
+    if n_dims == 2 and groups == 1 and not transposed:
+        _agree(aten.convolution_backward.default, grad, x, weight, [len(weight)], *args, [False, True, True])
 
 
 def test_copies_that_change_nothing_are_left_out() -> None:
     x = _random(3)
     assert RULES[aten._to_copy.default](x, dtype=D).data_ptr() == x.data_ptr()
     assert RULES[aten._to_copy.default](x, dtype=torch.float32) is NotImplemented
+
+
+@settings(max_examples=150)
+@given(
+    n_in=st.integers(1, 4),
+    options=st.lists(st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(0, 3)), min_size=2, max_size=2),
+    sides=st.tuples(st.integers(4, 16), st.integers(4, 16)),
+)
+def test_a_convolution_of_few_channels_by_blocks(
+    n_in: int, options: list[tuple[int, int, int]], sides: tuple[int, int]
+) -> None:
+    kernel, stride, padding = (list(part) for part in zip(*options))
+    x, weight = _random(2, n_in, *sides), _random(5, n_in, *kernel)
+    args = stride, padding, [1, 1], False, [0, 0], 1
+    try:
+        out = aten.convolution(x, weight, None, *args)
+    except RuntimeError:  # the kernel is larger than the image
+        assume(False)
+    _agree(aten.convolution_backward.default, _random(*out.shape), x, weight, None, *args, [True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("n_in", "kernel", "stride", "padding"), [(3, 7, 2, 3), (3, 3, 1, 1), (1, 3, 1, 1), (1, 5, 2, 2)]
+)
+def test_few_channels_are_taken_by_blocks(n_in: int, kernel: int, stride: int, padding: int) -> None:
+    x, weight = _random(1, n_in, 16, 16), _random(8, n_in, kernel, kernel)
+    grad = aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
+    made = _by_blocks(grad, weight, x.shape, [stride] * 2, [padding] * 2)
+    assert made is not None
+    assert made.shape == x.shape
+
+
+@settings(max_examples=100)
+@given(
+    options=st.lists(
+        st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2)), min_size=2, max_size=2
+    ),
+    sides=st.tuples(st.integers(5, 11), st.integers(5, 11)),
+    ceil_mode=st.booleans(),
+    n_dims=st.integers(3, 4),
+)
+def test_max_pooling(
+    options: list[tuple[int, int, int, int]], sides: tuple[int, int], ceil_mode: bool, n_dims: int
+) -> None:
+    kernel, stride, padding, dilation = (list(part) for part in zip(*options))
+    assume(all(2 * p <= k for p, k in zip(padding, kernel)))
+    x = _random(3, *sides) if n_dims == 3 else _random(2, 3, *sides)
+    try:
+        out, indices = aten.max_pool2d_with_indices(x, kernel, stride, padding, dilation, ceil_mode)
+    except RuntimeError:  # the window is larger than the image
+        assume(False)
+    args = x, kernel, stride, padding, dilation, ceil_mode, indices
+    _agree(aten.max_pool2d_with_indices_backward.default, _random(*out.shape), *args)
+
+
+def test_max_pooling_with_one_number_for_both_sides() -> None:
+    x = _random(1, 2, 6, 6)
+    out, indices = aten.max_pool2d_with_indices(x, [2])
+    _agree(aten.max_pool2d_with_indices_backward.default, _random(*out.shape), x, [2], [], [0], [1], False, indices)

@@ -12,9 +12,9 @@ from chunkjac._linear._diagonal import replay
 from chunkjac._linear._graph import Graph, Node, live_nodes
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._merging import merged
-from chunkjac._linear._one_hot import with_gathers
-from chunkjac._linear._program import Program
+from chunkjac._linear._one_hot import without_seeds
 from chunkjac._linear._products import with_fast_products
+from chunkjac._linear._program import Program
 from chunkjac._linear._recorder import NotLinearError, recorded
 from chunkjac._linear._tracing import Trace
 
@@ -56,7 +56,7 @@ def program_of(graph: Graph, n_inputs: int) -> Program:
         graph: The whole.
         n_inputs: How many of the tensors that it is given are inputs.
     """
-    graph = with_fast_products(with_gathers(graph, graph.given[n_inputs:]))
+    graph = with_fast_products(without_seeds(graph, graph.given[n_inputs:]))
     live = live_nodes(graph.nodes, graph.outputs)
     used = {operand for node in live for operand in node.operands} | set(graph.outputs)
     constants = {node: tensor for node, tensor in graph.constants.items() if node in used}

@@ -52,13 +52,13 @@ class Compiled:
         return step
 
 
-def with_gathers(step: Step, gathers: Sequence[Node], places: Block, values: Mapping[Node, Any]) -> Step:
+def with_seeded(step: Step, seeded: Sequence[Node], places: Block, values: Mapping[Node, Any]) -> Step:
     """Return a step that first writes the products that only see seeds into their places."""
-    ahead = [(node.func, values[node.args[0]], place) for node, place in zip(gathers, places)]
+    ahead = [(node.func, values[node.args[0]], place) for node, place in zip(seeded, places) if node.func is not None]
 
     def whole(start: int) -> Block:
-        for gather, matrix, place in ahead:
-            gather(start, matrix, out=place)
+        for operation, constant, place in ahead:
+            operation(start, constant, out=place)
         return step(start)
 
     return whole

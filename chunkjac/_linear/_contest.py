@@ -11,9 +11,9 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._backoff import first_line
-from chunkjac._linear._compiled import Compiled, captured, remedy, with_gathers
+from chunkjac._linear._compiled import Compiled, captured, remedy, with_seeded
 from chunkjac._linear._graph import Graph, Node
-from chunkjac._linear._one_hot import gathers_ahead
+from chunkjac._linear._one_hot import seeded_ahead
 from chunkjac._linear._program import Bind, Block, Program, Running, Step
 from chunkjac._linear._replay import Replay
 from chunkjac._tensors import is_close
@@ -73,15 +73,15 @@ def choose_form(running: Running) -> Form:
 
 def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
     """Return the forms that a step may have; on CUDA kernels can also be replayed without launching each."""
-    gathers, rest = gathers_ahead(program.step.graph)
-    given = (*(seed for seed in program.seeds if program.reads_seeds), *gathers)
+    seeded, rest = seeded_ahead(program.step.graph)
+    given = (*(seed for seed in program.seeds if program.reads_seeds), *seeded)
     rest = replace(rest, given=given)
     needs = [node for node in program.step.uses if node in set(_operands(rest)) and node not in program.seeds]
 
     def ahead(bind: Bind, wrap: Callable[[Step], Step] = lambda step: step) -> Bind:
         def bound(seeds: Block, values: Mapping[Node, Any]) -> Step:
-            places = tuple(_place(node, device) for node in gathers)
-            return with_gathers(wrap(bind((*seeds, *places), values)), gathers, places, values)
+            places = tuple(_place(node, device) for node in seeded)
+            return with_seeded(wrap(bind((*seeds, *places), values)), seeded, places, values)
 
         return bound
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from chunkjac._linear._graph import Node
-from chunkjac._linear._one_hot import Gather
 from chunkjac._linear._recorder import copied
+from chunkjac._linear._seeded import Seeded
 
 aten = torch.ops.aten
 
@@ -30,7 +30,7 @@ def destination_call(node: Node) -> Into | None:
         return None
     if any(stride == 0 and size > 1 for size, stride in zip(node.layout.shape, node.layout.strides)):
         return None
-    if isinstance(node.func, Gather):
+    if isinstance(node.func, Seeded):
         return node.func
     return _HANDMADE.get(node.func) or _variant(node.func)
 
@@ -78,6 +78,10 @@ def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False
     out.copy_(source)
 
 
+def _nothing(*_: Any, out: torch.Tensor, **__: Any) -> None:
+    """Leave a place as it is."""
+
+
 def _zeros(*_: Any, out: torch.Tensor, **__: Any) -> None:
     out.zero_()
 
@@ -109,6 +113,8 @@ _HANDMADE: dict[Any, Into] = {
     aten.new_zeros.default: _zeros,
     aten.zeros.default: _zeros,
     aten.zeros_like.default: _zeros,
+    aten.zero.default: _zeros,
+    aten.new_empty_strided.default: _nothing,
     aten.constant_pad_nd.default: _pad,
     aten.stack.default: _stack,
     aten.mul.Scalar: _scale,

@@ -33,7 +33,8 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.
 _MOST = 50_000
 
 # What these hold changes by itself, or is outside of the process.
-_RESTLESS = frozenset("random time datetime os sys io secrets uuid socket subprocess tempfile pathlib threading".split())
+_RESTLESS = {"random", "time", "datetime", "os", "sys", "io", "secrets", "uuid", "socket", "subprocess", "tempfile"}
+_RESTLESS |= {"pathlib", "threading"}
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 

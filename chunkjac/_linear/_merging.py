@@ -49,7 +49,7 @@ def _source(node: Node) -> Node | None:
     source = node.args[0] if node.args else None
     if not isinstance(source, Node) or source.layout is None or node.layout is None:
         return None
-    if node.func in _SAME:
+    if node.func in _SAME or (node.func is aten.permute.default and [*node.args[1]] == [*range(len(node.args[1]))]):
         return source
     return source if node.func in _SAME_IF_SHAPED_ALIKE and node.layout == source.layout else None
 

@@ -1,18 +1,14 @@
-"""The first product with one-hot seeds, as rows of its other factor.
-
-Theorem: row i of ``E W`` is row c of ``W`` where row i of ``E`` is one at c, and zero where that is
-zero. Seeds have a single one each, so a product with a matrix of ``r`` rows and ``c`` columns for each seed
-takes as many steps as the result has elements, not ``c`` times as many.
-"""
+"""The first operation on one-hot seeds, found in a batched step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from chunkjac._linear._graph import Graph, Node, live_nodes
+from chunkjac._linear._seeded import Gather, Patch, Seeded
 
 aten = torch.ops.aten
 
@@ -27,75 +23,61 @@ _IN_ORDER = {
 _IN_ORDER |= {aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.expand.default}
 
 
-@dataclass(frozen=True, slots=True)
-class Gather:
-    """Take the rows of a product, ``(columns, width)`` being its other factor, for the directions from ``start`` on.
-
-    Attributes:
-        first: The number of the first direction that is in this leaf.
-        n_rows: How many rows of the product a seed has.
-        n_columns: How many elements of a seed are in a row.
-    """
-
-    first: int
-    n_rows: int
-    n_columns: int
-
-    def __call__(self, start: int, matrix: torch.Tensor, *, out: torch.Tensor) -> None:
-        """Write the product for as many directions as ``out`` has room for."""
-        k = out.shape[0] // self.n_rows
-        begin, end = start - self.first, start - self.first + k
-        low, high = max(begin, 0), min(end, self.n_rows * self.n_columns)
-        if self.n_rows > 1 or (low, high) != (begin, end):
-            out.zero_()
-        while low < high:
-            row, column = divmod(low, self.n_columns)
-            stop = min(high, (row + 1) * self.n_columns)
-            rows = out.view(k, self.n_rows, -1)[low - begin : stop - begin, row]
-            rows.copy_(matrix[column : column + stop - low])
-            low = stop
-
-
-def with_gathers(graph: Graph, seeds: Sequence[Node]) -> Graph:
-    """Return a graph in which the products that only see seeds are gathers."""
+def without_seeds(graph: Graph, seeds: Sequence[Node]) -> Graph:
+    """Return a graph in which operations that see seeds only go by the numbers of the directions."""
     firsts: dict[Node, int] = {}
     n_before = 0
     for seed in seeds:
         assert seed.layout is not None
         firsts[seed] = n_before
         n_before += seed.layout.shape[1:].numel()
-    in_order = set(seeds)
+    in_order, same = set(seeds), set(seeds)
     stands_for: dict[Node, Node] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         new = node.with_operands(stands_for)
         if node.func in _IN_ORDER and node.args[0] in in_order and _is_same(node, node.args[0]):
             in_order.add(node)
-        elif node.func is aten.mm.default and node.args[0] in in_order and not node.args[1].varies:
-            gather = _gather(node, firsts)
-            if gather is not None:
-                new = replace(new, func=gather, args=new.args[1:])
+        if node in in_order or (node.func is aten.clone.default and node.args[0] in same):
+            same.add(node)
+        elif node.func in _FOUND and node.args[0] in same and not node.args[1].varies:
+            seeded = _FOUND[node.func](node, firsts, node.args[0] in in_order)
+            if seeded is not None:
+                new = replace(new, func=seeded, args=new.args[1:2])
         stands_for[node] = new
         nodes.append(new)
     return replace(graph, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in graph.outputs))
 
 
-def gathers_ahead(graph: Graph) -> tuple[list[Node], Graph]:
-    """Return the gathers, and the rest of a graph: their results are given to it."""
-    gathers = [node for node in graph.nodes if isinstance(node.func, Gather)]
-    rest = live_nodes([node for node in graph.nodes if node not in gathers], graph.outputs)
-    return gathers, replace(graph, nodes=rest, given=(*graph.given, *gathers))
+def seeded_ahead(graph: Graph) -> tuple[list[Node], Graph]:
+    """Return the operations that go by numbers, and the rest of a graph: their results are given to it."""
+    seeded = [node for node in graph.nodes if isinstance(node.func, Seeded)]
+    rest = live_nodes([node for node in graph.nodes if node not in seeded], graph.outputs)
+    return seeded, replace(graph, nodes=rest, given=(*graph.given, *seeded))
 
 
-def _gather(node: Node, firsts: dict[Node, int]) -> Gather | None:
+def _gather(node: Node, firsts: Mapping[Node, int], is_in_order: bool) -> Seeded | None:
     """Return how to find a product's rows, if the seeds divide evenly among them."""
     seeds = node.args[0]
+    if not is_in_order:
+        return None
     root, layout = seeds.root, seeds.layout
     k, numel = root.layout.shape[0], root.layout.shape[1:].numel()
     n_columns = layout.shape[1]
     if not n_columns or numel % n_columns or layout.shape[0] != k * (numel // n_columns):
         return None
     return Gather(firsts[root], numel // n_columns, n_columns)
+
+
+def _patch(node: Node, firsts: Mapping[Node, int], is_in_order: bool) -> Seeded | None:
+    """Return where a transposed convolution puts its filters, if each seed is one image."""
+    seeds, _, bias, stride, padding, dilation, transposed, _, groups = node.args
+    shape = seeds.layout.shape
+    is_usual = transposed and groups == 1 and bias is None and len(shape) == 4 and max(dilation) == 1
+    root = seeds.root if is_in_order else seeds.args[0].root
+    if not is_usual or shape[0] != root.layout.shape[0] or root not in firsts:
+        return None
+    return Patch(firsts[root], tuple(shape[1:]), tuple(stride), tuple(padding))
 
 
 def _is_same(node: Node, source: Node) -> bool:
@@ -112,3 +94,9 @@ def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
             return False
         expected *= size
     return True
+
+
+_FOUND: dict[object, Callable[[Node, Mapping[Node, int], bool], Seeded | None]] = {
+    aten.mm.default: _gather,
+    aten.convolution.default: _patch,
+}

@@ -73,7 +73,7 @@ def _pays() -> bool:
 
 
 @cache
-def _is_faster(n_threads: int) -> bool:
+def _is_faster(_n_threads: int) -> bool:
     """Tell whether oneDNN multiplies faster than MKL, with so many threads."""
     if _LINEAR is None or not torch.backends.mkldnn.is_available():
         return False

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from chunkjac._linear._images import convolution_backward, max_pool_backward
+
 aten = torch.ops.aten
 
 
@@ -108,49 +110,6 @@ def _padded(tensor: torch.Tensor, dim: int, before: int, behind: int) -> torch.T
     return aten.constant_pad_nd(tensor, [*[0] * 2 * (tensor.dim() - 1 - dim), before, behind])
 
 
-def _convolution_backward(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias_sizes: Any,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    mask: Sequence[bool],
-) -> Any:
-    """Convolve the other way around: the transpose of a convolution is a transposed convolution, and back."""
-    if list(mask) != [True, False, False]:
-        return NotImplemented
-    kernel = weight.shape[2:]
-    if transposed:
-        back = aten.convolution(grad, weight, None, stride, padding, dilation, False, [0] * len(kernel), groups)
-        return (back, None, None) if back.shape == x.shape else NotImplemented
-    if groups == 1 and list(stride) == list(kernel) and not any(padding) and all(d == 1 for d in dilation):
-        return _patches(grad, weight, x.shape), None, None
-    reached = [
-        (out - 1) * s - 2 * p + d * (k - 1) + 1
-        for out, s, p, d, k in zip(grad.shape[2:], stride, padding, dilation, kernel)
-    ]
-    left = [size - reach for size, reach in zip(x.shape[2:], reached)]
-    return aten.convolution(grad, weight, None, stride, padding, dilation, True, left, groups), None, None
-
-
-def _patches(grad: torch.Tensor, weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Multiply, where patches do not overlap: each pixel belongs to one of them, or to none."""
-    n, n_out, *grid = grad.shape
-    n_in, kernel = weight.shape[1], weight.shape[2:]
-    d = len(grid)
-    rows = grad.permute(0, *range(2, d + 2), 1).reshape(-1, n_out)
-    patches = torch.mm(rows, weight.reshape(n_out, -1)).view(n, *grid, n_in, *kernel)
-    order = [0, d + 1, *(dim for i in range(d) for dim in (1 + i, d + 2 + i))]
-    image = patches.permute(order).reshape(n, n_in, *(g * k for g, k in zip(grid, kernel)))
-    rest = [size - covered for size, covered in zip(shape[2:], image.shape[2:])]
-    return aten.constant_pad_nd(image, [part for more in reversed(rest) for part in (0, more)]) if any(rest) else image
-
-
 def _to_copy(tensor: torch.Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, **kwargs: Any) -> Any:
     """Leave out a copy that changes nothing (forward AD makes one for each constant that it adds)."""
     same = dtype in (None, tensor.dtype) and device in (None, tensor.device)
@@ -185,5 +144,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten._log_softmax_backward_data.default: _log_softmax_backward,
     aten.slice_backward.default: _slice_backward,
     aten.select_backward.default: _select_backward,
-    aten.convolution_backward.default: _convolution_backward,
+    aten.convolution_backward.default: convolution_backward,
+    aten.max_pool2d_with_indices_backward.default: max_pool_backward,
 }

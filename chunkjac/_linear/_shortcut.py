@@ -200,9 +200,7 @@ class Shortcut:
             return
         plain_s, each_s = self._record.direction_s, seconds / self._n_directions
         if seconds > SHORT_S and each_s > plain_s:
-            self._record.refused = (
-                f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
-            )
+            self._record.refused = f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
 
     def release(self) -> None:
         """Let go of the program's memory."""

@@ -8,7 +8,7 @@ from types import CodeType
 from typing import Any
 
 from chunkjac._linear._graph import Node
-from chunkjac._linear._one_hot import Gather
+from chunkjac._linear._seeded import Seeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class _Words:
     def call(self, func: Any, node: Node, *more: str) -> str:
         """Return the call of a function with a node's arguments."""
         arguments = [*map(self.text, node.args), *(f"{key}={self.text(value)}" for key, value in node.kwargs.items())]
-        if isinstance(func, Gather):
+        if isinstance(func, Seeded):
             arguments.insert(0, "start")
         return f"{self.other(func)}({', '.join([*arguments, *more])})"
 

@@ -322,8 +322,8 @@ class Derivative:
             shortcut.finish(self._program_s)
         elif self._made is not None and self._is_proven:
             shortcut.trust_batches(self._made.name)
-        is_usual = not (self._compares and (self._is_shortcut_proven or shortcut.is_first)) and not shortcut.has_recorded
-        if self._is_timed and is_usual:
+        is_unusual = self._compares and (self._is_shortcut_proven or shortcut.is_first)
+        if self._is_timed and not is_unusual and not shortcut.has_recorded:
             shortcut.note_run(time.perf_counter() - self._started_s, by_program=self._is_shortcut_proven)
 
     def _next_rung(self) -> Rung:

@@ -175,7 +175,8 @@ class _Attempt:
                 self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)
             return
         look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
-        self.mode, self._reasons = select_mode(job.problem.watched_by(look), job.request, excluded, programs)
+        request = replace(job.request, is_quick=True)
+        self.mode, self._reasons = select_mode(job.problem.watched_by(look), request, excluded, programs)
         look.tell()
 
     def may_exclude(self, error: Exception) -> bool:

@@ -63,6 +63,7 @@ class Request:
         timed: Whether ``auto`` may time the modes; it cannot on fake tensors.
         batching: How finite differences give the function several points at once.
         bounds: The limits of each input leaf in finite differences, checked.
+        is_quick: Whether memory is plenty, and nobody wants figures of it.
     """
 
     mode: str
@@ -71,6 +72,7 @@ class Request:
     timed: bool = True
     batching: str | int = "auto"
     bounds: tuple[Bounds, ...] | None = None
+    is_quick: bool = False
 
     def may_leave(self, name: str) -> bool:
         """Tell whether another mode may be taken instead: finite differences are the last."""
@@ -131,7 +133,9 @@ def _make(problem: Problem, request: Request, name: str, programs: Programs | No
         return FiniteDifference(
             problem, scheme=request.scheme, step=request.step, batching=request.batching, bounds=request.bounds
         )
-    return Reverse(problem, programs=programs) if name == "reverse" else Forward(problem, programs=programs)
+    if name == "forward":
+        return Forward(problem, programs=programs)
+    return Reverse(problem, is_quick=request.is_quick, programs=programs)
 
 
 def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
@@ -149,7 +153,7 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     """Prefer fewer directions; where the counts are close and the job is long, less measured time."""
     doubts = dict(excluded)
     started_s = time.perf_counter()
-    reverse = None if "reverse" in doubts else _try_reverse(problem, doubts)
+    reverse = None if "reverse" in doubts else _try_reverse(problem, doubts, is_quick=request.is_quick)
     prologue_s = time.perf_counter() - started_s
     if reverse and not reverse.flows and not is_empty(reverse):
         return _make(problem, request, "finite-difference"), ("no gradient flows from the inputs to the outputs",)
@@ -226,10 +230,10 @@ def _reasons(doubts: Mapping[str, Doubt]) -> tuple[str, ...]:
     return tuple(doubt.why for doubt in doubts.values())
 
 
-def _try_reverse(problem: Problem, doubts: dict[str, Doubt]) -> Reverse | None:
+def _try_reverse(problem: Problem, doubts: dict[str, Doubt], *, is_quick: bool) -> Reverse | None:
     """Run the prologue of reverse mode; note why it fails if it does."""
     try:
-        return Reverse(problem)
+        return Reverse(problem, is_quick=is_quick)
     except FAKE_ONLY:
         raise
     except Exception as error:

@@ -17,6 +17,9 @@ from chunkjac._types import Outputs
 # Whole runs that are shorter are timed both with and without a program: its prologue may take what it saves.
 SHORT_S = 0.2
 
+# So often each: others may use the machine.
+_TURNS = 2
+
 
 @dataclass(slots=True)
 class Record:
@@ -33,9 +36,10 @@ class Record:
         outputs: What the function returns.
         guard: What the function was like when its program was compared with one direction.
         plain: The rung whose batches were compared with one direction, and what the function was like then.
-        with_s: The least time that a whole run took by a program.
+        with_s: How long whole runs took by a program.
         without_s: The same for runs without one.
-        direction_s: The least time that a direction took without a program.
+        steps_s: How long a direction took in each run by a program.
+        direction_s: The least time that a direction took without one.
         refused: Why no program can be made; empty where that is not so.
     """
 
@@ -49,8 +53,9 @@ class Record:
     outputs: Outputs | None = None
     guard: Guard | None = None
     plain: tuple[str, Guard] | None = None
-    with_s: float = inf
-    without_s: float = inf
+    with_s: list[float] = field(default_factory=list)
+    without_s: list[float] = field(default_factory=list)
+    steps_s: list[float] = field(default_factory=list)
     direction_s: float = inf
     refused: str = ""
 
@@ -103,14 +108,14 @@ class Programs:
     def wants(self, mode: str) -> bool:
         """Tell whether a run is to be by a program: from the second on, and in short jobs while that is faster.
 
-        The fourth run of a short job is made without one, and timed.
+        Two runs of a short job are made without one, and timed, after two with one.
         """
         record = self.of(mode)
         if record.refused or self.compiles:
             return not record.refused
-        if record.with_s == inf or record.with_s > SHORT_S:
+        if len(record.with_s) < _TURNS or min(record.with_s) > SHORT_S:
             return self.n_runs > 0
-        return record.with_s <= record.without_s < inf
+        return len(record.without_s) >= _TURNS and min(record.with_s) <= min(record.without_s)
 
     def knows(self, mode: str, problem: Problem) -> Outputs | None:
         """Return what the function gives, if a program is to make the blocks and need not be compared again."""

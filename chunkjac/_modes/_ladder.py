@@ -60,6 +60,11 @@ class Rung(Protocol):
     outputs: Outputs
     flows: bool
 
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether ``many`` is known to give what ``one`` does."""
+        ...
+
     def many(self, seeds: Block) -> Block:
         """Apply the derivative to ``(k, *leaf.shape)`` of seeds."""
         ...
@@ -320,7 +325,7 @@ class Derivative:
         """Leave to later runs of the plan what this one tells."""
         if self._is_shortcut_proven:
             shortcut.finish(self._program_s)
-        elif self._made is not None and self._is_proven:
+        elif self._made is not None and self._is_proven and not self._made.is_sure:
             shortcut.trust_batches(self._made.name)
         is_unusual = self._compares and (self._is_shortcut_proven or shortcut.is_first)
         if self._is_timed and not is_unusual and not shortcut.has_recorded:
@@ -365,6 +370,7 @@ class Derivative:
             seeds = self._seeds.seeds(chunk)
             if n_rows > 1 and self.batched:
                 block = self._rung.many(seeds)
+                self._is_proven = self._is_proven or self._rung.is_sure
                 if not self._is_proven:
                     self._compares = True
                     with torch.no_grad():

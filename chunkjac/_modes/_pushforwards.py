@@ -41,6 +41,7 @@ class VmapJvp:
     name: ClassVar[str] = "vmap(jvp)"
     prologue: ClassVar[str] = "none"
     batched: ClassVar[bool] = True
+    is_sure = False
     flows = True  # columns of zeros do not show before they are computed
 
     def __init__(self, problem: Problem, outputs: Outputs) -> None:
@@ -139,6 +140,7 @@ class DoubleBackward:
     name: ClassVar[str] = "double backward"
     prologue: ClassVar[str] = "two plain graphs"
     batched: ClassVar[bool] = True
+    is_sure = False
     flows = True
 
     def __init__(self, problem: Problem, outputs: Outputs) -> None:

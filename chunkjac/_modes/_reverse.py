@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from chunkjac._linear import Programs
 from chunkjac._modes._ladder import Derivative, Rung, known_outputs
-from chunkjac._modes._pullbacks import BatchedGrad, RowByRow, VmapVjp, VmapVjpWithGrad
+from chunkjac._modes._pullbacks import BatchedGrad, RowByRow, VmapGrad, VmapVjp, VmapVjpWithGrad
 from chunkjac._problem import Problem
 
 _LADDER = (VmapVjp, VmapVjpWithGrad, BatchedGrad, RowByRow)
@@ -25,6 +25,7 @@ class Reverse(Derivative):
     Args:
         problem: The function and its inputs.
         keeps_graph: Whether blocks can be differentiated again.
+        is_quick: Whether memory is plenty, and time short.
         programs: What earlier runs of a plan have recorded. Where that need not be compared with one
             direction again, the function is not evaluated at all.
 
@@ -34,9 +35,17 @@ class Reverse(Derivative):
 
     name: ClassVar[str] = "reverse"
     by_rows: ClassVar[bool] = True
-    _fast = (VmapVjp, VmapVjpWithGrad)
+    _fast = (VmapGrad, VmapVjp, VmapVjpWithGrad)
 
-    def __init__(self, problem: Problem, *, keeps_graph: bool = False, programs: Programs | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        keeps_graph: bool = False,
+        is_quick: bool = False,
+        programs: Programs | None = None,
+    ) -> None:
         outputs = known_outputs(self.name, problem, programs) if not keeps_graph else None
-        ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in _LADDER}
+        rungs = (VmapGrad, *_LADDER) if is_quick else _LADDER
+        ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in rungs}
         super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=outputs)

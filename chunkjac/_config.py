@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -67,7 +67,7 @@ def get_config() -> Config:
         ...     cj.get_config().max_memory
         '2GiB'
     """
-    return replace(Config(), **{**_from_file(), **_from_environment(), **_process, **_context.get()})
+    return Config(**{**_from_file(), **_from_environment(), **_process, **_context.get()})
 
 
 def set_config(**settings: Any) -> None:
@@ -118,9 +118,9 @@ def config_context(**settings: Any) -> Iterator[None]:
 def _from_environment() -> dict[str, Any]:
     """Read ``CHUNKJAC_*``; an unknown name is an error, since it is likely a slip."""
     found = {}
-    for name in sorted(os.environ):
+    for name in sorted(name for name in os.environ if name.startswith(_PREFIX)):
         # An empty variable is an unset one, as shells have it.
-        if name.startswith(_PREFIX) and name != f"{_PREFIX}CONFIG" and os.environ[name]:
+        if name != f"{_PREFIX}CONFIG" and os.environ[name]:
             key = name.removeprefix(_PREFIX).lower()
             place = f"the environment variable {name}"
             _known(key, place, f"{_PREFIX}{{}}", str.upper)
@@ -141,6 +141,8 @@ def _read_text(key: str, text: str, place: str) -> Any:
 def _from_file() -> dict[str, Any]:
     """Read the settings file, if there is one."""
     named = os.environ.get(f"{_PREFIX}CONFIG")
+    if not named and not os.path.exists(_FILE):
+        return {}
     path = Path(named or _FILE)
     try:
         with path.open("rb") as file:

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from chunkjac._memory import LiveBytes, heap_bytes
 from chunkjac._randomness import are_fixed
+from chunkjac._tensors import tensors_among
 from chunkjac._witness import Witness
 
 # Functions of these kinds, if of the last kind in these modules, tell by their names whether they write.
@@ -86,20 +87,20 @@ class Lookout(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run a call, and have it looked at closely if need be."""
-        kwargs = kwargs or {}
         if kwargs and kwargs.get("generator") is not None and not are_fixed():
             self._draws_apart = True
-        if self._witness.has_copies or _may_write(func, args, kwargs):
+        if _may_write(func, args, kwargs) or self._witness.has_copies:
             with self._counting(), self._witness:
-                made = func(*args, **kwargs)
+                made = func(*args, **(kwargs or {}))
         elif self._is_counted:
             with self._counting():
-                made = func(*args, **kwargs)
+                made = func(*args, **(kwargs or {}))
         else:
-            made = func(*args, **kwargs)
-        for value in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-                self.made_bytes += value.nbytes
+            made = func(*args, **kwargs) if kwargs else func(*args)
+        if isinstance(made, torch.Tensor):
+            self.made_bytes += made.nbytes if made.layout == torch.strided else 0
+        elif isinstance(made, (tuple, list)):
+            self.made_bytes += sum(value.nbytes for value in tensors_among(made) if value.layout == torch.strided)
         if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
             self._is_counted = True
             self._tracker.assume(min(self.made_bytes, max(0, self._given_bytes())))
@@ -110,27 +111,31 @@ class Lookout(TorchFunctionMode):
         return self._tracker if self._tracker is not None and self._is_counted else nullcontext()
 
 
-def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
     """Tell whether a call may write to memory that was there before it."""
-    if not isinstance(func, _KINDS) or _always_may(func):
+    try:
+        may = _writes(func)
+    except TypeError:  # it has no hash
         return True
-    if func.__name__ in _HARMLESS:
-        return False
+    if may is not None:
+        return may or (kwargs is not None and "out" in kwargs)
     if kwargs and ("out" in kwargs or any(value is True for value in kwargs.values())):
         return True
     return any(value is True for value in args)
 
 
 @cache
-def _always_may(func: Any) -> bool:
-    """Tell whether a function may write whatever it is given."""
-    name = func.__name__
-    if name == "requires_grad_":
+def _writes(func: Any) -> bool | None:
+    """Tell whether a function may write, unless to an ``out`` that it is given; ``None`` if a flag says so."""
+    if not isinstance(func, _KINDS):
+        return True
+    name, is_python = func.__name__, isinstance(func, FunctionType)
+    if name == "requires_grad_" or name in _HARMLESS:
         return False
-    if isinstance(func, FunctionType) and func.__module__ not in _IN_PYTHON:
+    if is_python and func.__module__ not in _IN_PYTHON:
         return True
     if name.startswith("__"):
         return name in ("__set__", "__setitem__") or (name.startswith("__i") and name not in _NOT_IN_PLACE)
-    if name.endswith("_") or name.startswith("embedding"):
+    if name.endswith("_") or name.startswith("embedding") or (not is_python and any(part in name for part in _UNSAID)):
         return True
-    return not isinstance(func, FunctionType) and any(part in name for part in _UNSAID)
+    return None if is_python else False

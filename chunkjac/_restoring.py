@@ -19,14 +19,15 @@ def left_as_found(problem: Problem) -> Iterator[Witness]:
     """
     generators = RandomState.now(problem.devices)
     # Those of compiled modules (torch.jit) are no dictionary, and cannot be replaced.
-    dictionaries = [module._buffers for module in problem.modules if isinstance(module._buffers, dict)]
-    buffers = [(current, dict(current)) for current in dictionaries]
+    found = (module._buffers for module in problem.modules)
+    buffers = [(buffers, dict(buffers)) for buffers in found if isinstance(buffers, dict)]
     witness = Witness()
     try:
         yield witness
     finally:
         for current, before in buffers:
-            current.clear()
-            current.update(before)
+            if [*map(id, current.values())] != [*map(id, before.values())] or current.keys() != before.keys():
+                current.clear()
+                current.update(before)
         witness.restore()
         generators.restore()

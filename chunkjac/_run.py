@@ -169,11 +169,13 @@ class _Attempt:
         self._log = log
         self._watch = watch
         tracker.restart_peak()
+        self._counts = True  # whether all that is made is looked at, rather than told
         can_look = job.trusting and job.device.type == "cpu" and heap_bytes() is not None
         if not can_look or job.problem.runs_compiled_code:
             with self._watched(), witness:
                 self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)
             return
+        self._counts = False
         look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
         request = replace(job.request, is_quick=True)
         self.mode, self._reasons = select_mode(job.problem.watched_by(look), request, excluded, programs)
@@ -190,8 +192,10 @@ class _Attempt:
         terms = job.terms(mode, tracker)
         if job.walled and terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
-        with self._watched():
+        with self._watched() if self._counts else nullcontext():
             sink = sink_for(mode, job.out, tracker)
+        if self._watch and not self._counts:
+            tracker.assume(terms.base.result_bytes)
         pacer = (
             Pacer(terms, known.cost, known.chunk_size, checked=not self._watch, learnt=experience.learnt)
             if known
@@ -319,9 +323,9 @@ def _run_planned(job: Job, known: Probe, experience: Experience, args: tuple[Any
     )
     result_bytes = known.facts.result_bytes if job.out is None else 0
     known = replace(known, cost=replace(known.cost, result_bytes=result_bytes))
-    # What holds the same whatever the values, and half of the device's default at most, needs no
-    # watching. A limit that somebody set is watched: captured state may have changed.
+    # What holds the same whatever the values, and a quarter of the device's default at most, needs no watching: a plain
+    # graph may keep twice as much. A limit that somebody set is watched: captured state may have changed.
     # Where values may change it, a run has to have been counted, and there must be more room.
     expected_bytes = known.cost.peak_bytes(known.chunk_size) if known.certain else 4 * experience.learnt.peak_bytes
-    ample = 0 < 2 * expected_bytes <= job.budget.n_bytes
+    ample = 0 < 4 * expected_bytes <= job.budget.n_bytes
     return run_job(job, known, watch=not (job.trusting and ample), experience=experience).deliver(job)

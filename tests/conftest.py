@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from chunkjac._memory import _budget
+
 # A busy machine is slow, not wrong.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -26,6 +28,12 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setattr("chunkjac._config._FILE", "no-such-chunkjac.toml")
     monkeypatch.setattr("chunkjac._config._process", {})
+
+
+@pytest.fixture(autouse=True)
+def no_reading_of_before() -> None:
+    """Let no test use what another has read of free memory."""
+    _budget._recent.forget()
 
 
 @pytest.fixture(autouse=True)

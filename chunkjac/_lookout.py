@@ -16,7 +16,8 @@ from chunkjac._tensors import tensors_among
 from chunkjac._witness import Witness
 
 # Functions of these kinds, if of the last kind in these modules, tell by their names whether they write.
-_KINDS = (BuiltinFunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType, FunctionType)
+_BUILTIN = (BuiltinFunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType)
+_KINDS = (*_BUILTIN, FunctionType)
 _IN_PYTHON = ("torch.nn.functional", "torch.functional", "torch._tensor")
 
 # These write to running statistics or weights (``max_norm``), and do not end in an underscore. Those of
@@ -25,6 +26,12 @@ _UNSAID = ("batch_norm", "instance_norm", "embedding")
 
 # Their flags say whether there are biases, whether dropout is on, ...: nothing is written to.
 _HARMLESS = ("gru", "lstm", "rnn_tanh", "rnn_relu")
+
+# Copies of so much may be made in vain, of what the function has made itself, before the witness follows all calls.
+_SMALL_BYTES = 2**20
+
+# These make new tensors.
+_MAKERS = {"empty", "zeros", "ones", "full", "tensor", "clone", "arange", "eye", "empty_strided", "rand", "randn"}
 
 # Operators that work in place are named like ``__iadd__``; these are not among them.
 _NOT_IN_PLACE = ("__invert__", "__index__", "__int__")
@@ -39,9 +46,10 @@ class Lookout(TorchFunctionMode):
 
     The witness gets the calls that may write to memory, by their names: all that work in place,
     those that are not torch's own, and what is given ``out`` or ``True`` (``inplace``,
-    ``training``). Once one has written, it gets all that follow, so that it knows what the
-    function made itself. What a scripted function or a compiled extension writes to beside what
-    it returns is not seen: use the witness where those are known to be.
+    ``training``). Not those that work in place on what the function has made itself: on what has a
+    graph that is newer than this, or memory that it asked for. Once the witness has copied much, it gets
+    all that follow, so that it knows what else the function made. What a scripted function or a compiled
+    extension writes to beside what it returns is not seen: use the witness where those are known to be.
 
     The tracker, if given, gets all calls from the one on that brings the sum of what was made to
     its share; what malloc has given out since this was made counts as alive then. Other threads
@@ -64,8 +72,12 @@ class Lookout(TorchFunctionMode):
         self._tracker = tracker
         self._share_bytes = share_bytes
         self._is_counted = False
+        self._largest_bytes = 0
+        self._is_followed = False
+        self._own: set[int | None] = set()
         self._draws_apart = False
         self._start_bytes = heap_bytes()
+        self._first_node = torch._C._autograd._get_sequence_nr()
 
     @property
     def draws_apart(self) -> bool:
@@ -76,7 +88,7 @@ class Lookout(TorchFunctionMode):
         """Let the tracker count what was made, unless it has seen it."""
         if self._tracker is not None and not self._is_counted:
             self._is_counted = True
-            self._tracker.assume(max(self.made_bytes, self._given_bytes()))
+            self._tracker.assume(max(self.made_bytes, self._given_bytes()), self._largest_bytes)
 
     def _given_bytes(self) -> int:
         """Return what malloc has given out since this was made; 0 where it does not tell."""
@@ -89,26 +101,60 @@ class Lookout(TorchFunctionMode):
         """Run a call, and have it looked at closely if need be."""
         if kwargs and kwargs.get("generator") is not None and not are_fixed():
             self._draws_apart = True
-        if _may_write(func, args, kwargs) or self._witness.has_copies:
+        if self._is_followed or (_may_write(func, args, kwargs) and not self._writes_its_own(func, args)):
             with self._counting(), self._witness:
                 made = func(*args, **(kwargs or {}))
+            self._is_followed = self._witness.copied_bytes > _SMALL_BYTES
         elif self._is_counted:
             with self._counting():
                 made = func(*args, **(kwargs or {}))
         else:
             made = func(*args, **kwargs) if kwargs else func(*args)
         if isinstance(made, torch.Tensor):
-            self.made_bytes += made.nbytes if made.layout == torch.strided else 0
+            self._add(made)
+            if isinstance(func, _BUILTIN) and _makes_memory(func.__name__):
+                self._own.add(_memory(made))
         elif isinstance(made, (tuple, list)):
-            self.made_bytes += sum(value.nbytes for value in tensors_among(made) if value.layout == torch.strided)
+            for value in tensors_among(made):
+                self._add(value)
         if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
             self._is_counted = True
-            self._tracker.assume(min(self.made_bytes, max(0, self._given_bytes())))
+            self._tracker.assume(min(self.made_bytes, max(0, self._given_bytes())), self._largest_bytes)
         return made
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        """Add what a call gave."""
+        if tensor.layout == torch.strided:
+            n_bytes = tensor.nbytes
+            self.made_bytes += n_bytes
+            self._largest_bytes = max(self._largest_bytes, n_bytes)
+
+    def _writes_its_own(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Tell whether a call works in place on what the function has made itself.
+
+        That is so if the tensor, or that which it is a view of, is the result of a node that is newer than this; or
+        if its memory was made by one of those that do nothing else. What is outside exists all the while, so its
+        memory is none of these.
+        """
+        if not (isinstance(func, _BUILTIN) and _works_in_place(func.__name__) and isinstance(args[0], torch.Tensor)):
+            return False
+        node = (args[0] if args[0]._base is None else args[0]._base).grad_fn
+        if node is not None and self._first_node <= node._sequence_nr():
+            return True
+        memory = _memory(args[0]) if self._own else None
+        return memory is not None and memory in self._own
 
     def _counting(self) -> AbstractContextManager[Any]:
         """Return the tracker, if it is needed by now."""
         return self._tracker if self._tracker is not None and self._is_counted else nullcontext()
+
+
+def _memory(tensor: torch.Tensor) -> int | None:
+    """Return the identity of the memory under a tensor; ``None`` where it has none, as within transforms."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
@@ -122,6 +168,17 @@ def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) 
     if kwargs and ("out" in kwargs or any(value is True for value in kwargs.values())):
         return True
     return any(value is True for value in args)
+
+
+def _works_in_place(name: str) -> bool:
+    """Tell whether an operation of torch writes to its first argument and nothing else, by its name."""
+    return (name.endswith("_") and not name.startswith("_")) or name == "__setitem__" or name.startswith("__i")
+
+
+@cache
+def _makes_memory(name: str) -> bool:
+    """Tell whether an operation of torch always makes a new tensor, by its name."""
+    return name in _MAKERS or name.startswith("new_") or name.endswith("_like")
 
 
 @cache

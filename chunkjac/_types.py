@@ -38,11 +38,19 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Hold what one evaluation told: the outputs' tree and shapes, and the auxiliary result."""
+    """Hold what one evaluation told.
+
+    Attributes:
+        leaves: What is known of each output.
+        spec: Their tree.
+        aux: The auxiliary result.
+        nodes: The names of the nodes of autograd's graph behind them; ``None`` where there was no graph.
+    """
 
     leaves: tuple[Leaf, ...]
     spec: TreeSpec
     aux: Any = None
+    nodes: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

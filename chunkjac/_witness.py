@@ -50,9 +50,9 @@ class Witness(Watcher):
         self._known = {id(tensor) for tensor in self.captured}
 
     @property
-    def has_copies(self) -> bool:
-        """Tell whether anything from outside was written to."""
-        return bool(self._copies)
+    def copied_bytes(self) -> int:
+        """Return what the copies take of what was written to."""
+        return sum(copy.nbytes for _, copy in self._copies.values())
 
     def may_rest(self) -> bool:
         """Tell that one evaluation is enough."""

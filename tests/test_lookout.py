@@ -91,7 +91,11 @@ def test_pure_calls_are_not_looked_at_closely() -> None:
         (1 - net(x)).norm() + torch.einsum("ij->", net(x)) + x.split(1)[0].sum() + x[:, 1].max()
     assert Seen.n_seen == 0
     with Lookout(Seen()):
-        x.clone().add_(1)
+        x.clone().add_(1)[0].mul_(2)
+        torch.zeros(3)[1:] = x[0, 1:]
+    assert Seen.n_seen == 0  # it is its own
+    with Lookout(Seen()):
+        x.add_(1)
     assert Seen.n_seen == 1
 
 

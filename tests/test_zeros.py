@@ -40,8 +40,11 @@ def test_forward_ad_multiplies_by_zeros_and_we_do_not() -> None:
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_small_products_are_not_looked_for_after_the_first_chunk() -> None:
-    net = nn.Linear(5, 4)
+@pytest.mark.parametrize(("n_captured", "n_entered"), [(4, 0), (300_000, 1)])
+def test_products_are_looked_for_where_tensors_are_large_and_not_after_a_chunk_without_any(
+    n_captured: int, n_entered: int
+) -> None:
+    net, captured = nn.Linear(5, 4), torch.ones(n_captured)
     entered = []
 
     class Counted(ZeroProducts):
@@ -51,8 +54,8 @@ def test_small_products_are_not_looked_for_after_the_first_chunk() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chunkjac._modes._pushforwards.ZeroProducts", Counted)
-        found = cj.jacobian(net, torch.zeros(5), mode="forward", chunk_size=1)
-    assert len(entered) == 1
+        found = cj.jacobian(lambda x: net(x) + captured[:4], torch.zeros(5), mode="forward", chunk_size=1)
+    assert len(entered) == n_entered
     assert torch.equal(found, net.weight)
 
 

@@ -55,6 +55,7 @@ class LiveBytes(Watcher):
         live_bytes: Bytes alive now.
         peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
         highest_bytes: The most alive at any moment since the start.
+        largest_bytes: The largest storage that was made.
         has_rested: Whether some evaluations were not seen.
     """
 
@@ -72,6 +73,7 @@ class LiveBytes(Watcher):
         self.live_bytes = 0
         self.peak_bytes = 0
         self.highest_bytes = 0
+        self.largest_bytes = 0
         self._level_bytes = 0  # alive at the last restart
         self._worked_bytes = 0  # the peak since then, with what kernels work in beside their tensors
         self._device = device
@@ -122,9 +124,15 @@ class LiveBytes(Watcher):
         """Return what may still be made."""
         return inf if self._limit_bytes is None else self._limit_bytes - self.live_bytes
 
-    def assume(self, n_bytes: int) -> None:
-        """Count bytes as alive that were made while this mode was off, from now on and for good."""
+    def assume(self, n_bytes: int, largest_bytes: int = 0) -> None:
+        """Count bytes as alive that were made while this mode was off, from now on and for good.
+
+        Args:
+            n_bytes: All of them.
+            largest_bytes: Those of the largest tensor.
+        """
         self.live_bytes += n_bytes
+        self.largest_bytes = max(self.largest_bytes, largest_bytes)
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
 
@@ -207,6 +215,7 @@ class LiveBytes(Watcher):
         watch.key, watch.n_bytes = storage._cdata, n_bytes
         self._storages[watch.key] = watch
         self.live_bytes += n_bytes or 0
+        self.largest_bytes = max(self.largest_bytes, n_bytes or 0)
 
     def _rounded(self, n_bytes: int) -> int:
         """Return what the allocator gives for so many bytes."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._checks import check_unchanged, outputs_of
-from chunkjac._modes._batched import NODES, RELEASE
 from chunkjac._modes._mode import Block
+from chunkjac._modes._sure import BACKWARD, are_sure
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
 
@@ -42,7 +43,7 @@ class VmapVjp:
             leaves, told["spec"], aux = problem.call(*inputs)
             told["flows"] = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
             told["leaves"] = outputs_of(leaves, told["spec"], None).leaves
-            told["is_sure"] = are_sure(nodes_behind(leaves))
+            told["nodes"] = names_of(nodes_behind(leaves))
             parts, told["aux_spec"] = tree_flatten(aux)
             told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
             return leaves, [part for part in parts if isinstance(part, torch.Tensor)]
@@ -54,9 +55,13 @@ class VmapVjp:
         check_unchanged(problem.inputs, versions)
         tensors = iter(aux_tensors[0])
         aux = [next(tensors) if part is _TENSOR else part for part in told["aux"]]
-        self.outputs = Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"]))
+        self.outputs = Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"]), told["nodes"])
         self.flows: bool = told["flows"]
-        self.is_sure: bool = told["is_sure"]
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether all of its backward passes are known to be right in batches."""
+        return are_sure(self.outputs, BACKWARD)
 
     def many(self, seeds: Block) -> Block:
         """Return rows, ``(k, *input.shape)`` for each input."""
@@ -148,12 +153,12 @@ class VmapGrad(BatchedGrad):
         super().__init__(problem)
         nodes = nodes_behind(self._leaves)
         self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
-        self._is_sure = are_sure(nodes)
+        self.outputs = replace(self.outputs, nodes=names_of(nodes))
 
     @property
     def is_sure(self) -> bool:
         """Tell whether all of its backward passes are known to be right in batches."""
-        return self._is_sure
+        return are_sure(self.outputs, BACKWARD)
 
     def many(self, seeds: Block) -> Block:
         """Return rows, ``(k, *input.shape)`` for each input."""
@@ -180,9 +185,9 @@ def nodes_behind(leaves: Sequence[Any]) -> set[Any]:
     return seen
 
 
-def are_sure(nodes: set[Any]) -> bool:
-    """Tell whether all of some backward passes are known to be right in batches."""
-    return torch.__version__.startswith(f"{RELEASE}.") and {node.name() for node in nodes} - {_LEAF} <= NODES
+def names_of(nodes: set[Any]) -> frozenset[str]:
+    """Return the names of nodes, but for those of the inputs."""
+    return frozenset({node.name() for node in nodes} - {_LEAF})
 
 
 def pulled_back(

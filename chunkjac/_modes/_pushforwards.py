@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_flatten
 
 from chunkjac._kernels import plain_kernels
 from chunkjac._modes._mode import Block
 from chunkjac._modes._nesting import NestingSeen
 from chunkjac._modes._pullbacks import BatchedGrad, pulled_back
 from chunkjac._modes._referee import central_difference, random_tangent
-from chunkjac._modes._zeros import ZeroProducts
+from chunkjac._modes._sure import FORWARD, are_sure
+from chunkjac._modes._zeros import WORTH_BYTES, ZeroProducts
+from chunkjac._modules import behind
 from chunkjac._problem import Problem
 from chunkjac._types import Outputs
 
@@ -41,15 +44,19 @@ class VmapJvp:
     name: ClassVar[str] = "vmap(jvp)"
     prologue: ClassVar[str] = "none"
     batched: ClassVar[bool] = True
-    is_sure = False
     flows = True  # columns of zeros do not show before they are computed
 
     def __init__(self, problem: Problem, outputs: Outputs) -> None:
         self._problem = problem
         self.outputs = outputs
-        self._skips_zeros = True  # until a block has shown that there are none worth it
+        self._skips_zeros = _has_large_weights(problem)  # until a block has shown that there are no products worth it
         self._is_nested: bool | None = None  # until a block has shown it
         self._saw_nesting = False
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether all of its derivatives are known to be right in batches."""
+        return are_sure(self.outputs, FORWARD)
 
     def many(self, seeds: Block) -> Block:
         """Return columns, ``(k, *output.shape)`` for each output."""
@@ -102,6 +109,14 @@ class VmapJvp:
     def _kernels(self) -> AbstractContextManager[Any]:
         """Return the choice of kernels."""
         return nullcontext()
+
+
+def _has_large_weights(problem: Problem) -> bool:
+    """Tell whether a function may multiply by a matrix whose zero is worth being left out."""
+    held = (tensor for module in problem.modules for tensor in module.parameters(recurse=False))
+    others = (part for part in behind(problem.func) if isinstance(part, torch.Tensor))
+    arguments = (leaf for leaf in tree_flatten(problem.args)[0] if isinstance(leaf, torch.Tensor))
+    return any(tensor.numel() * tensor.element_size() >= WORTH_BYTES for tensor in (*held, *others, *arguments))
 
 
 class VmapJvpPlain(VmapJvp):

@@ -15,7 +15,7 @@ _ZEROS = torch.ops.aten.zeros.default
 _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default}
 
 # Smaller products take less time than looking for them does.
-_WORTH_BYTES = 2**20
+WORTH_BYTES = 2**20
 
 
 class ZeroProducts(TorchDispatchMode):
@@ -60,5 +60,5 @@ class ZeroProducts(TorchDispatchMode):
         known = self._zeros.get(storage._cdata)
         if known is None or known() is not storage:
             return False
-        self.pays = self.pays or prod(matrix.shape) * matrix.element_size() >= _WORTH_BYTES
+        self.pays = self.pays or prod(matrix.shape) * matrix.element_size() >= WORTH_BYTES
         return True

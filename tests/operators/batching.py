@@ -1,71 +1,110 @@
-"""Which backward passes ``vmap`` batches rightly: ``python -m tests.operators.batching`` writes the list anew.
+"""Which derivatives ``vmap`` batches rightly: ``python -m tests.operators.batching`` writes the list anew.
 
-Each sample of each operator goes through ``vmap`` of its vjp with the seeds of all rows at once, and row by row. The
-nodes of autograd's graph that took part are right in batches if all samples in which they did agree; where one differs,
-all of its nodes are left out.
+Each sample of each operator goes through ``vmap`` of its vjp and its jvp with several seeds at once, and with one after
+the other. The nodes of autograd's graph that took part are right in batches if all samples in which they did agree;
+where one differs, all of its nodes are left out.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from chunkjac._chunker import OneHot
-from chunkjac._modes import _pullbacks
+from chunkjac._modes import _batched
+from chunkjac._modes._ladder import Rung
 from chunkjac._modes._pullbacks import VmapGrad, VmapVjp
+from chunkjac._modes._pushforwards import VmapJvp
 from chunkjac._problem import Problem
 from chunkjac._tensors import is_close
+from chunkjac._types import Leaf
 from tests.operators.cases import Case, cases, names, seed
 
-# More rows tell nothing new.
-_MOST_ROWS = 24
+# More directions tell nothing new.
+_MOST = 24
 
-_HEAD = '''"""The nodes of autograd's graph whose backward passes ``vmap`` batches rightly, as far as samples tell.
+_HEAD = '''"""The nodes of autograd's graph whose derivatives ``vmap`` batches rightly, as far as samples tell.
 
-Written by ``python -m tests.operators.batching``: {n_agreed} samples of {n_operators} operators of torch {version}.
+Written by ``python -m tests.operators.batching``: {n_operators} operators of torch {release}, {n_backward} samples in
+reverse mode and {n_forward} in forward mode.
 """
 
 # The release that was looked at; others are compared with one direction in each job.
-RELEASE = {version!r}
+RELEASE = {release!r}
 
-NODES = frozenset(
+'''
+
+_SET = '''{name} = frozenset(
     """
 {nodes}
 """.split()  # noqa: SIM905 - a page of quotes
 )
 '''
 
+Made = tuple[Rung, Sequence[Leaf]]
+
+
+def reverse(problem: Problem) -> Made:
+    rung = VmapVjp(problem)
+    return rung, rung.outputs.leaves
+
+
+def reverse_through_a_plain_graph(problem: Problem) -> Made:
+    rung = VmapGrad(problem)
+    return rung, rung.outputs.leaves
+
+
+def forward(problem: Problem) -> Made:
+    return VmapJvp(problem, VmapGrad(problem).outputs), problem.leaves
+
+
+WAYS = {"BACKWARD": (reverse, reverse_through_a_plain_graph), "FORWARD": (forward,)}
+
 
 def main() -> None:
-    good: set[str] = set()
-    bad: set[str] = set()
-    n_agreed = 0
     chosen = sys.argv[1:] or names()
+    found = {name: Found() for name in WAYS}
     for case in (*(case for name in chosen for case in cases(name)), *extra_cases()):
         single = replace(case, inputs=tuple(x.float() for x in case.inputs))
-        for kind, sample in itertools.product((VmapVjp, VmapGrad), (case, single)):
-            found = nodes_of(sample, kind)
-            if found is None:
-                continue
-            nodes, agrees = found
-            n_agreed += agrees
-            (good if agrees else bad).update(nodes)
-            if not agrees:
-                print(f"{case.operator}, sample {case.sample}, {kind.name}: {', '.join(sorted(nodes))}")
+        for name, ways in WAYS.items():
+            for way in ways:
+                for sample in (case, single):
+                    found[name].add(sample, way)
     release = ".".join(torch.__version__.split(".")[:2])
-    right = sorted(name for name in good - bad if name.isidentifier())
-    text = _HEAD.format(n_agreed=n_agreed, n_operators=len(chosen), version=release, nodes="\n".join(_filled(right)))
-    print(f"{len(right)} nodes of {n_agreed} samples; {len(bad)} in samples that differ")
+    counts = {f"n_{name.lower()}": found[name].n_agreed for name in WAYS}
+    parts = [_HEAD.format(n_operators=len(chosen), release=release, **counts)]
+    for name, each in found.items():
+        print(f"{name}: {len(each.right)} nodes of {each.n_agreed} samples; {len(each.bad)} in samples that differ")
+        parts.append(_SET.format(name=name, nodes="\n".join(_filled(each.right))))
     if not sys.argv[1:]:
-        from chunkjac._modes import _batched
+        Path(_batched.__file__).write_text(parts[0] + "\n".join(parts[1:]))
 
-        with open(_batched.__file__, "w") as file:
-            file.write(text)
+
+class Found:
+    """Hold the nodes of samples that agreed, and of those that did not."""
+
+    def __init__(self) -> None:
+        self.good: set[str] = set()
+        self.bad: set[str] = set()
+        self.n_agreed = 0
+
+    @property
+    def right(self) -> list[str]:
+        return sorted(name for name in self.good - self.bad if name.isidentifier())
+
+    def add(self, case: Case, way: Callable[[Problem], Made]) -> None:
+        told = verdict(case, way)
+        if told is None:
+            return
+        nodes, agrees = told
+        self.n_agreed += agrees
+        (self.good if agrees else self.bad).update(nodes)
+        if not agrees:
+            print(f"{case.operator}, sample {case.sample}, {way.__name__}: {', '.join(sorted(nodes))}")
 
 
 def extra_cases() -> Iterator[Case]:
@@ -94,46 +133,29 @@ def extra_cases() -> Iterator[Case]:
         yield Case(name, 0, "", lambda *inputs, func=func: (func(*inputs),), (point,))
 
 
-def nodes_of(case: Case, kind: type[VmapVjp] | type[VmapGrad]) -> tuple[set[str], bool] | None:
-    """Return the nodes of a case, and whether its rows are right in a batch; ``None`` if nothing can be compared."""
+def verdict(case: Case, way: Callable[[Problem], Made]) -> tuple[frozenset[str], bool] | None:
+    """Return the nodes of a case, and whether its blocks are right; ``None`` if nothing can be compared."""
     try:
-        noted: list[set[str]] = []
         seed()
-        with torch.no_grad(), noting(noted):
-            rung = kind(Problem.of(case.func, case.inputs, case.argnums, False))
-        leaves, (nodes,) = rung.outputs.leaves, noted
-        n_rows = min(_MOST_ROWS, sum(leaf.numel for leaf in leaves))
-        if n_rows < 2 or not nodes:
-            return None
         with torch.no_grad():
-            seeds = OneHot(leaves).seeds(slice(0, n_rows))
+            rung, leaves = way(Problem.of(case.func, case.inputs, case.argnums, False))
+            k = min(_MOST, sum(leaf.numel for leaf in leaves))
+            if k < 2 or not rung.outputs.nodes:
+                return None
+            seeds = OneHot(leaves).seeds(slice(0, k))
             together = rung.many(seeds)
-            alone = [rung.one(tuple(values[i] for values in seeds)) for i in range(n_rows)]
+            alone = [rung.one(tuple(values[i] for values in seeds)) for i in range(k)]
     except Exception:
         return None
-    return nodes, all(_rows_agree(rows, parts) for rows, parts in zip(together, zip(*alone)))
+    return rung.outputs.nodes, all(_agree(rows, parts) for rows, parts in zip(together, zip(*alone)))
 
 
-@contextmanager
-def noting(noted: list[set[str]]) -> Iterator[None]:
-    """Note the nodes that a rung asks about."""
-    are_sure = _pullbacks.are_sure
-
-    def note(nodes: set[object]) -> bool:
-        noted.append({node.name() for node in nodes})
-        return are_sure(nodes)
-
-    _pullbacks.are_sure = note
-    try:
-        yield
-    finally:
-        _pullbacks.are_sure = are_sure
-
-
-def _rows_agree(rows: torch.Tensor, parts: Sequence[torch.Tensor]) -> bool:
+def _agree(rows: torch.Tensor, parts: Sequence[torch.Tensor]) -> bool:
     """Tell whether rows of a batch are those that were computed alone; what is no number must be none in both."""
     pairs = zip(rows, parts, strict=True)
-    return all(is_close(row.nan_to_num(0, 0, 0), part.nan_to_num(0, 0, 0)) for row, part in pairs)
+    return all(
+        row.dtype == part.dtype and is_close(row.nan_to_num(0, 0, 0), part.nan_to_num(0, 0, 0)) for row, part in pairs
+    )
 
 
 def _filled(words: Sequence[str]) -> Iterator[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 # Less than that is noise: another size is not worth a new shape.
 _PAYS = 0.95
 
-# So many times its size must be left for a size to be tried: a trial that turns out slow must not cost much.
-_WORTH_TRYING = 3
+# So many times a size must be left for twice as much to be tried, or half: a trial that turns out slow must not cost
+# much, and the one above may be 2.5 times as slow (its tensors are too large for the caches).
+_WORTH_DOUBLING, _WORTH_HALVING = 16, 3
 
 
 class Knee:
@@ -44,9 +45,9 @@ class Knee:
         """
         if self.is_settled or self.size not in self._step_s:
             return self.size
-        if self._goes_up and (2 * self.size > most or n_left < _WORTH_TRYING * 2 * self.size):
+        if self._goes_up and (2 * self.size > most or n_left < _WORTH_DOUBLING * self.size):
             self._turn()
-        if not self._goes_up and (self.size == 1 or n_left < _WORTH_TRYING * self.size):
+        if not self._goes_up and (self.size == 1 or n_left < _WORTH_HALVING * self.size):
             self.is_settled = True
         if self.is_settled:
             return self.size

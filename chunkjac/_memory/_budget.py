@@ -45,9 +45,7 @@ def find_budget(max_memory: SupportsIndex | str | None, device: torch.device, pl
         place: Where ``max_memory`` came from, for people.
     """
     if max_memory is None:
-        free = _recent.free() if device.type == "cpu" else free_memory(device)
-        source = f"{free.fraction:.0%} of {format_bytes(free.least.n_bytes)} ({free.least.source})"
-        return Budget(free.default_bytes, False, source)
+        return _recent.budget() if device.type == "cpu" else _default_budget(device)
     relative = isinstance(max_memory, str) and max_memory.strip().endswith("%")
     if not relative:
         return Budget(parse_bytes(max_memory, name="max_memory"), True, f"{place}={max_memory!r}")
@@ -56,25 +54,32 @@ def find_budget(max_memory: SupportsIndex | str | None, device: torch.device, pl
     return Budget(n_bytes, True, f"{place}={max_memory!r} of {format_bytes(least.n_bytes)} ({least.source})")
 
 
-class _Recent:
-    """Hold the last reading of the CPU's memory, and use it again for as long as it tells what another would.
+def _default_budget(device: torch.device) -> Budget:
+    """Return a device's default, read now."""
+    free = free_memory(device)
+    source = f"{free.fraction:.0%} of {format_bytes(free.least.n_bytes)} ({free.least.source})"
+    return Budget(free.default_bytes, False, source)
 
-    Reading takes 60 microseconds, and 250 where others have used the caches meanwhile: a tenth of a small job.
+
+class _Recent:
+    """Hold the CPU's default budget, and give it again for as long as another reading would tell no other.
+
+    Reading takes 60 microseconds, and 250 where others have used the caches meanwhile: a twentieth of a small job.
     """
 
     def __init__(self) -> None:
-        self._latest: tuple[Free, float, int] | None = None
+        self._latest: tuple[Budget, float, int] | None = None
 
-    def free(self) -> Free:
-        """Return what the CPU's memory has left."""
+    def budget(self) -> Budget:
+        """Return the CPU's default budget."""
         heap, now_s = heap_bytes(), time.monotonic()
         if self._latest is not None and heap is not None:
-            free, then_s, then_bytes = self._latest
-            if now_s - then_s < _RECENT_S and abs(heap - then_bytes) < _SLIGHT * free.default_bytes:
-                return free
-        free = free_memory(torch.device("cpu"))
-        self._latest = None if heap is None else (free, now_s, heap)
-        return free
+            budget, then_s, then_bytes = self._latest
+            if now_s - then_s < _RECENT_S and abs(heap - then_bytes) < _SLIGHT * budget.n_bytes:
+                return budget
+        budget = _default_budget(torch.device("cpu"))
+        self._latest = None if heap is None else (budget, now_s, heap)
+        return budget
 
     def forget(self) -> None:
         """Read again, whatever was read."""

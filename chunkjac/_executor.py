@@ -83,7 +83,10 @@ def fill(
             settled_size = mode.settle(total - done)
         chunk = pacer.next_chunk(done) if settled_size is None else slice(done, min(done + settled_size, total))
         size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new
-        measured = pacer.measures(chunk, len(log.chunk_sizes), is_new=is_new)
+        if settled_size is None:
+            measured = pacer.measures(chunk, len(log.chunk_sizes))
+        else:
+            measured = is_new and pacer.measures_new  # what is laid out holds the same in all chunks
         tracker.restart_peak()
         started_s = time.perf_counter()
         try:

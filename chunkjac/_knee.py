@@ -33,8 +33,13 @@ class Knee:
         self.size = start
         self.is_settled = not tries
         self._start = start
-        self._step_s: dict[int, float] = {}  # seconds per direction, by size
+        self._step_s: dict[int, float] = {}  # seconds of a direction, by size
         self._goes_up = True
+
+    @property
+    def step_s(self) -> float:
+        """Return the seconds that a direction takes at the fastest size; 0 before that is known."""
+        return self._step_s.get(self.size, 0.0)
 
     def next_size(self, most: int, n_left: int) -> int:
         """Return the size of the next chunk.

@@ -69,6 +69,7 @@ class Pacer:
         self._probes: list[int] = []
         if self._is_plain and first_size is not None:
             self.cost = replace(terms.base, direction_bytes=terms.cautious_bytes)
+            first_size = min(first_size, terms.sure_size)
             self.chunk_size = first_size if terms.start_bytes is None else terms.sure_size
             self._begin(first_size)
         elif self.chunk_size is None:
@@ -79,8 +80,9 @@ class Pacer:
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
         self._checked = checked or self._is_plain
         self._is_watched = not checked
+        self._first_most = terms.trial_size if self._is_plain else terms.n_directions
 
-    def measures(self, chunk: slice, n_done: int, *, is_new: bool = False) -> bool:
+    def measures(self, chunk: slice, n_done: int) -> bool:
         """Tell whether a chunk must be measured: until two of its size have shown nothing new.
 
         A single direction runs other kernels than several do, so the first one is measured; and so
@@ -90,10 +92,7 @@ class Pacer:
         Args:
             chunk: The directions that come next.
             n_done: How many chunks are finished.
-            is_new: Whether it begins another way of computing.
         """
-        if is_new and self.measures_new:
-            return True
         if not self._is_watched:
             return not self._checked
         if not self._checked or _is_looked_at_again(n_done):
@@ -117,6 +116,8 @@ class Pacer:
             size = min(self._probes[0], self._may_fit(), self._most)
         else:
             size = self._fastest(self.chunk_size, left)
+        if not done:
+            size = min(size, self._first_most)
         return slice(done, done + max(1, min(size, left)))
 
     def time(self, chunk: slice, seconds: float) -> None:

@@ -23,8 +23,9 @@ from chunkjac._types import Outputs
 _CLOSE, _CLOSE_IF_LONG = 4, 16
 _MOSTLY = 2
 
-# Shorter jobs (see `_guess_s`) are not timed, since that takes up to a tenth of them.
-_WORTH_TIMING_S, _LONG_S = 0.1, 1.0
+# Shorter jobs (see `_guess_s`) are not timed, since that takes up to a tenth of them; nor those of less than some seconds
+# in which forward mode has no fewer directions.
+_WORTH_TIMING_S, _LONG_S, _VERY_LONG_S = 0.1, 1.0, 5.0
 
 # A job is short if a 16th of its rows, 64 at most, tells that it takes less than that.
 _SHORT_S, _SHORT_SHARE, _LARGEST_TRIAL = 0.3, 16, 64
@@ -192,7 +193,8 @@ def _judge(n_rows: int, n_columns: int, prologue_s: float) -> str:
     """
     guess_s = prologue_s * (1 + min(n_rows, n_columns) / _PER_PROLOGUE)
     close = _CLOSE_IF_LONG if guess_s >= _LONG_S else _CLOSE
-    if guess_s >= _WORTH_TIMING_S and n_columns < n_rows * _CLOSE and n_rows < n_columns * close:
+    worth_s = _WORTH_TIMING_S if n_columns < n_rows else _VERY_LONG_S
+    if guess_s >= worth_s and n_columns < n_rows * _CLOSE and n_rows < n_columns * close:
         return "timed"
     return "reverse" if n_rows <= n_columns * _MOSTLY or not n_columns else "forward"
 

@@ -26,6 +26,12 @@ _AMPLE_SIZE = 16
 # A job is plain if its first chunk fits even if that holds so many times the cautious guess.
 _PLAIN_FACTOR = 4
 
+# So many directions at once are fast enough for any function: what fits so often need not be measured.
+_PLAIN_SIZE = 64
+
+# In a long job a faster way may be prepared after the first chunk, which is a small part of it.
+_TRIALS = 32
+
 # Where directions are computed one after the other, larger chunks gain nothing.
 _LOOPED_SIZE = 8
 
@@ -49,6 +55,7 @@ class Terms:
         start_bytes: The working set to begin with where others are tried while the job runs;
             ``None`` tries no other.
         n_prologues: How many times what the prologue evaluates a direction does.
+        is_long: Whether the job takes long, however fast it is done.
         largest_bytes: The largest tensor that a direction makes, by the prologue; 0 if that is unknown.
     """
 
@@ -62,6 +69,7 @@ class Terms:
     trusting: bool = False
     start_bytes: int | None = None
     n_prologues: int = 1
+    is_long: bool = False
     largest_bytes: int = 0
 
     @property
@@ -81,9 +89,14 @@ class Terms:
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether the first chunk fits many times over, by the cautious guess."""
+        """Tell whether a good first chunk fits many times over, by the cautious guess."""
         size = self.first_size() if self.exact_size is None and self.batched else None
-        return size is not None and size <= self.sure_size
+        return size is not None and min(size, _PLAIN_SIZE) <= self.sure_size
+
+    @property
+    def trial_size(self) -> int:
+        """Return the size of a first chunk that takes a small part of a long job, and yet tells what others take."""
+        return max(_AMPLE_SIZE, self.n_directions // _TRIALS) if self.is_long else self.n_directions
 
     @property
     def sure_size(self) -> int:

@@ -45,12 +45,14 @@ class Outputs:
         spec: Their tree.
         aux: The auxiliary result.
         nodes: The names of the nodes of autograd's graph behind them; ``None`` where there was no graph.
+        n_nodes: How many there are.
     """
 
     leaves: tuple[Leaf, ...]
     spec: TreeSpec
     aux: Any = None
     nodes: frozenset[str] | None = None
+    n_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

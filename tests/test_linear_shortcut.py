@@ -298,6 +298,6 @@ def test_a_program_that_is_slower_in_a_long_job_is_given_up(mode: str, monkeypat
     assert any("without one" in reason for reason in planned.run(return_report=True)[1].plan.reasons)
 
 
-def _as_if_quick(self: Any, n_directions: int, seconds: float) -> None:
+def _as_if_quick(self: Any, *_: Any) -> None:
     """Take a direction to have taken no time without a program."""
     self._record.direction_s = 0.0

@@ -77,6 +77,11 @@ class Record:
         known, guard = self.plain
         return known == rung and guard.is_complete and guard.holds(problem)
 
+    def keep_only(self, size: int) -> None:
+        """Let go of programs of other sizes, which were trials."""
+        self.programs = {key: value for key, value in self.programs.items() if key == size}
+        self.running = {key: value for key, value in self.running.items() if key == size}
+
     def forget(self) -> None:
         """Let go of what was recorded: the function has changed."""
         self.trace = self.batch = self.knee = self.guard = self.outputs = None

@@ -19,9 +19,12 @@ from chunkjac._planner import even_chunk
 from chunkjac._problem import Problem
 from chunkjac._types import Leaf, Outputs
 
-# Recording takes as long as 15-40 evaluations of the function (20-700 ms on seventeen networks), and saves
-# a fifth of the time or more: so many evaluations' time, and so many seconds, must be left for it.
-_WORTH_EVALUATIONS, _WORTH_S = 125, 0.1
+# Recording takes so long for each node of autograd's graph (for those that nobody has counted: in all), and the time of
+# so many evaluations; it saves half of the time, or a quarter.
+_NODE_S, _UNKNOWN_S, _EVALUATIONS, _SAVED_SHARE = 3e-4, 0.1, 15, 0.4
+
+# Less than that is not worth looking at.
+_WORTH_S = 0.05
 
 # What one direction needs at once, times the directions. Of 8 to 512 directions those that took 8-32 MiB were within
 # a fifth of the fastest on 17 of 23 functions; the others spend their time on calls, or on reading weights.
@@ -31,7 +34,7 @@ _WORKING_BYTES, _MOST_BYTES, _LEAST_SIZE = 16 * 2**20, 96 * 2**20, 16
 _CALL_S, _READ_S, _OVERHEAD_SHARE = 2.5e-6, 1e-10, 0.1
 
 # Where another run may follow, a size is tried if so many times what it takes to lay out is left; else so many.
-_WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 5, 30
+_WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 8, 40
 
 # So many runs are timed before one is given up: others may use the machine.
 _TURNS = 2
@@ -50,6 +53,7 @@ class Shortcut:
         by_rows: Whether blocks are rows.
         programs: What the plan has so far.
         evaluation_s: How long an evaluation of the function takes.
+        n_nodes: How many nodes its graph has; 0 if that is unknown.
         exact_size: How many directions are to be taken at once, if the user said so.
         room_bytes: What a chunk may hold.
         holds_on: Whether memory is kept for the next run: where nobody counts it.
@@ -69,6 +73,7 @@ class Shortcut:
         by_rows: bool,
         programs: Programs,
         evaluation_s: float,
+        n_nodes: int,
         exact_size: int | None,
         room_bytes: int,
         holds_on: bool,
@@ -83,16 +88,19 @@ class Shortcut:
         self._programs = programs
         self._record = programs.of(mode)
         self._evaluation_s = evaluation_s
+        self._recording_s = (_NODE_S * n_nodes or _UNKNOWN_S) + _EVALUATIONS * evaluation_s
+        self._each_s = 0.0  # what a direction takes, but for what its chunk takes whatever its size
         self._exact_size = exact_size
         self._room_bytes = room_bytes
         self._holds_on = holds_on
         self._is_trusted = is_trusted
         self._n_directions = sum(leaf.numel for leaf in leaves)
         self._running: Running | None = None
-        self._size = 0
+        self._size = self._nominal_size = 0
+        self._n_to_make = 0
         self._most: int | None = None
         self._n_done = 0  # chunks of this size so far
-        self._sizing_s = 0.0
+        self._starting_s = 0.0
         self._guard: Guard | None = None
 
     @property
@@ -115,9 +123,10 @@ class Shortcut:
         """Return how the step runs; ``None`` if nothing was to be compiled."""
         return self._record.forms.get(self._size)
 
-    def note(self, n_directions: int, seconds: float) -> None:
-        """Take in how long directions take without a program."""
+    def note(self, n_directions: int, seconds: float, overhead_s: float) -> None:
+        """Take in how long directions take without a program, and how much of that whatever their number."""
         self._record.direction_s = min(seconds / n_directions, self._record.direction_s)
+        self._each_s = max(seconds / 8, seconds - overhead_s) / n_directions
 
     def is_due(self, n_left: int) -> bool:
         """Tell whether a program is worth it for so many directions."""
@@ -125,10 +134,7 @@ class Shortcut:
             return False
         if self._programs.n_runs or self._programs.compiles:
             return self._programs.wants(self._mode)
-        left_s = n_left * self._record.direction_s
-        return self._record.direction_s < float("inf") and left_s > max(
-            _WORTH_S, _WORTH_EVALUATIONS * self._evaluation_s
-        )
+        return n_left * self._each_s > max(_WORTH_S, self._recording_s / _SAVED_SHARE)
 
     def settle(self, n_left: int) -> int:
         """Return how many directions come next, with a program for them in memory.
@@ -141,7 +147,9 @@ class Shortcut:
         if size != self._size or self._running is None:
             self._put_back()
             self._size, self._n_done = size, 0
+            started_s = time.perf_counter()
             self._running = self._started(size)
+            self._starting_s = time.perf_counter() - started_s
         return min(size, n_left)
 
     def block(self, chunk: slice) -> Block:
@@ -151,7 +159,8 @@ class Shortcut:
         block = tuple(values[: chunk.stop - chunk.start] for values in self._running.block(chunk.start))
         self._n_done += 1
         if self._n_done == 2 and self._record.knee is not None:  # the first has page faults in it
-            self._record.knee.learn(self._size, time.perf_counter() - started_s)
+            each_s = (time.perf_counter() - started_s) / self._size
+            self._record.knee.learn(self._nominal_size, each_s * self._nominal_size)
         return block
 
     def trust(self, outputs: Outputs) -> None:
@@ -197,6 +206,8 @@ class Shortcut:
     def finish(self, seconds: float) -> None:
         """Take note of how long all chunks took, unless recording is in that; give up what is slower in a long job."""
         self._put_back()
+        if self._record.knee is not None and self._record.knee.is_settled:
+            self._record.keep_only(self._size)
         if self.has_recorded or self._programs.compiles:
             return
         record = self._record
@@ -229,13 +240,15 @@ class Shortcut:
         """Return the fastest size, or one that is tried for that."""
         if self._exact_size is not None:
             return min(self._exact_size, self._n_directions)
+        self._n_to_make = self._n_to_make or n_left
         knee = self._record.knee
         if knee is None:
             knee = self._record.knee = Knee(self._first_size(n_left))
         size = knee.next_size(self._largest_size(), n_left)
-        if size != knee.size and size != self._size and not self._is_worth_a_trial(size, n_left):
+        if size not in (knee.size, self._nominal_size) and not self._is_worth_a_trial(knee, n_left):
             size = knee.size
-        return min(size, self._n_directions)
+        self._nominal_size = size
+        return even_chunk(self._n_to_make, min(size, self._n_to_make))
 
     def _first_size(self, n_left: int) -> int:
         """Return a size at which neither calls and weights nor memory that is out of the caches should matter much."""
@@ -256,13 +269,10 @@ class Shortcut:
         size = max(_LEAST_SIZE, _MOST_BYTES // each_bytes)
         return max(1, min(size, self._room_bytes // (2 * each_bytes), self._most or size))
 
-    def _is_worth_a_trial(self, size: int, n_left: int) -> bool:
+    def _is_worth_a_trial(self, knee: Knee, n_left: int) -> bool:
         """Tell whether so much time is left that laying out another size is a small part of it."""
-        if size in self._record.programs:
-            return True
-        left_s = n_left * self._record.direction_s
         factor = _WORTH_A_TRIAL if self._programs.is_kept else _WORTH_A_TRIAL_ONCE
-        return 0 < factor * self._sizing_s < left_s
+        return 0 < factor * self._starting_s < n_left * knee.step_s
 
     def _started(self, size: int) -> Running:
         """Return a program that has run its prologue for these inputs."""
@@ -288,15 +298,12 @@ class Shortcut:
             assert record.trace is not None
             self.has_recorded = True
             telling = telling_size(record.trace.graph)
-            started_s = time.perf_counter()
-            if telling is None or size < telling:
+            if telling is None or size == 1:
                 graph = self._batch(size)
             else:
                 graph, known_size = record.batch = record.batch or (self._batch(telling), telling)
-                started_s = time.perf_counter()
                 graph = resized(graph, known_size, size)
             record.programs[size] = program_of(graph, len(record.trace.inputs))
-            self._sizing_s = time.perf_counter() - started_s
         return record.programs[size]
 
     def _batch(self, size: int) -> Graph:

@@ -115,6 +115,11 @@ class FiniteDifference:
         return self._scheme.n_evaluations * (1 + self._scheme.is_complex) if self.batched else 0
 
     @property
+    def is_long(self) -> bool:
+        """Tell that nothing is prepared."""
+        return False
+
+    @property
     def is_new(self) -> bool:
         """Tell that all blocks are made alike."""
         return False

@@ -41,6 +41,10 @@ _COMPILED = f"{_PROGRAM}, compiled"
 _LATE_IMPORT = "torch._dynamo"
 
 
+# A node takes so long in a chunk, whatever its size; a direction takes 0.05 to 1.4 evaluations (20 functions).
+_NODE_S, _LEAST_SHARE, _LONG_S = 20e-6, 0.05, 0.1
+
+
 class Rung(Protocol):
     """Apply the derivative of a problem, at its inputs, to seeds.
 
@@ -185,6 +189,7 @@ class Derivative:
                 by_rows=self.by_rows,
                 programs=programs,
                 evaluation_s=self._evaluation_s,
+                n_nodes=self.outputs.n_nodes,
                 exact_size=exact_size,
                 room_bytes=room_bytes,
                 holds_on=is_timed,
@@ -210,6 +215,13 @@ class Derivative:
         return None
 
     @property
+    def is_long(self) -> bool:
+        """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
+        n_directions = sum(leaf.numel for leaf in self._seed_leaves)
+        least_s = self._overhead_s + _LEAST_SHARE * self._evaluation_s * n_directions
+        return self.batched and least_s > _LONG_S
+
+    @property
     def is_new(self) -> bool:
         """Tell whether the next block begins another way, which holds other memory than those before."""
         return self._shortcut is not None and self._shortcut.is_ready and self._shortcut.is_new
@@ -224,7 +236,7 @@ class Derivative:
         started_s = time.perf_counter()
         block = self._on_a_rung(lambda: self._block(chunk))
         if self._shortcut is not None and is_warm:
-            self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s)
+            self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s, self._overhead_s)
         return block
 
     def _by_program(self, shortcut: Shortcut, chunk: slice) -> Block | None:
@@ -290,6 +302,11 @@ class Derivative:
     def _alone(self, seed: Block) -> Block:
         """Apply the derivative to a single seed, on the first rung that can."""
         return self._on_a_rung(lambda: self._rung.one(seed))
+
+    @property
+    def _overhead_s(self) -> float:
+        """Return what a chunk takes whatever its size, or about that."""
+        return _NODE_S * self.outputs.n_nodes
 
     def _on_a_rung(self, compute: Callable[[], Block]) -> Block:
         """Compute on the rung that is in use, and on the next where that cannot."""

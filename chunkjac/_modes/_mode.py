@@ -61,6 +61,11 @@ class Mode(Protocol):
         ...
 
     @property
+    def is_long(self) -> bool:
+        """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
+        ...
+
+    @property
     def is_new(self) -> bool:
         """Tell whether the next block begins another way, which holds other memory than those before."""
         ...

@@ -43,7 +43,8 @@ class VmapVjp:
             leaves, told["spec"], aux = problem.call(*inputs)
             told["flows"] = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
             told["leaves"] = outputs_of(leaves, told["spec"], None).leaves
-            told["nodes"] = names_of(nodes_behind(leaves))
+            nodes = nodes_behind(leaves)
+            told["nodes"] = names_of(nodes), len(nodes)
             parts, told["aux_spec"] = tree_flatten(aux)
             told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
             return leaves, [part for part in parts if isinstance(part, torch.Tensor)]
@@ -55,7 +56,7 @@ class VmapVjp:
         check_unchanged(problem.inputs, versions)
         tensors = iter(aux_tensors[0])
         aux = [next(tensors) if part is _TENSOR else part for part in told["aux"]]
-        self.outputs = Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"]), told["nodes"])
+        self.outputs = Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"]), *told["nodes"])
         self.flows: bool = told["flows"]
 
     @property
@@ -153,7 +154,7 @@ class VmapGrad(BatchedGrad):
         super().__init__(problem)
         nodes = nodes_behind(self._leaves)
         self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
-        self.outputs = replace(self.outputs, nodes=names_of(nodes))
+        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes))
 
     @property
     def is_sure(self) -> bool:

@@ -19,8 +19,12 @@ from chunkjac._pacer import Pacer
 class Sink(Protocol):
     """Take blocks."""
 
+    def places(self, chunk: slice) -> Block | None:
+        """Return where a block's tensors will be, if they may be made there."""
+        ...
+
     def write(self, chunk: slice, block: Block) -> None:
-        """Write a block into its place."""
+        """Write a block into its place, unless it is there."""
         ...
 
 
@@ -91,7 +95,7 @@ def fill(
         started_s = time.perf_counter()
         try:
             with level.measured() if measured else nullcontext():
-                sink.write(chunk, mode.block(chunk))
+                sink.write(chunk, mode.block(chunk, sink.places(chunk)))
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.
             retry = _may_retry(error, halves_over_budget) and pacer.shrink(size)

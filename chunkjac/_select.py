@@ -23,8 +23,8 @@ from chunkjac._types import Outputs
 _CLOSE, _CLOSE_IF_LONG = 4, 16
 _MOSTLY = 2
 
-# Shorter jobs (see `_guess_s`) are not timed, since that takes up to a tenth of them; nor those of less than some seconds
-# in which forward mode has no fewer directions.
+# Shorter jobs (see `_guess_s`) are not timed, since that takes up to a tenth of them; nor those of less than some
+# seconds in which forward mode has no fewer directions.
 _WORTH_TIMING_S, _LONG_S, _VERY_LONG_S = 0.1, 1.0, 5.0
 
 # A job is short if a 16th of its rows, 64 at most, tells that it takes less than that.

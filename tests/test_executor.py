@@ -247,6 +247,9 @@ def test_a_sink_gets_each_direction_once_in_order() -> None:
     written: list[slice] = []
 
     class Recorder:
+        def places(self, chunk: slice) -> None:
+            return None
+
         def write(self, chunk: slice, block: Any) -> None:
             assert all(len(values) == chunk.stop - chunk.start for values in block)
             written.append(chunk)

@@ -197,3 +197,26 @@ def test_what_is_alive_at_once_does_not_overlap(drawn: list[tuple[int, int, int]
 
 def test_what_is_dead_makes_room() -> None:
     assert lay_out({i: Life(512, i, i) for i in range(9)}).n_bytes == 512
+
+
+@pytest.mark.parametrize("func", _FUNCTIONS)
+def test_outputs_are_written_where_a_run_is_told_to(func: Callable[..., Any]) -> None:
+    graph = _record(func)
+    seed = torch.linspace(-1, 2, 6, dtype=D)
+    known = _known(graph, seed)
+    replay_ = Replay(replace(graph, nodes=tuple(node for node in graph.nodes if node.varies)))
+    bound = replay_.bind(known, seed.device)
+    roots = [root for root in replay_.open.values() if root.layout is not None]
+    places = [torch.full(root.layout.shape, 7.0, dtype=D) for root in roots]
+    made = bound.code(0, *places)
+    for number, (output, wanted) in enumerate(zip(made, _wanted(func, seed))):
+        found = places[[*replay_.open].index(number)].view(wanted.shape) if number in replay_.open else output
+        torch.testing.assert_close(found, wanted)
+    for output, wanted in zip(bound.run(), _wanted(func, seed)):
+        torch.testing.assert_close(output, wanted)
+
+
+def test_a_result_that_is_written_to_in_part_is_not_open() -> None:
+    graph = _record(_on_a_view)
+    assert Replay(graph).open == {}
+    assert list(Replay(_record(lambda s: (s * _HELD).view(2, 3))).open) == [0]

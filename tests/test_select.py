@@ -21,10 +21,12 @@ from chunkjac._select import _judge
         (201, 100, 0.0, "forward"),
         (10, 0, 0.0, "reverse"),
         (100, 100, 0.01, "reverse"),  # 0.01 s, and 100 / 16 times that: 0.07 s in all
-        (150, 150, 0.01, "timed"),  # 0.104 s
+        (151, 150, 0.01, "timed"),  # 0.104 s
+        (150, 150, 0.01, "reverse"),  # forward mode has no fewer directions
+        (150, 150, 0.5, "timed"),  # 5.2 s
         (399, 100, 0.02, "timed"),
         (400, 100, 0.02, "forward"),
-        (100, 399, 0.02, "timed"),
+        (100, 399, 1.0, "timed"),
         (100, 400, 0.02, "reverse"),
         (1599, 100, 0.2, "timed"),  # 1.45 s
         (1600, 100, 0.2, "forward"),
@@ -56,12 +58,12 @@ def chosen(monkeypatch: pytest.MonkeyPatch, func: Callable[..., Any], x: torch.T
             super().__init__(*args, **kwargs)
             clock.now_s += 1
 
-        def block(self, chunk: slice) -> Any:
+        def block(self, chunk: slice, places: Any = None) -> Any:
             clock.now_s += block_s["reverse"]
             return super().block(chunk)
 
     class Forward(_select.Forward):
-        def block(self, chunk: slice) -> Any:
+        def block(self, chunk: slice, places: Any = None) -> Any:
             clock.now_s += block_s["forward"]
             return super().block(chunk)
 

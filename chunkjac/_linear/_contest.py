@@ -44,7 +44,7 @@ def choose_form(running: Running) -> Form:
         running: The program in memory.
     """
     seeds, values, device = running.seeds(0), running.values, running.device
-    plain = running.plain_step()
+    plain = running.plain.run
     best: Form | None = None
     trouble, slower = "", ""
     plain_s = best_s = float("inf")

@@ -24,6 +24,16 @@ class Layout:
         return cls(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
 
     @property
+    def is_contiguous(self) -> bool:
+        """Tell whether elements lie in memory in their order, one after the other."""
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides)):
+            if size != 1 and stride != expected:
+                return False
+            expected *= size
+        return True
+
+    @property
     def n_bytes(self) -> int:
         """Return the bytes from the first element to the last."""
         if not self.shape.numel():

@@ -83,17 +83,7 @@ def _patch(node: Node, firsts: Mapping[Node, int], is_in_order: bool) -> Seeded 
 def _is_same(node: Node, source: Node) -> bool:
     """Tell whether two nodes have the same elements in the same order."""
     a, b = node.layout, source.layout
-    return a is not None and b is not None and a.shape.numel() == b.shape.numel() and _is_contiguous(a.shape, a.strides)
-
-
-def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Tell whether elements lie in memory in their order."""
-    expected = 1
-    for size, stride in zip(reversed(shape), reversed(strides)):
-        if size != 1 and stride != expected:
-            return False
-        expected *= size
-    return True
+    return a is not None and b is not None and a.shape.numel() == b.shape.numel() and a.is_contiguous
 
 
 _FOUND: dict[object, Callable[[Node, Mapping[Node, int], bool], Seeded | None]] = {

@@ -74,6 +74,7 @@ class Running:
         owns_inputs: Whether it may be used for other inputs.
         device: Where it runs.
         values: What the step uses beside the seeds.
+        plain: The step by its own code.
     """
 
     def __init__(self, program: Program, tensors: Block, leaves: Sequence[Leaf], *, owns_inputs: bool) -> None:
@@ -93,12 +94,9 @@ class Running:
         self.values = {node: known[node] for node in program.step.uses if node not in program.seeds}
         self._is_looked_at = False
         self.begin(tensors)
-        self._step = self.plain_step()
-
-    def plain_step(self) -> Step:
-        """Return the step's own code."""
-        seeds = dict(zip(self.program.seeds, self.seeds(0)))
-        return self.program.step.bind({**self.values, **seeds}, self.device).run
+        given = {**self.values, **dict(zip(program.seeds, self.seeds(0)))}
+        self.plain = program.step.bind(given, self.device)
+        self._step: Step | None = None
 
     def take(self, bind: Bind | None) -> None:
         """Run the step in another form from now on, if there is one."""
@@ -118,14 +116,26 @@ class Running:
         for own, tensor in zip(self._inputs, tensors):
             if own is not tensor:
                 own.copy_(tensor)
-        self._prologue.run(0)
+        self._prologue.run()
         if not (self._is_looked_at and all(_is_finite(memory) for memory in self._prologue.kept)):
             self._look_at_factors()
 
-    def block(self, start: int) -> Block:
-        """Return the block of the directions from ``start`` on; it holds until the next."""
+    def block(self, start: int, places: Block | None = None) -> Block:
+        """Return the block of the directions from ``start`` on; it holds until the next.
+
+        Args:
+            start: The first direction.
+            places: Where parts of the block may be written; which are, is seen by their being in the block.
+        """
         self.seeds(start)
-        return self._step(start)
+        if self._step is not None:
+            return self._step(start)
+        step = self.program.step
+        if places is None or not step.open or len(places[0]) != self.program.size:
+            return self.plain.run(start)
+        given = [places[i].view(root.layout.shape) for i, root in step.open.items() if root.layout is not None]
+        made = self.plain.code(start, *given)
+        return tuple(places[i] if i in step.open else part for i, part in enumerate(made))
 
     def seeds(self, start: int) -> Block:
         """Return the seeds from ``start`` on, if the step reads any; those behind the last direction are zeros."""

@@ -33,6 +33,7 @@ class Replay:
     Attributes:
         graph: What was given.
         uses: What it needs that it does not make.
+        open: The outputs that can be written elsewhere in a run, by number: and the result that each is.
     """
 
     def __init__(self, graph: Graph, kept: Iterable[Node] = ()) -> None:
@@ -53,7 +54,10 @@ class Replay:
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
         self._places = _Places((*dict.fromkeys(self._kept.values()), *self._copies.values()))
-        self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, self._copies)
+        self.open = self._open_outputs()
+        open_to = tuple(dict.fromkeys(self.open.values()))
+        self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, self._copies, open_to)
+        self._open_to = open_to
 
     @property
     def n_bytes(self) -> int:
@@ -84,7 +88,8 @@ class Replay:
                 env[node] = env[self._copies[node]]
             elif node.root in self._copies and node.writes is None:
                 env[node] = run_node(node, env)
-        return Bound(FunctionType(self._straight.code, scope), env, tuple(kept.values()))
+        own = tuple(env[node] for node in self._open_to)
+        return Bound(FunctionType(self._straight.code, scope), own, env, tuple(kept.values()))
 
     def _buffer(self, memory: torch.Tensor, node: Node) -> torch.Tensor:
         """Return a result's place in the arena."""
@@ -92,6 +97,24 @@ class Replay:
         offset = self._arena.offsets[self._owner[node]]
         flat = memory[offset : offset + node.layout.n_bytes].view(node.layout.dtype)
         return flat.as_strided(node.layout.shape, node.layout.strides)
+
+    def _open_outputs(self) -> dict[int, Node]:
+        """Return the outputs that are the whole of a result which nothing else uses, all of it in order."""
+        used = {
+            operand.root
+            for node in self._nodes
+            for operand in node.operands
+            if node.root is not operand.root or node.writes is not None
+        }
+        found = {}
+        for number, output in enumerate(self.graph.outputs):
+            root = output.root
+            times = [other.root for other in self.graph.outputs].count(root)
+            if root in self._calls and self._owner.get(root) is root and root not in used and times == 1:
+                layouts = [layout for layout in (root.layout, output.layout) if layout is not None]
+                if all(layout.is_contiguous for layout in layouts) and len({la.shape.numel() for la in layouts}) == 1:
+                    found[number] = root
+        return found
 
     def _last_uses(self) -> dict[Node, int]:
         """Return when each memory is used last, through views as well."""
@@ -141,22 +164,30 @@ class Bound:
     """Hold memory, and the code that runs in it.
 
     Attributes:
-        run: Runs the operations; its argument is the first direction of a chunk, where there are any.
+        code: Runs the operations; its arguments are the first direction of a chunk, where there are any, and the
+            places of those outputs that are open.
+        own: Places for these.
         values: What stands for nodes: what was given, and what stays at its place.
         kept: The memory of what is kept, a tensor of each dtype.
     """
 
-    __slots__ = ("kept", "run", "values")
+    __slots__ = ("code", "kept", "own", "values")
 
     def __init__(
         self,
-        run: Callable[[int], tuple[torch.Tensor, ...]],
+        code: Callable[..., tuple[torch.Tensor, ...]],
+        own: tuple[torch.Tensor, ...],
         values: Mapping[Node, Any],
         kept: tuple[torch.Tensor, ...],
     ) -> None:
-        self.run = run
+        self.code = code
+        self.own = own
         self.values = values
         self.kept = kept
+
+    def run(self, start: int = 0) -> tuple[torch.Tensor, ...]:
+        """Run the operations; return the outputs, which hold until the next run."""
+        return self.code(start, *self.own)
 
 
 class _Places:

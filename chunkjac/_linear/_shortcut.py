@@ -152,11 +152,14 @@ class Shortcut:
             self._starting_s = time.perf_counter() - started_s
         return min(size, n_left)
 
-    def block(self, chunk: slice) -> Block:
-        """Make a block of at most as many directions as were settled on."""
+    def block(self, chunk: slice, places: Block | None = None) -> Block:
+        """Make a block of at most as many directions as were settled on, in the places that are lent for it."""
         assert self._running is not None
         started_s = time.perf_counter()
-        block = tuple(values[: chunk.stop - chunk.start] for values in self._running.block(chunk.start))
+        n_rows = chunk.stop - chunk.start
+        block = self._running.block(chunk.start, places)
+        if n_rows < self._size:
+            block = tuple(values[:n_rows] for values in block)
         self._n_done += 1
         if self._n_done == 2 and self._record.knee is not None:  # the first has page faults in it
             each_s = (time.perf_counter() - started_s) / self._size

@@ -16,7 +16,7 @@ class Straight:
     """Hold code.
 
     Attributes:
-        code: The body of ``run(start)``.
+        code: The body of ``run(start, ...)``.
         names: What it calls the tensors that stay where they are.
         functions: What it calls the operations, and numbers that Python cannot write down.
     """
@@ -32,6 +32,7 @@ def straight_code(
     calls: Mapping[Node, Callable[..., Any]],
     fixed: set[Node],
     copies: Mapping[Node, Node],
+    open_to: Sequence[Node] = (),
 ) -> Straight:
     """Write operations as Python.
 
@@ -41,8 +42,10 @@ def straight_code(
         calls: What writes into a place that is known, for the operations that can.
         fixed: The nodes whose tensors stay where they are; others are local variables, deleted after their last use.
         copies: Places that the values of some of those are copied to.
+        open_to: Results whose places are given to each run.
     """
     words = _Words()
+    parameters = ", ".join(["start", *map(words.name, open_to)])
     last = {operand: i for i, node in enumerate(nodes) for operand in (node, *node.operands)}
     written = {node.writes.root: i for i, node in enumerate(nodes) if node.writes is not None}
     made = {node: i for i, node in enumerate(nodes)}
@@ -71,7 +74,7 @@ def straight_code(
     lines.append(f"return {words.text(tuple(outputs))}")
     scope: dict[str, Any] = {}
     body = "\n    ".join(lines)
-    exec(compile(f"def run(start):\n    {body}\n", "<linear program>", "exec"), scope)
+    exec(compile(f"def run({parameters}):\n    {body}\n", "<linear program>", "exec"), scope)
     return Straight(scope["run"].__code__, words.names, words.others)
 
 

@@ -132,7 +132,7 @@ class FiniteDifference:
     def settle(self, n_left: int) -> None:
         """Return nothing: any chunk size will do."""
 
-    def block(self, chunk: slice) -> Block:
+    def block(self, chunk: slice, places: Block | None = None) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""
         with torch.no_grad():
             placed = self._stencil.place(chunk)

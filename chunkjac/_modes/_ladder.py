@@ -226,10 +226,10 @@ class Derivative:
         """Tell whether the next block begins another way, which holds other memory than those before."""
         return self._shortcut is not None and self._shortcut.is_ready and self._shortcut.is_new
 
-    def block(self, chunk: slice) -> Block:
+    def block(self, chunk: slice, places: Block | None = None) -> Block:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
         if self._shortcut is not None and self._shortcut.is_ready:
-            block = self._by_program(self._shortcut, chunk)
+            block = self._by_program(self._shortcut, chunk, places)
             if block is not None:
                 return block
         is_warm = _LATE_IMPORT in sys.modules
@@ -239,7 +239,7 @@ class Derivative:
             self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s, self._overhead_s)
         return block
 
-    def _by_program(self, shortcut: Shortcut, chunk: slice) -> Block | None:
+    def _by_program(self, shortcut: Shortcut, chunk: slice, places: Block | None) -> Block | None:
         """Compute a block by a linear program; ``None`` if there can be none, from now on.
 
         Its first block is compared with one direction alone. If one that was recorded in an earlier run
@@ -250,7 +250,7 @@ class Derivative:
             try:
                 started_s = time.perf_counter()
                 with torch.no_grad():
-                    block = shortcut.block(chunk)
+                    block = shortcut.block(chunk, places)
                 self._program_s += time.perf_counter() - started_s
                 if shortcut.is_new or not (self._is_shortcut_proven or self._is_trusted):
                     self._prove(shortcut, chunk, block)

@@ -83,8 +83,13 @@ class Mode(Protocol):
         """
         ...
 
-    def block(self, chunk: slice) -> Block:
-        """Compute a block. It holds until the next one is asked for."""
+    def block(self, chunk: slice, places: Block | None = None) -> Block:
+        """Compute a block. It holds until the next one is asked for.
+
+        Args:
+            chunk: The directions.
+            places: Tensors like the block's, which may be taken for its own.
+        """
         ...
 
     def release(self) -> None:

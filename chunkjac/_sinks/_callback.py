@@ -29,6 +29,9 @@ class CallbackSink:
         self._axis = "output" if mode.by_rows else "input"
         self._spec = mode.problem.spec if mode.by_rows else mode.outputs.spec
 
+    def places(self, chunk: slice) -> None:
+        """Return nothing: a block goes from hand to hand."""
+
     def write(self, chunk: slice, block: Block) -> None:
         """Hand a block on.
 

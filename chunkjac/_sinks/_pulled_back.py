@@ -54,6 +54,9 @@ class PulledBack:
             shape = (self._seeds[seed].numel, *self._blocks[block].shape)
             self._rows.append(None if cotangent is None else cotangent.reshape(shape))
 
+    def places(self, chunk: slice) -> None:
+        """Return nothing: blocks are used up."""
+
     def write(self, chunk: slice, block: Block) -> None:
         """Send the chunk's part of the cotangent back through its block."""
         # All that takes memory first: a chunk that runs out of it is tried again, and must not be half added.

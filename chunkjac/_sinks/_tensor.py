@@ -39,15 +39,26 @@ class TensorSink:
         self._targets = _allocated(self._seeds, self._blocks) if out is None else check_out(mode, out)
         self._rows = [_as_rows(target, *pair) for target, pair in zip(self._targets, self._pairs())]
 
+    def places(self, chunk: slice) -> Block | None:
+        """Return where a block's tensors will be, if that is in one piece of memory each."""
+        parts = list(segments(chunk, self._seeds))
+        first = parts[0].leaf * len(self._blocks) if len(parts) == 1 else 0
+        targets = self._rows[first : first + len(self._blocks)] if len(parts) == 1 else []
+        if not targets or any(target is None or not target.is_contiguous() for target in targets):
+            return None
+        return tuple(target[parts[0].elements] for target in targets if target is not None)
+
     def write(self, chunk: slice, block: Block) -> None:
-        """Write a block into its place."""
+        """Write a block into its place, unless it is there."""
         check_computed(block, self._mode.problem.inputs)
         for part in segments(chunk, self._seeds):
             for number, values in enumerate(block):
                 at = part.leaf * len(self._blocks) + number
                 rows, target = values[part.rows], self._rows[at]
                 if target is not None:
-                    target[part.elements] = rows
+                    place = target[part.elements]
+                    if place.data_ptr() != rows.data_ptr():
+                        place.copy_(rows)
                 else:
                     self._scatter(at, part.elements, rows)
 

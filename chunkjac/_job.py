@@ -110,5 +110,5 @@ class Job:
             start_bytes=_CPU_START_BYTES if on_cpu else None,
             n_prologues=max(1, mode.seeds_per_direction) if tracker.has_rested else 1,
             is_long=mode.is_long,
-            largest_bytes=max(1, mode.seeds_per_direction) * tracker.largest_bytes,
+            largest_bytes=mode.largest_bytes or max(1, mode.seeds_per_direction) * tracker.largest_bytes,
         )

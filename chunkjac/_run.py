@@ -202,7 +202,11 @@ class _Attempt:
             else Pacer(terms, learnt=experience.learnt)
         )
         mode.quicken(
-            experience.programs, exact_size=job.chunk_size, room_bytes=terms.room_bytes, is_timed=not self._watch
+            experience.programs,
+            exact_size=job.chunk_size,
+            room_bytes=terms.room_bytes,
+            is_timed=not self._watch,
+            is_counted=pacer.measures_new,
         )
         with show_progress(job.progress, terms.n_directions) as show:
 

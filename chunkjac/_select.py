@@ -132,7 +132,12 @@ def _make(problem: Problem, request: Request, name: str, programs: Programs | No
     """Run a mode's prologue."""
     if name == "finite-difference":
         return FiniteDifference(
-            problem, scheme=request.scheme, step=request.step, batching=request.batching, bounds=request.bounds
+            problem,
+            scheme=request.scheme,
+            step=request.step,
+            batching=request.batching,
+            bounds=request.bounds,
+            programs=programs,
         )
     if name == "forward":
         return Forward(problem, programs=programs)

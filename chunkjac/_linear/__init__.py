@@ -1,7 +1,20 @@
-"""The linear program: a chunk's step recorded once, made simpler, and replayed."""
+"""Programs of tensor operations: what a mode does for each chunk, recorded once, made simpler, and replayed."""
 
-from chunkjac._linear._programs import Programs
+from chunkjac._linear._evaluations import Evaluation, Evaluations
+from chunkjac._linear._guard import Guard
+from chunkjac._linear._nudged import Copies
+from chunkjac._linear._programs import Programs, Record, Seen
 from chunkjac._linear._recorder import NotLinearError
 from chunkjac._linear._shortcut import Shortcut
 
-__all__ = ["NotLinearError", "Programs", "Shortcut"]
+__all__ = [
+    "Copies",
+    "Evaluation",
+    "Evaluations",
+    "Guard",
+    "NotLinearError",
+    "Programs",
+    "Record",
+    "Seen",
+    "Shortcut",
+]

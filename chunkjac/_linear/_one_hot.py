@@ -31,14 +31,13 @@ def without_seeds(graph: Graph, seeds: Sequence[Node]) -> Graph:
         assert seed.layout is not None
         firsts[seed] = n_before
         n_before += seed.layout.shape[1:].numel()
-    in_order, same = set(seeds), set(seeds)
+    in_order = in_order_of(graph, seeds)
+    same = set(in_order)
     stands_for: dict[Node, Node] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         new = node.with_operands(stands_for)
-        if node.func in _IN_ORDER and node.args[0] in in_order and _is_same(node, node.args[0]):
-            in_order.add(node)
-        if node in in_order or (node.func is aten.clone.default and node.args[0] in same):
+        if node.func is aten.clone.default and node.args[0] in same:
             same.add(node)
         elif node.func in _FOUND and node.args[0] in same and not node.args[1].varies:
             seeded = _FOUND[node.func](node, firsts, node.args[0] in in_order)
@@ -47,6 +46,15 @@ def without_seeds(graph: Graph, seeds: Sequence[Node]) -> Graph:
         stands_for[node] = new
         nodes.append(new)
     return replace(graph, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in graph.outputs))
+
+
+def in_order_of(graph: Graph, sources: Sequence[Node]) -> set[Node]:
+    """Return some nodes, and their views that have the same elements in the same order."""
+    found = set(sources)
+    for node in graph.nodes:
+        if node.func in _IN_ORDER and node.args[0] in found and _is_same(node, node.args[0]):
+            found.add(node)
+    return found
 
 
 def seeded_ahead(graph: Graph) -> tuple[list[Node], Graph]:

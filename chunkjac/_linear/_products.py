@@ -1,6 +1,6 @@
 """Products with constant matrices by the library that multiplies faster on this machine.
 
-Theorem: ``x W`` is what a linear layer of weight ``W^T`` makes of ``x``.
+Theorem: ``x W + b`` is what a linear layer of weight ``W^T`` and bias ``b`` makes of ``x``.
 
 torch multiplies float32 matrices on the CPU by MKL, which takes AVX2 on processors that are not Intel's, and
 convolves by oneDNN, which goes by what the processor can do. On an AMD EPYC with AVX-512 (2 cores, torch 2.13)
@@ -38,19 +38,27 @@ def with_fast_products(graph: Graph) -> Graph:
     for node in graph.nodes:
         new = node.with_operands(stands_for)
         if node in large:
-            x, matrix = new.args
+            *biases, x, matrix = new.args
             nodes.append(_transposed(matrix))
-            new = replace(new, func=_LINEAR, args=(x, nodes[-1], None, "none", [], ""))
+            new = replace(new, func=_LINEAR, args=(x, nodes[-1], *(biases or [None]), "none", [], ""))
         stands_for[node] = new
         nodes.append(new)
     return replace(graph, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in graph.outputs))
 
 
+def is_product(node: Node) -> bool:
+    """Tell whether a node is a product with a constant matrix, plus a constant row if anything."""
+    if node.func not in (aten.mm.default, aten.addmm.default) or node.kwargs or len(node.args) > 3:
+        return False
+    *biases, _, matrix = node.args
+    return not matrix.varies and not any(bias.varies or len(bias.layout.shape) != 1 for bias in biases)
+
+
 def _is_large(node: Node) -> bool:
     """Tell whether a node is a large product of a tensor that depends on the seeds with a constant."""
-    if node.func is not aten.mm.default or node.layout is None:
+    if not is_product(node) or node.layout is None:
         return False
-    x, matrix = node.args
+    x, matrix = node.args[-2:]
     is_usual = node.layout.device.type == "cpu" and node.layout.dtype == torch.float32
     return is_usual and x.varies and not matrix.varies and node.layout.shape.numel() * x.layout.shape[1] >= _LARGE
 

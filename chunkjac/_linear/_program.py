@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import isfinite
 from typing import Any
 
 import torch
 
-from chunkjac._chunker import OneHot
 from chunkjac._linear._graph import Graph, Layout, Node
 from chunkjac._linear._recorder import NotLinearError
 from chunkjac._linear._replay import Replay
-from chunkjac._types import Leaf
 
 Block = tuple[torch.Tensor, ...]
 Step = Callable[[int], Block]
+Feed = Callable[[int], Block]
 Bind = Callable[[Block, Mapping[Node, Any]], Step]
 
 
@@ -64,8 +63,9 @@ class Running:
     Args:
         program: What to run.
         tensors: The inputs.
-        leaves: What seeds are like.
+        feed: Returns the seeds from a direction on, always at the same place.
         owns_inputs: Whether inputs are copied to where others can follow; otherwise this is for these ones.
+        is_linear: Whether factors must be finite.
 
     Raises:
         NotFiniteError: A factor is not finite.
@@ -77,11 +77,13 @@ class Running:
         plain: The step by its own code.
     """
 
-    def __init__(self, program: Program, tensors: Block, leaves: Sequence[Leaf], *, owns_inputs: bool) -> None:
+    def __init__(
+        self, program: Program, tensors: Block, feed: Feed, *, owns_inputs: bool, is_linear: bool = True
+    ) -> None:
         self.program = program
         self.owns_inputs = owns_inputs
+        self._feed = feed
         self._addresses = [tensor.data_ptr() for tensor in program.constants.values()]
-        self._one_hot = OneHot(leaves)
         self._inputs = tuple(
             tensor if not owns_inputs and tensor.stride() == node.layout.strides else _like(node.layout)
             for tensor, node in zip(tensors, program.inputs)
@@ -92,6 +94,7 @@ class Running:
         self._prologue = program.prologue.bind(given, self.device)
         known = {**given, **self._prologue.values}
         self.values = {node: known[node] for node in program.step.uses if node not in program.seeds}
+        self._is_linear = is_linear
         self._is_looked_at = False
         self.begin(tensors)
         given = {**self.values, **dict(zip(program.seeds, self.seeds(0)))}
@@ -117,7 +120,7 @@ class Running:
             if own is not tensor:
                 own.copy_(tensor)
         self._prologue.run()
-        if not (self._is_looked_at and all(_is_finite(memory) for memory in self._prologue.kept)):
+        if self._is_linear and not (self._is_looked_at and all(_is_finite(memory) for memory in self._prologue.kept)):
             self._look_at_factors()
 
     def block(self, start: int, places: Block | None = None) -> Block:
@@ -138,10 +141,8 @@ class Running:
         return tuple(places[i] if i in step.open else part for i, part in enumerate(made))
 
     def seeds(self, start: int) -> Block:
-        """Return the seeds from ``start`` on, if the step reads any; those behind the last direction are zeros."""
-        if not self.program.reads_seeds:
-            return ()
-        return self._one_hot.seeds(slice(start, start + self.program.size))
+        """Return the seeds from ``start`` on, if the step reads any."""
+        return self._feed(start) if self.program.reads_seeds else ()
 
     def _look_at_factors(self) -> None:
         """Refuse factors that are not finite, of those that were computed."""

@@ -21,6 +21,29 @@ SHORT_S = 0.2
 _TURNS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Hold what finite differences have seen of a function.
+
+    Attributes:
+        outputs: What it returns.
+        eps: The largest machine epsilon among the results of its operations.
+        n_operations: How many operations it takes.
+        has_products: Whether matrix products are among them.
+        largest_bytes: The size of the largest tensor among their results.
+        rung: The way in which it takes several points.
+        guard: What the function was like.
+    """
+
+    outputs: Outputs
+    eps: float
+    n_operations: int
+    has_products: bool
+    largest_bytes: int
+    rung: str = ""
+    guard: Guard | None = None
+
+
 @dataclass(slots=True)
 class Record:
     """Hold what is remembered of a mode.
@@ -41,6 +64,7 @@ class Record:
         steps_s: How long a direction took in each run by a program.
         direction_s: The least time that a direction took without one.
         refused: Why no program can be made; empty where that is not so.
+        seen: What finite differences have seen.
     """
 
     trace: Trace | None = None
@@ -58,6 +82,7 @@ class Record:
     steps_s: list[float] = field(default_factory=list)
     direction_s: float = inf
     refused: str = ""
+    seen: Seen | None = None
 
     def trusts(self, problem: Problem) -> bool:
         """Tell whether the program is what the function does: compared once, and nothing has changed that matters."""
@@ -77,6 +102,11 @@ class Record:
         known, guard = self.plain
         return known == rung and guard.is_complete and guard.holds(problem)
 
+    def seen_of(self, problem: Problem) -> Seen | None:
+        """Return what an earlier run has seen of the function, if nothing has changed that matters."""
+        guard = self.seen.guard if self.seen is not None else None
+        return self.seen if guard is not None and guard.is_complete and guard.holds(problem) else None
+
     def keep_only(self, size: int) -> None:
         """Let go of programs of other sizes, which were trials."""
         self.programs = {key: value for key, value in self.programs.items() if key == size}
@@ -84,7 +114,7 @@ class Record:
 
     def forget(self) -> None:
         """Let go of what was recorded: the function has changed."""
-        self.trace = self.batch = self.knee = self.guard = self.outputs = None
+        self.trace = self.batch = self.knee = self.guard = self.outputs = self.plain = self.seen = None
         self.programs, self.proven, self.running, self.forms = {}, set(), {}, {}
 
 

@@ -44,7 +44,7 @@ class Gather(Seeded):
         low, high = max(begin, 0), min(end, self.n_rows * self.n_columns)
         if self.n_rows > 1 or (low, high) != (begin, end):
             out.zero_()
-        for number, stop in _lines(low, high, self.n_columns):
+        for number, stop in lines(low, high, self.n_columns):
             row, column = divmod(number, self.n_columns)
             rows = out.view(k, self.n_rows, -1)[number - begin : stop - begin, row]
             rows.copy_(constant[column : column + stop - number])
@@ -72,7 +72,7 @@ class Patch(Seeded):
         n_channels, n_rows, n_columns = self.shape
         begin = start - self.first
         low, high = max(begin, 0), min(begin + len(out), n_channels * n_rows * n_columns)
-        for number, stop in _lines(low, high, n_columns):
+        for number, stop in lines(low, high, n_columns):
             line, column = divmod(number, n_columns)
             channel, row = divmod(line, n_rows)
             columns = range(column, column + stop - number)
@@ -103,7 +103,7 @@ class Patch(Seeded):
         return column * self.stride[1] - self.padding[1]
 
 
-def _lines(begin: int, end: int, width: int) -> Iterator[tuple[int, int]]:
+def lines(begin: int, end: int, width: int) -> Iterator[tuple[int, int]]:
     """Yield the parts of a range that lie in one line of so many."""
     while begin < end:
         stop = min(end, (begin // width + 1) * width)

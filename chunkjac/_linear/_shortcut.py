@@ -287,7 +287,8 @@ class Shortcut:
         program = self._program(size)
         n_bytes = program.n_bytes + sum(tensor.nbytes for tensor in tensors)
         owns = self._holds_on and self._programs.is_kept and n_bytes <= _HELD_BYTES
-        running = Running(program, tensors, self._leaves, owns_inputs=owns)
+        one_hot = OneHot(self._leaves)  # what lies behind the last direction are zeros
+        running = Running(program, tensors, lambda start: one_hot.seeds(slice(start, start + size)), owns_inputs=owns)
         if self._programs.compiles:
             if size not in record.forms:
                 record.forms[size] = choose_form(running)

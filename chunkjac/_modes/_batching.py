@@ -68,16 +68,30 @@ def find_rung(
         return Rung(LOOP, None)
     if batching == "vmap":
         return _vmapped(problem, copies, told=True)
-    dim = 0 if isinstance(batching, str) else batching
-    call = _Native(problem.flat, dim)
+    call = _native(problem, batching)
     verdict = check(call=call, alone=lambda point: problem.flat(*point)).verdict()
     if verdict.fault is not None:
         check_steady()
         return fall_from_native(problem, batching, copies, verdict.fault)
     unsure = isinstance(copies[0], FakeTensor) and batching == "auto"
     reasons = ("whether rows of a batch are independent shows in the run: until then, shapes say so",)
-    name = _NATIVE + (f", dimension {dim}" if dim else "")
+    name = _NATIVE + (f", dimension {call.dim}" if call.dim else "")
     return Rung(name, call, reasons if unsure else (), verdict.known)
+
+
+def known_rung(problem: Problem, batching: str | int, name: str, check: Callable[..., RowCheck]) -> Rung:
+    """Return a rung that an earlier run has found, of a function that has not changed since.
+
+    Args:
+        problem: The function.
+        batching: As for :func:`find_rung`.
+        name: The rung's name.
+        check: As for :func:`find_rung`.
+    """
+    if not name.startswith(_NATIVE):
+        return Rung(name, _Vmapped(problem.flat, problem.randomness))
+    call = _native(problem, batching)
+    return Rung(name, call, known=check(call=call, alone=lambda point: problem.flat(*point)).known())
 
 
 def fall_from_native(problem: Problem, batching: str | int, copies: Block, fault: str) -> Rung:
@@ -130,6 +144,11 @@ class _Vmapped:
         with torch.no_grad():
             values: Any = torch.func.vmap(self.func, randomness=self.randomness)(*batch)
         return tuple(values)
+
+
+def _native(problem: Problem, batching: str | int) -> _Native:
+    """Return what calls a function with several points."""
+    return _Native(problem.flat, 0 if isinstance(batching, str) else batching)
 
 
 def _vmapped(problem: Problem, copies: Block, *, told: bool) -> Rung:

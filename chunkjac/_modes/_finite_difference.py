@@ -7,39 +7,39 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from chunkjac._backoff import first_line, is_out_of_memory
 from chunkjac._bounds import Bounds, check_bounds
 from chunkjac._chunker import PerturbedCopies, Segment
 from chunkjac._errors import ArgumentError, FunctionError
-from chunkjac._linear import Programs
+from chunkjac._linear import Copies, Evaluation, Evaluations, Guard, Programs, Record
 from chunkjac._modes._analytic import check_analytic
-from chunkjac._modes._batching import LOOP, Rung, fall_from_native, find_rung
+from chunkjac._modes._batching import LOOP, Rung, fall_from_native, find_rung, known_rung
 from chunkjac._modes._error_estimate import estimate_error
+from chunkjac._modes._first_evaluation import FirstEvaluation, check_same
 from chunkjac._modes._mode import Block
 from chunkjac._modes._one_by_one import OneByOne
-from chunkjac._modes._precision import PrecisionSeen
-from chunkjac._modes._rows import RowCheck
+from chunkjac._modes._rows import RowCheck, agree
 from chunkjac._modes._slopes import limit_of, slopes_of
 from chunkjac._problem import Problem
-from chunkjac._randomness import RandomState
 from chunkjac._schemes import find_scheme, tiny_step
-from chunkjac._stencil import Placed, Stencil
+from chunkjac._stencil import Placed, Spans, Stencil
 from chunkjac._steps import Step, Steps, check_steps
-from chunkjac._types import Outputs
 from chunkjac._watching import at_rest
-
-# How many roundings two evaluations at the same point may differ by (parallel sums).
-_NOISE = 100
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.
 _TRIES = 3
+
+# In a batch, an evaluation takes a small part of what it takes alone; the whole is long from here on.
+_LEAST_SHARE, _LONG_S = 1 / 40, 0.05
 
 
 class FiniteDifference:
@@ -55,6 +55,7 @@ class FiniteDifference:
         step: The step of each leaf, checked.
         batching: How the function takes several points: ``"auto"``, a rung, or the dimension of a native batch.
         bounds: The limits of each leaf, if there are any.
+        programs: What earlier runs of a plan have found out.
 
     Memory:
         Keeps a batch of perturbed copies, and copies of inputs that are not contiguous; where points
@@ -72,32 +73,49 @@ class FiniteDifference:
         step: tuple[Step, ...] | None = None,
         batching: str | int = "auto",
         bounds: Sequence[Bounds] | None = None,
+        programs: Programs | None = None,
     ) -> None:
         self.flows = True
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
         self._scheme = find_scheme(scheme) if bounds is None else find_scheme(scheme).bounded()
         given = step or (None,) * len(problem.inputs)
         self._check(given, bounds)
-        first = _First.of(self.problem)
-        self.outputs = first.outputs
-        leaves = (*problem.leaves, *self.outputs.leaves)
-        self._eps = max(first.eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
+        self._record = programs.of(self.name) if programs is not None else Record()
+        seen = None if self._scheme.is_complex or problem.has_aux else self._record.seen_of(self.problem)
+        first, self._evaluation_s = None, 0.0
+        self._is_trusted = seen is not None
+        if seen is None:
+            started_s = time.perf_counter()
+            first = FirstEvaluation.of(self.problem)
+            self._evaluation_s = time.perf_counter() - started_s
+            self._record.forget()
+            seen = first.seen
+        self._seen, self.outputs, self._eps = seen, seen.outputs, seen.eps
+        self._guard = Guard(self.problem) if first and programs is not None and programs.is_kept else None
         if self._scheme.is_complex:
             with at_rest():
                 check_analytic(self.problem, bounds, self._eps)
             given = tuple(tiny_step(self._eps) if h is None else h for h in given)
         self._stencil = Stencil(self.problem.inputs, self._scheme, Steps.of(given, self._scheme, self._eps), bounds)
+        self._places: Stencil | Spans = self._stencil
         point = tuple(x.to(x.dtype.to_complex()) if self._scheme.is_complex else x for x in self.problem.inputs)
         self._batching, self._point = batching, point
         with at_rest(), torch.no_grad():
-            for _ in range(_TRIES if first.draws else 0):
-                first.check_again()
-            base = self.problem.flat(*point) if self._scheme.is_complex else first.values
-            rung = find_rung(self.problem, batching, point, partial(self._row_check, base=base), first.check_again)
-        self._take(rung)
-        last = rung.known.point if rung.known else None
-        self._copies = PerturbedCopies(point, self._scheme.n_evaluations, self._scheme.with_base, last)
+            self._take(
+                self._first_rung(first) if first else known_rung(self.problem, batching, seen.rung, self._row_check)
+            )
+        self._last = self._known.point if self._known else ()
+        self._copies = PerturbedCopies(point, self._scheme.n_evaluations, self._scheme.with_base, self._last or None)
         self._one_by_one = OneByOne(self.problem, self.outputs, point)
+        self._evaluations: Evaluations | None = None
+
+    def _first_rung(self, first: FirstEvaluation) -> Rung:
+        """Return the highest rung that can run the function."""
+        for _ in range(_TRIES if first.draws else 0):
+            first.check_again()
+        base = self.problem.flat(*self._point) if self._scheme.is_complex else first.values
+        check = partial(self._row_check, base=base)
+        return find_rung(self.problem, self._batching, self._point, check, first.check_again)
 
     @property
     def fell(self) -> bool:
@@ -115,43 +133,105 @@ class FiniteDifference:
         return self._scheme.n_evaluations * (1 + self._scheme.is_complex) if self.batched else 0
 
     @property
+    def largest_bytes(self) -> int:
+        """Return what the largest tensor of a direction takes, twice: evaluations are fastest in half the memory."""
+        return 2 * max(1, self.seeds_per_direction) * self._seen.largest_bytes
+
+    @property
+    def rung(self) -> str:
+        """Return the name of the way in which copies are evaluated."""
+        return f"{self._rung}, as a program" if self._evaluations and self._evaluations.was_used else self._rung
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Return why it is no faster way."""
+        refused = self._evaluations.refused if self._evaluations else ""
+        return (*self._reasons, f"no program: {refused}") if refused else self._reasons
+
+    @property
     def is_long(self) -> bool:
-        """Tell that nothing is prepared."""
-        return False
+        """Tell whether it takes long enough for recording an evaluation to pay: where there are matrix products."""
+        n_evaluations = self._scheme.n_evaluations * sum(leaf.numel for leaf in self.problem.leaves)
+        return self._seen.has_products and self._evaluation_s * _LEAST_SHARE * n_evaluations > _LONG_S
 
     @property
     def is_new(self) -> bool:
-        """Tell that all blocks are made alike."""
-        return False
+        """Tell whether the next block is the first that a program makes."""
+        return self._evaluations is not None and self._evaluations.is_ready and self._evaluations.is_new
 
     def quicken(
-        self, programs: Programs, *, exact_size: int | None = None, room_bytes: int = 2**62, is_timed: bool = True
+        self,
+        programs: Programs,
+        *,
+        exact_size: int | None = None,
+        room_bytes: int = 2**62,
+        is_timed: bool = True,
+        is_counted: bool = False,
     ) -> None:
-        """Do nothing: evaluations are not linear."""
+        """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""
+        if not is_counted:
+            self._places = Spans(self._stencil)
+        if self._call is None or self._scheme.is_complex or self.problem.device.type != "cpu":
+            return
+        seen = self._seen
+        evaluation = Evaluation(
+            problem=self.problem,
+            call=self._call,
+            batch=self._batch,
+            copies=self._made_up,
+            last=self._last,
+            agrees=self._agree,
+            n_operations=seen.n_operations,
+            has_products=seen.has_products,
+            largest_bytes=seen.largest_bytes,
+        )
+        self._evaluations = Evaluations(
+            evaluation,
+            programs,
+            self._record,
+            exact_size=exact_size,
+            room_bytes=room_bytes,
+            is_counted=is_counted,
+            is_trusted=self._is_trusted,
+        )
 
-    def settle(self, n_left: int) -> None:
-        """Return nothing: any chunk size will do."""
+    def settle(self, n_left: int) -> int | None:
+        """Return the only chunk size that a program takes; ``None`` if there is none."""
+        return self._evaluations.settle(n_left) if self._evaluations is not None else None
 
     def block(self, chunk: slice, places: Block | None = None) -> Block:
         """Compute columns, ``(k, *output.shape)`` for each output."""
         with torch.no_grad():
-            placed = self._stencil.place(chunk)
-            values = self._values(chunk, placed) if self.batched else None
-            slopes: Iterable[list[torch.Tensor]]
+            values, n_more = self._by_program(chunk)
+            if values is not None:
+                chunk = slice(chunk.start - n_more, chunk.stop)
+            placed = self._places.place(chunk)
+            if values is None and self.batched:
+                values = self._values(chunk, placed)
             if values is None:
                 slopes = self._one_by_one.slopes(chunk, placed, self._scheme)
-            else:
-                pairs = zip(values, self.outputs.leaves, strict=True)
-                slopes = (slopes_of(value, placed, self._scheme, leaf.dtype) for value, leaf in pairs)
-            return tuple(limit_of(levels, placed.powers) for levels in slopes)
+                return tuple(limit_of(levels, placed.powers) for levels in slopes)
+            block = []
+            for i, (value, leaf) in enumerate(zip(values, self.outputs.leaves, strict=True)):
+                place = places[i] if places is not None and not n_more and isinstance(self._places, Spans) else None
+                block.append(limit_of(slopes_of(value, placed, self._scheme, leaf.dtype, place), placed.powers))
+            return tuple(block if not n_more else [columns[n_more:] for columns in block])
 
     def release(self) -> None:
-        """Give the copies back."""
+        """Give the copies back, and a program's memory."""
+        self._evaluations = None
         self._copies.release()
+        self._places = self._stencil
         self._one_by_one.release()
 
     def close(self) -> None:
-        """Give the copies back."""
+        """Give all memory back; leave to later runs of a plan what this one has seen."""
+        if self._guard is not None and self._call is not None and self._guard.holds(self.problem):
+            self._record.seen = replace(
+                self._seen, outputs=replace(self.outputs, aux=None), rung=self._rung, guard=self._guard
+            )
+        if self._evaluations is not None:
+            self._evaluations.finish()
         self.release()
 
     def estimate_error(self) -> float:
@@ -189,17 +269,51 @@ class FiniteDifference:
 
     def _take(self, rung: Rung) -> None:
         """Go on in a rung."""
-        self.rung, self.reasons, self._call, self._known = rung.name, rung.reasons, rung.call, rung.known
+        self._rung, self._reasons, self._call, self._known = rung.name, rung.reasons, rung.call, rung.known
+
+    def _batch(self, chunk: slice) -> Block:
+        """Return the copies of a chunk."""
+        return self._copies.batch(chunk, self._places.place(chunk).points)
+
+    def _made_up(self, n_directions: int) -> Copies:
+        """Return how a batch is made up."""
+        return Copies(n_directions, self._scheme.n_evaluations, self._scheme.with_base, bool(self._last))
+
+    def _agree(self, values: Block, others: Block) -> bool:
+        """Tell whether values differ by rounding only."""
+        return agree(values, others, self._eps)
+
+    def _by_program(self, chunk: slice) -> tuple[Block | None, int]:
+        """Evaluate the copies of a chunk, and of some directions before it, by a program; return how many these are."""
+        evaluations = self._evaluations
+        whole = evaluations.takes(chunk) if evaluations is not None else None
+        if evaluations is None or whole is None:
+            return None, 0
+        try:
+            values = evaluations.values(whole)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            evaluations.refuse(first_line(error))
+            return None, 0
+        if self._known is not None and not self._known.is_last_of(values):
+            evaluations.refuse("it gives other values than the function")
+            return None, 0
+        return values, chunk.start - whole.start
 
     def _values(self, chunk: slice, placed: Placed) -> Block | None:
         """Evaluate the function at all copies of a chunk at once; ``None`` if they must go one by one."""
         while self._call is not None:
+            started_s = time.perf_counter()
             values = self._evaluate(self._call, self._copies.batch(chunk, placed.points))
             if values is not None:
+                if self._evaluations is not None:
+                    self._evaluations.note(chunk.stop - chunk.start, time.perf_counter() - started_s)
                 return values
             self._copies.release()
+            self._evaluations = None
             if self._known is not None:
-                _check_same(self._known.values, self.problem.flat(*(x.clone() for x in self._known.point)))
+                check_same(self._known.values, self.problem.flat(*(x.clone() for x in self._known.point)))
             fault = (
                 f"in a batch for {chunk.stop - chunk.start} directions, a row's value is not that of its point alone"
             )
@@ -213,47 +327,3 @@ class FiniteDifference:
         if [copies._version for copies in batch] != versions:
             raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
         return values if self._known is None or self._known.is_last_of(values) else None
-
-
-@dataclass(frozen=True, slots=True)
-class _First:
-    """Hold what the first evaluation told.
-
-    Attributes:
-        problem: The function.
-        values: What it gave at the base point.
-        outputs: What that says of the outputs.
-        eps: The largest machine epsilon among the results of its operations.
-        draws: Whether it drew random numbers of torch's.
-    """
-
-    problem: Problem
-    values: Block
-    outputs: Outputs
-    eps: float
-    draws: bool
-
-    @classmethod
-    def of(cls, problem: Problem) -> _First:
-        """Evaluate a function for the first time."""
-        generators = RandomState.now(problem.devices)
-        with PrecisionSeen() as seen:
-            values, outputs = problem.evaluate()
-        # Copies: some functions write each value into the same memory.
-        return cls(problem, tuple(value.clone() for value in values), outputs, seen.eps, generators.has_moved())
-
-    def check_again(self) -> None:
-        """Refuse a random function."""
-        if not any(isinstance(value, FakeTensor) for value in self.values):
-            _check_same(self.values, self.problem.evaluate()[0])
-
-
-def _check_same(values: Block, again: Block) -> None:
-    """Refuse a function that gives something else at the same point: that noise would be divided by the step."""
-    for value, other in zip(values, again):
-        noise = _NOISE * torch.finfo(value.dtype).eps
-        if not torch.allclose(value, other, rtol=noise, atol=noise, equal_nan=True):
-            raise FunctionError(
-                "func gives different answers for the same input, so its differences mean nothing; "
-                "make it deterministic (model.eval() turns dropout off), or use mode='reverse'."
-            )

@@ -95,6 +95,7 @@ class Derivative:
     name: ClassVar[str]
     by_rows: ClassVar[bool]
     seeds_per_direction: ClassVar[int] = 1
+    largest_bytes: ClassVar[int] = 0
     _fast: ClassVar[tuple[type[Rung], ...]]
 
     def __init__(
@@ -167,7 +168,13 @@ class Derivative:
         return self._made is None or self._made.batched
 
     def quicken(
-        self, programs: Programs, *, exact_size: int | None = None, room_bytes: int = 2**62, is_timed: bool = True
+        self,
+        programs: Programs,
+        *,
+        exact_size: int | None = None,
+        room_bytes: int = 2**62,
+        is_timed: bool = True,
+        is_counted: bool = False,  # noqa: ARG002 - a program is prepared in no block anyway
     ) -> None:
         """Let a linear program make blocks, where that is worth it.
 
@@ -176,6 +183,7 @@ class Derivative:
             exact_size: How many directions a chunk has, if the user said so.
             room_bytes: What a chunk may hold.
             is_timed: Whether the run's time tells that of others: counting bytes takes time.
+            is_counted: Whether what chunks hold is counted.
         """
         self._is_timed = is_timed
         record = programs.of(self.name)

@@ -35,8 +35,10 @@ class Mode(Protocol):
 
     name: ClassVar[str]
     by_rows: ClassVar[bool]
-    reasons: tuple[str, ...]
     problem: Problem
+
+    @property
+    def reasons(self) -> tuple[str, ...]: ...
 
     @property
     def flows(self) -> bool: ...
@@ -56,6 +58,11 @@ class Mode(Protocol):
         ...
 
     @property
+    def largest_bytes(self) -> int:
+        """Return what the largest tensor of a direction takes; 0 if only those who count memory can tell."""
+        ...
+
+    @property
     def batched(self) -> bool:
         """Tell whether the directions of a chunk are computed together, so that larger chunks are faster."""
         ...
@@ -71,7 +78,13 @@ class Mode(Protocol):
         ...
 
     def quicken(
-        self, programs: Programs, *, exact_size: int | None = None, room_bytes: int = 2**62, is_timed: bool = True
+        self,
+        programs: Programs,
+        *,
+        exact_size: int | None = None,
+        room_bytes: int = 2**62,
+        is_timed: bool = True,
+        is_counted: bool = False,
     ) -> None:
         """Let blocks be made in a faster way that is worth preparing, if there is one."""
         ...

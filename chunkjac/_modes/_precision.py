@@ -9,6 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from chunkjac._zero_tensors import is_scaled_zero
 
+_PRODUCTS = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.mv.default,
+    torch.ops.aten.addmv.default,
+}
+
 
 class PrecisionSeen(TorchDispatchMode):
     """Note the largest machine epsilon among the results of all operations.
@@ -18,11 +25,17 @@ class PrecisionSeen(TorchDispatchMode):
 
     Attributes:
         eps: The largest epsilon so far; 0 before the first.
+        n_operations: How many operations have run.
+        has_products: Whether matrix products were among them.
+        largest_bytes: The size of the largest result, views aside.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.eps = 0.0
+        self.n_operations = 0
+        self.has_products = False
+        self.largest_bytes = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -31,9 +44,19 @@ class PrecisionSeen(TorchDispatchMode):
         if is_scaled_zero(func, args):
             return args[0]
         made = func(*args, **(kwargs or {}))
+        self.n_operations += 1
+        self.has_products = self.has_products or func in _PRODUCTS
         if not any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in args):
             return made  # a constant: its precision is not that of the computation
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
                 self.eps = max(self.eps, torch.finfo(value.dtype).eps)
+                is_view = any(isinstance(arg, torch.Tensor) and _is_seen_through(value, arg) for arg in args)
+                self.largest_bytes = max(self.largest_bytes, 0 if is_view else value.nbytes)
         return made
+
+
+def _is_seen_through(value: torch.Tensor, arg: torch.Tensor) -> bool:
+    """Tell whether a result is in an argument's memory."""
+    is_dense = value.layout == arg.layout == torch.strided
+    return is_dense and value.untyped_storage()._cdata == arg.untyped_storage()._cdata

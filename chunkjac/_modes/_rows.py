@@ -76,23 +76,23 @@ class RowCheck:
         call: Evaluates a batch.
         alone: Evaluates one point.
         inputs: The base point.
-        base: What ``alone`` gives for it.
         leaves: What is known of the outputs.
         reaches: How far steps go: for each input a tensor like it.
         bounds: The limits of the inputs, if there are any.
         is_complex: Whether steps go along the imaginary axis.
         eps: The machine epsilon that the function computes with.
+        base: What ``alone`` gives for the base point, for a verdict.
     """
 
     call: Callable[[Block], Block]
     alone: Callable[[Block], Block]
     inputs: Block
-    base: Block
     leaves: Sequence[Leaf]
     reaches: Block
     bounds: Sequence[Bounds] | None
     is_complex: bool
     eps: float
+    base: Block = ()
 
     @property
     def n_rows(self) -> int:
@@ -110,6 +110,11 @@ class RowCheck:
             if is_out_of_memory(error):
                 raise
             return Verdict(first_line(error))
+
+    def known(self) -> Known:
+        """Return a known point where rows were seen to be independent in an earlier run."""
+        batch = self._first_batch(self.n_rows, fixed_generator(0))
+        return self._known(tuple(rows[-1].clone() for rows in batch))
 
     def _verdict(self, n_rows: int, generator: torch.Generator) -> Verdict:
         """Evaluate two batches, and compare."""
@@ -131,10 +136,10 @@ class RowCheck:
             fault = "a row's value changes with the other rows"
         return Verdict(fault, known)
 
-    def _known(self, point: Block, values: Block) -> Known:
-        """Evaluate a point alone; rounding goes by how large the values of a batch are."""
+    def _known(self, point: Block, values: Block | None = None) -> Known:
+        """Evaluate a point alone; rounding goes by how large its values are, or those of a batch."""
         alone = tuple(value.clone() for value in self.alone(tuple(x.clone() for x in point)))
-        return Known(point, alone, tuple(_NOISE * self.eps * _size(value) for value in values))
+        return Known(point, alone, tuple(_NOISE * self.eps * _size(value) for value in values or alone))
 
     def _is_base(self, values: Block, tolerances: Sequence[float]) -> bool:
         """Tell whether values are those at the base point."""
@@ -206,6 +211,12 @@ def _same_bits(was: torch.Tensor, now: torch.Tensor) -> bool:
     """Tell whether two tensors are the same to the last bit, NaN included; always so on fakes."""
     was, now = (value.contiguous().view(-1).view(torch.uint8) for value in (was, now))
     return isinstance(now, FakeTensor) or torch.equal(was, now)
+
+
+def agree(values: Block, others: Block, eps: float) -> bool:
+    """Tell whether the values of two batches differ by rounding only."""
+    pairs = zip(values, others, strict=True)
+    return all(distance(value, other) <= _NOISE * eps * _size(other) for value, other in pairs)
 
 
 def distance(value: torch.Tensor, alone: torch.Tensor) -> float:

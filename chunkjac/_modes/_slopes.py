@@ -10,7 +10,9 @@ from chunkjac._schemes import Scheme, extrapolate
 from chunkjac._stencil import Placed
 
 
-def slopes_of(value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.dtype) -> list[torch.Tensor]:
+def slopes_of(
+    value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.dtype, place: torch.Tensor | None = None
+) -> list[torch.Tensor]:
     """Return the slopes of one output, ``(k, *output.shape)`` for each level.
 
     They are ``sum(w_i * (f_i - f_last))``: the weights add up to zero, and small differences lose
@@ -21,10 +23,12 @@ def slopes_of(value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.
         placed: The points of the chunk.
         scheme: The formula.
         dtype: The dtype of the output.
+        place: Where the slope may be made, if there is a single level.
     """
     k = placed.weights.shape[-1]
     if scheme.is_complex:
-        return [_scaled(imaginary(value[:k]), placed.weights[0, 0]).to(dtype)]
+        part = imaginary(value[:k])
+        return [(part * _column(placed.weights[0, 0], part)).to(dtype)]
     n_levels = len(scheme.levels)
     n_nodes = scheme.n_evaluations // n_levels
     base = value[k * scheme.n_evaluations :][:1]
@@ -32,7 +36,8 @@ def slopes_of(value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.
     slopes = []
     for level, weights in zip(parts, placed.weights):
         *free, last = [*level, base] if scheme.with_base else level
-        slope = _scaled(free[0] - last, weights[0])
+        is_fit = place is not None and n_levels == 1 and place.dtype == value.dtype and place.is_contiguous()
+        slope = _scaled(torch.sub(free[0], last, out=place) if is_fit else free[0] - last, weights[0])
         for part, weight in zip(free[1:], weights[1:], strict=True):
             slope += _scaled(part - last, weight)
         slopes.append(slope)
@@ -50,7 +55,11 @@ def imaginary(value: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled(difference: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Multiply each row by its weight, in place where that is ours to write to."""
-    dtype = torch.promote_types(difference.dtype, torch.float32)
-    column = weights.to(difference.device, dtype).view(-1, *(1,) * (difference.dim() - 1))
-    return difference * column if difference._is_view() else difference.mul_(column)
+    """Multiply each row by its weight, in place."""
+    return difference.mul_(_column(weights, difference))
+
+
+def _column(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return weights as a factor of rows."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return weights.to(like.device, dtype).view(-1, *(1,) * (like.dim() - 1))

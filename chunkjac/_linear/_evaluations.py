@@ -1,0 +1,266 @@
+"""When the evaluation of a batch of perturbed copies is recorded, and replayed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+
+from chunkjac._backoff import first_line, is_out_of_memory
+from chunkjac._linear._graph import Graph, live_nodes
+from chunkjac._linear._merging import merged
+from chunkjac._linear._nudged import Copies, with_nudges
+from chunkjac._linear._products import with_fast_products
+from chunkjac._linear._program import Block, Program, Running
+from chunkjac._linear._programs import Programs, Record
+from chunkjac._linear._recorder import NotLinearError, recorded
+from chunkjac._linear._tracing import given_tensors
+from chunkjac._planner import even_chunk
+from chunkjac._problem import Problem
+
+# Recording takes so long for each operation, beside a chunk; it saves that part of the time that is left, more where
+# there are matrix products. Less than some time is not worth looking at, nor other memory where that is counted.
+_OPERATION_S, _SAVED_SHARE, _SAVED_OF_PRODUCTS, _WORTH_S, _WORTH_COUNTING_S = 3e-4, 0.2, 0.5, 0.02, 0.25
+
+# The largest tensor of a chunk takes so much, and stays in the caches; a chunk has so many directions at least. In a
+# first run, the chunk that is recorded is one of so many, as it takes as long as any other without a program.
+_CACHED_BYTES, _LEAST_SIZE, _N_CHUNKS = 4 * 2**20, 16, 6
+
+# The last chunk may be smaller: this part of a program's size is evaluated by it, with some directions twice.
+_WORTH_A_WHOLE = 0.5
+
+# So many chunks tell whether a program is slower.
+_TURNS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Hold how copies are evaluated without a program.
+
+    Attributes:
+        problem: The function and its inputs.
+        call: Evaluates a batch.
+        batch: Makes the copies of a chunk, always at the same place for chunks of one size.
+        copies: Says how a batch for so many directions is made up.
+        last: The point of its last row, if there is one.
+        agrees: Tells whether values are the same but for rounding.
+        n_operations: How many operations an evaluation takes, or about that.
+        has_products: Whether matrix products are among them.
+        largest_bytes: The size of the largest tensor in it.
+    """
+
+    problem: Problem
+    call: Callable[[Block], Block]
+    batch: Callable[[slice], Block]
+    copies: Callable[[int], Copies]
+    last: Block
+    agrees: Callable[[Block, Block], bool]
+    n_operations: int
+    has_products: bool
+    largest_bytes: int
+
+
+class Evaluations:
+    """Evaluate chunks by a program, once that is worth recording one.
+
+    A program has no Python between its operations, writes their results where they were the last time,
+    multiplies by whatever library is fastest, and does not compute what the copies have in common.
+
+    Args:
+        evaluation: How copies are evaluated without one.
+        programs: What the plan has so far.
+        record: What is remembered of the mode.
+        exact_size: How many directions are to be taken at once, if the user said so.
+        room_bytes: What a chunk may hold.
+        is_counted: Whether what chunks hold is counted.
+        is_trusted: Whether what is known was seen to be what the function does.
+
+    Attributes:
+        was_used: Whether any chunk was evaluated by a program.
+        is_new: Whether the next one is the first.
+        refused: Why there is no program; empty where that is not so.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        programs: Programs,
+        record: Record,
+        *,
+        exact_size: int | None,
+        room_bytes: int,
+        is_counted: bool,
+        is_trusted: bool,
+    ) -> None:
+        self.was_used = False
+        self.is_new = True
+        self._of = evaluation
+        self._programs = programs
+        self._record = record
+        self._exact_size = exact_size
+        self._room_bytes = room_bytes
+        self._is_counted = is_counted
+        self._is_trusted = is_trusted
+        self._n_directions = sum(leaf.numel for leaf in evaluation.problem.leaves)
+        self._running: Running | None = None
+        self._size = next(iter(record.programs), 0)
+        self._plain_sizes: list[int] = []
+        self._last_s = self._least_s = inf
+        self._n_done = 0
+        self._ahead: tuple[slice, Block] | None = None  # what recording has computed
+
+    @property
+    def refused(self) -> str:
+        """Say why there is no program; empty where that is not so."""
+        return self._record.refused
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether a program is in memory."""
+        return self._running is not None
+
+    def note(self, size: int, seconds: float) -> None:
+        """Take in how long a chunk took without a program."""
+        self._plain_sizes.append(size)
+        self._last_s = seconds / size
+        self._record.direction_s = min(self._last_s, self._record.direction_s)
+
+    def settle(self, n_left: int) -> int | None:
+        """Return how many directions a program evaluates next; ``None`` where there is none, or it is not worth it."""
+        if self._n_done == _TURNS:
+            self.finish()
+        if self._running is None and not self._record.refused:
+            self._prepare(n_left)
+        if self._running is None or n_left < _WORTH_A_WHOLE * self._size:
+            return None
+        return min(self._size, n_left)
+
+    def _prepare(self, n_left: int) -> None:
+        """Have a program in memory, where that is worth it and one can be made."""
+        if self._is_trusted and 0 < self._size <= n_left:
+            self._try(lambda: self._bound(self._record.programs[self._size]))
+            return
+        size = self._good_size(n_left)
+        if size and self._is_due(size, n_left):
+            self._size = size
+            start = self._n_directions - n_left
+            self._try(lambda: self._recorded(slice(start, start + size)))
+
+    def _good_size(self, n_left: int) -> int:
+        """Return how many directions to take at once; 0 where memory is counted and their number is not settled yet."""
+        *_, last, size = (0, 0, *self._plain_sizes)
+        if self._is_counted:
+            return size if len(self._plain_sizes) > _TURNS and last == size else 0
+        if self._exact_size is None:
+            each_bytes = self._of.copies(1).n_points * self._of.largest_bytes
+            n_parts = 1 if self._is_trusted else _N_CHUNKS
+            size = min(max(_LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes)), -(-n_left // n_parts))
+        return even_chunk(n_left, min(self._exact_size or size, n_left))
+
+    def takes(self, chunk: slice) -> slice | None:
+        """Return the chunk that a program evaluates for one that was settled on; ``None`` if it does not."""
+        n_wanted = chunk.stop - chunk.start
+        if self._running is None or not _WORTH_A_WHOLE * self._size <= n_wanted <= self._size:
+            return None
+        start = min(chunk.start, self._n_directions - self._size)
+        return slice(start, start + self._size)
+
+    def values(self, chunk: slice) -> Block:
+        """Evaluate the copies of a chunk of the settled size."""
+        assert self._running is not None
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == chunk:
+            return ahead[1]
+        started_s = time.perf_counter()
+        values = self._running.block(chunk.start)
+        self._least_s = min(self._least_s, (time.perf_counter() - started_s) / self._size)
+        self._n_done += 1
+        self.was_used, self.is_new = True, False
+        return values
+
+    def finish(self) -> None:
+        """Give a program up that is seen to be slower."""
+        if self._running is None or not self._n_done:
+            return
+        each_s, plain_s = self._least_s, self._record.direction_s
+        self._record.steps_s.append(each_s)
+        if max(len(self._record.steps_s), self._n_done) >= _TURNS and min(self._record.steps_s) > plain_s:
+            self.refuse(f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one")
+
+    def refuse(self, why: str) -> None:
+        """Go on without a program, and so in later runs."""
+        self._running = self._ahead = None
+        self._record.forget()
+        self._record.refused = why
+
+    def release(self) -> None:
+        """Let go of the program's memory."""
+        self._running = self._ahead = None
+
+    def _is_due(self, size: int, n_left: int) -> bool:
+        """Tell whether recording is worth it for so many directions."""
+        if self._programs.n_runs and self._is_trusted:
+            return True
+        share = _SAVED_OF_PRODUCTS if self._of.has_products else _SAVED_SHARE
+        recording_s = size * self._last_s + _OPERATION_S * self._of.n_operations
+        left_s = (n_left - size) * self._last_s if self._plain_sizes else 0.0
+        return left_s > max(_WORTH_COUNTING_S if self._is_counted else _WORTH_S, recording_s / share)
+
+    def _try(self, prepare: Callable[[], object]) -> None:
+        """Prepare a program; note why there can be none."""
+        try:
+            with torch.no_grad():
+                prepare()
+        except Exception as error:
+            self.refuse("there is no room for one" if is_out_of_memory(error) else first_line(error))
+
+    def _recorded(self, chunk: slice) -> None:
+        """Record the evaluation of a chunk, and see that its program gives the same.
+
+        Raises:
+            NotLinearError: It does not, or cannot be recorded.
+        """
+        of = self._of
+        batch = of.batch(chunk)
+        given = self._given()
+        graph, made = recorded(lambda: of.call(batch), (*given, *batch), batch, {})
+        program = self._program(merged(graph), len(given))
+        if 2 * program.n_bytes > self._room_bytes:
+            raise NotLinearError("its results take more than there is room for")
+        if not of.agrees(self._bound(program).block(chunk.start), made):
+            raise NotLinearError("it gives other values than the function")
+        self._record.programs = {self._size: program}
+        self._ahead = chunk, made
+
+    def _program(self, graph: Graph, n_given: int) -> Program:
+        """Return what was recorded as a program."""
+        n_leaves = len(self._of.problem.inputs)
+        inputs, lasts, points = graph.given[:n_leaves], graph.given[n_leaves:n_given], graph.given[n_given:]
+        lasts = lasts[: len(self._of.last)]
+        graph = with_nudges(graph, inputs, lasts, points, self._of.copies(self._size))
+        graph = with_fast_products(graph)
+        live = live_nodes(graph.nodes, graph.outputs)
+        used = {operand for node in live for operand in node.operands} | set(graph.outputs)
+        constants = {node: tensor for node, tensor in graph.constants.items() if node in used}
+        return Program(replace(graph, nodes=live, constants=constants), n_given)
+
+    def _bound(self, program: Program) -> Running:
+        """Take memory for a program."""
+        size = self._size
+        self._running = Running(
+            program,
+            self._given(),
+            lambda start: self._of.batch(slice(start, start + size)),
+            owns_inputs=False,
+            is_linear=False,
+        )
+        return self._running
+
+    def _given(self) -> Block:
+        """Return what a program is given beside the copies: the base point, the last one, other arguments."""
+        problem = self._of.problem
+        others = given_tensors(problem)[0][len(problem.inputs) :]
+        return (*problem.inputs, *self._of.last, *others)

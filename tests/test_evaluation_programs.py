@@ -1,0 +1,240 @@
+"""Evaluations of perturbed copies as programs: against plain evaluations, reverse mode and products by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import chunkjac as cj
+from chunkjac._chunker import PerturbedCopies
+from chunkjac._linear import Copies, Programs, Record
+from chunkjac._linear._evaluations import Evaluation, Evaluations
+from chunkjac._linear._nudged import Nudged
+from chunkjac._problem import Problem
+
+PROGRAM = "as a program"
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest difference beside the largest element."""
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def plan_of(func: Callable[..., Any], *args: Any, **options: Any) -> cj.Plan:
+    """Return a plan of finite differences that has run once, and so records in its next run."""
+    plan = cj.plan(func, *args, mode="finite-difference", **options)
+    plan.run()
+    return plan
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_a_nudged_product_is_the_product_of_the_copies(data: st.DataObject) -> None:
+    n_lines, n_columns, width = (data.draw(st.integers(1, 5)) for _ in range(3))
+    others = data.draw(st.integers(0, 6))  # directions of an input before this one
+    n_points, with_base, with_last = data.draw(st.integers(1, 3)), data.draw(st.booleans()), data.draw(st.booleans())
+    behind = data.draw(st.integers(0, 4))
+    total = others + n_lines * n_columns + behind
+    k = data.draw(st.integers(1, total))
+    start = data.draw(st.integers(0, total - k))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 9)))
+    inputs = [torch.randn(n, generator=generator, dtype=torch.float64) for n in (others, n_lines * n_columns, behind)]
+    last = [x + 1 for x in inputs] if with_last else None
+    copies = PerturbedCopies(inputs, n_points, with_base, last)
+    parts = [slice(a, b) for a, b in ((0, others), (others, total - behind), (total - behind, total))]
+    points = []
+    for x, part in zip(inputs, parts):
+        low, high = max(part.start, start), min(part.stop, start + k)
+        if low < high:
+            moved = x[low - part.start : high - part.start]
+            points.append(torch.stack([moved + 0.1 * (i + 1) for i in range(n_points)]))
+    batch = copies.batch(slice(start, start + k), points)[1].view(-1, n_columns)
+    matrix, bias = (torch.randn(n, width, generator=generator, dtype=torch.float64) for n in (n_columns, 1))
+    x = inputs[1].view(n_lines, n_columns)
+    ends = torch.cat([x, *([last[1].view(n_lines, n_columns)] if last else [])])
+    out = torch.full((batch.shape[0], width), torch.nan, dtype=torch.float64)
+    nudged = Nudged(Copies(k, n_points, with_base, with_last), others, n_lines)
+    nudged(start, batch, x, ends @ matrix + bias, matrix, out=out)
+    torch.testing.assert_close(out, batch @ matrix + bias)
+
+
+@pytest.mark.parametrize("scheme", ["forward", "central", "central4", "richardson"])
+def test_runs_by_a_program_give_what_reverse_mode_gives(scheme: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 20)).double().requires_grad_(False)
+    x, other = torch.randn(2, 40, dtype=torch.float64)
+    plan = plan_of(net, x, scheme=scheme)
+    for at in (x, other, x):
+        found, report = plan.run(at, return_report=True)
+        assert relative_error(found, cj.jacobian(net, at, mode="reverse")) < 1e-6
+        assert relative_error(plan.run(at), found) < 1e-9
+    assert report.plan.rung.endswith(PROGRAM)
+
+
+def test_tokens_and_several_inputs_go_by_a_program() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 8).double(), nn.Linear(5, 8).double()
+
+    def func(tokens: torch.Tensor, vector: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = torch.tanh(first(tokens) + second(vector).unsqueeze(-2))
+        return {"sum": hidden.sum(-2), "hidden": hidden}
+
+    args = torch.randn(3, 6, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    expected = cj.jacobian(func, *args, argnums=(0, 1), mode="reverse")
+    for options in ({}, {"chunk_size": 4}, {"chunk_size": 1}, {"max_memory": "1MiB"}):
+        plan = plan_of(func, *args, argnums=(0, 1), **options)
+        for _ in range(3):
+            found = plan.run()
+            for name in expected:
+                for mine, yours in zip(found[name], expected[name]):
+                    assert relative_error(mine, yours) < 1e-7
+
+
+def test_float32_is_as_near_by_a_program_as_without() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(100, 300), nn.GELU(), nn.Linear(300, 200)).requires_grad_(False)
+    x = torch.randn(100)
+    expected = cj.jacobian(net.double(), x.double()).float()
+    net.float()
+    plain = cj.jacobian(net, x, mode="finite-difference")
+    plan = plan_of(net, x)
+    plan.run()
+    found = plan.run()
+    # Rounding of both points is less alike: 1.3 to 1.4 times the noise (four seeds).
+    assert (found - expected).norm() < 2 * (plain - expected).norm()
+
+
+def test_bounds_hold_in_a_program() -> None:
+    seen: list[torch.Tensor] = []
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt(x @ torch.ones(5, 5, dtype=x.dtype))
+
+    x = torch.full((5,), 1e-9, dtype=torch.float64)
+    plan = plan_of(func, x, bounds=(0.0, 1.0))
+    for _ in range(3):
+        seen.append(plan.run())
+    assert all(bool(values.isfinite().all()) for values in seen)
+    torch.testing.assert_close(seen[2], seen[0])
+
+
+def test_weights_that_change_are_seen() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 8), nn.Tanh()).double().requires_grad_(False)
+    x = torch.randn(8, dtype=torch.float64)
+    plan = plan_of(net, x)
+    plan.run()
+    for change in (
+        lambda: net[0].weight.mul_(2),  # in place
+        lambda: setattr(net[0], "weight", nn.Parameter(torch.randn(8, 8, dtype=torch.float64), requires_grad=False)),
+        lambda: net.append(nn.Sigmoid()),
+        lambda: net[0].weight.data.add_(1),
+    ):
+        change()
+        for _ in range(3):
+            assert relative_error(plan.run(), cj.jacobian(net, x, mode="reverse")) < 1e-7
+
+
+def test_flags_and_counters_of_the_functions_own_are_seen() -> None:
+    class Model:
+        factor = 1.0
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sin(self.factor * x)
+
+    model, x = Model(), torch.randn(7, dtype=torch.float64)
+    plan = plan_of(model, x)
+    plan.run()
+    for factor in (2.0, 3.0):
+        model.factor = factor
+        for _ in range(2):
+            assert relative_error(plan.run(), cj.jacobian(model, x, mode="reverse")) < 1e-7
+
+
+def test_aux_is_that_of_each_run() -> None:
+    plan = plan_of(lambda x: (x.sin(), x.sum()), torch.ones(4, dtype=torch.float64), has_aux=True)
+    for value in (2.0, 3.0, 4.0):
+        x = torch.full((4,), value, dtype=torch.float64)
+        found, aux = plan.run(x)
+        assert aux == x.sum()
+        assert relative_error(found, torch.diag(x.cos())) < 1e-8
+
+
+def test_other_arguments_are_those_of_each_run() -> None:
+    weight, x = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    plan = plan_of(lambda x, weight: nn.functional.linear(x, weight), x, weight[0])
+    for i in (0, 1, 0, 1):
+        assert relative_error(plan.run(x, weight[i]), weight[i]) < 1e-8
+
+
+def test_what_reads_values_has_no_program_and_says_why() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() if x.sum().item() > -1e9 else x.cos()
+
+    x = torch.randn(6, dtype=torch.float64)
+    plan = plan_of(func, x)
+    plan.run()
+    found, report = plan.run(return_report=True)
+    assert relative_error(found, torch.diag(x.cos())) < 1e-8
+    assert any("it reads values" in reason for reason in report.plan.reasons)
+    assert not report.plan.rung.endswith(PROGRAM)
+
+
+def test_a_last_chunk_that_is_smaller_has_its_own_columns() -> None:
+    weight = torch.randn(5, 11, dtype=torch.float64)
+    for size in (3, 4, 6, 7, 10, 11):
+        plan = plan_of(
+            lambda x: nn.functional.linear(x, weight).exp(), torch.zeros(11, dtype=torch.float64), chunk_size=size
+        )
+        for _ in range(2):
+            assert relative_error(plan.run(), weight) < 1e-8
+
+
+def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluations, Record]:
+    """Return evaluations of 8 directions, trusted, in the second run of a plan."""
+    x = torch.zeros(8)
+    problem = Problem.of(call, (x,), 0, has_aux=False)
+    programs = Programs(n_runs=1)
+    record = programs.of("finite-difference")
+    copies = PerturbedCopies([x], 1, True)
+    evaluation = Evaluation(
+        problem=problem,
+        call=lambda batch: problem.flat(*batch),
+        batch=lambda chunk: copies.batch(chunk, [x[None, chunk] + 1]),
+        copies=lambda k: Copies(k, 1, True, False),
+        last=(),
+        agrees=lambda mine, yours: agrees,
+        n_operations=1,
+        has_products=False,
+        largest_bytes=1,
+    )
+    made = Evaluations(evaluation, programs, record, exact_size=4, room_bytes=2**20, is_counted=False, is_trusted=True)
+    return made, record
+
+
+def test_a_program_that_gives_other_values_is_not_used() -> None:
+    evaluations, record = _evaluations(torch.sin, agrees=False)
+    assert evaluations.settle(8) is None
+    assert record.refused == "it gives other values than the function"
+
+
+def test_a_program_that_is_slower_is_given_up() -> None:
+    evaluations, record = _evaluations(torch.sin, agrees=True)
+    assert evaluations.settle(8) == 4
+    record.direction_s = 1e-12
+    for start in (0, 4, 4):  # the first was computed while it was recorded
+        evaluations.values(slice(start, start + 4))
+    assert evaluations.settle(8) is None
+    assert "without one" in record.refused
+
+
+def test_there_must_be_room_for_its_results() -> None:
+    evaluations, record = _evaluations(lambda x: (x.sin()[..., None] * torch.ones(2**16)).sum(-1), agrees=True)
+    assert evaluations.settle(8) is None
+    assert record.refused == "its results take more than there is room for"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,6 +25,13 @@ PROGRAM = "as a program"
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the largest difference beside the largest element."""
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.fixture(autouse=True)
+def never_given_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let programs stay that take longer, as those of tiny functions may."""
+    if "slower" not in request.node.name:
+        monkeypatch.setattr(Evaluations, "finish", lambda self: None)
 
 
 def plan_of(func: Callable[..., Any], *args: Any, **options: Any) -> cj.Plan:
@@ -196,6 +204,84 @@ def test_a_last_chunk_that_is_smaller_has_its_own_columns() -> None:
             assert relative_error(plan.run(), weight) < 1e-8
 
 
+def test_a_part_in_numpy_has_no_program() -> None:
+    weight = torch.randn(12, 5, dtype=torch.float64)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(torch.from_numpy(np.sin(x.numpy())) @ weight)
+
+    def same(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x.sin() @ weight)
+
+    x = torch.randn(12, dtype=torch.float64)
+    for options in ({}, {"chunk_size": 3}):
+        plan = plan_of(func, x, **options)
+        for _ in range(3):
+            assert relative_error(plan.run(), cj.jacobian(same, x)) < 1e-7
+        _, report = plan.run(return_report=True)
+        assert not report.plan.rung.endswith(PROGRAM)
+
+
+@pytest.mark.parametrize("batching", ["auto", "vmap"])
+def test_captured_values_that_are_read_may_change(batching: str) -> None:
+    flag, scale = torch.tensor(True), torch.tensor(2.0)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() * float(scale) if flag else x.cos()
+
+    x = torch.randn(8, dtype=torch.float64)
+    plan = plan_of(func, x, batching=batching)
+    plan.run()
+    for change in (lambda: scale.fill_(3.0), lambda: flag.fill_(False)):
+        change()
+        for _ in range(2):
+            assert relative_error(plan.run(), cj.jacobian(func, x)) < 1e-7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "reverse"}, {"mode": "forward"}, {"mode": "finite-difference"}, {"batching": "vmap"}],
+    ids=["reverse", "forward", "native", "vmap"],
+)
+def test_a_tensor_may_be_two_arguments_in_one_run_and_one_in_the_next(options: dict[str, Any]) -> None:
+    def func(x: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x * first) + x * second
+
+    x, w = torch.randn(2, 8, dtype=torch.float64)
+    plan = cj.plan(func, x, w, w, **{"mode": "finite-difference", **options})
+    for _ in range(3):
+        plan.run()
+    for args in ((x, w, w + 1), (x, w + 1, w), (x, x, w), (x, x, x), (x, w, w)):
+        expected = torch.func.jacrev(func)(*args)
+        for _ in range(2):
+            assert relative_error(plan.run(*args), expected) < 1e-7
+
+
+def test_an_argument_that_is_captured_as_well_is_both() -> None:
+    p = nn.Parameter(torch.randn(8, dtype=torch.float64))
+
+    def func(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x * q) + x * p
+
+    x = torch.randn(8, dtype=torch.float64)
+    for mode in ("reverse", "forward", "finite-difference"):
+        plan = cj.plan(func, x, p, mode=mode)
+        for _ in range(3):
+            plan.run()
+        q = torch.randn(8, dtype=torch.float64)
+        assert relative_error(plan.run(x, q), torch.func.jacrev(func)(x, q).detach()) < 1e-7
+
+
+def test_under_autocast_there_is_no_program() -> None:
+    weight = nn.Parameter(torch.randn(8, 8))
+    x = torch.randn(8)
+    plan = plan_of(lambda x: (x @ weight).float().tanh(), x)
+    for _ in range(3):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            _, report = plan.run(return_report=True)
+        assert not report.plan.rung.endswith(PROGRAM)
+
+
 def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluations, Record]:
     """Return evaluations of 8 directions, trusted, in the second run of a plan."""
     x = torch.zeros(8)
@@ -205,7 +291,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluatio
     copies = PerturbedCopies([x], 1, True)
     evaluation = Evaluation(
         problem=problem,
-        call=lambda batch: problem.flat(*batch),
+        call=lambda batch, own=problem: own.flat(*batch),
         batch=lambda chunk: copies.batch(chunk, [x[None, chunk] + 1]),
         copies=lambda k: Copies(k, 1, True, False),
         last=(),
@@ -220,8 +306,14 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluatio
 
 def test_a_program_that_gives_other_values_is_not_used() -> None:
     evaluations, record = _evaluations(torch.sin, agrees=False)
-    assert evaluations.settle(8) is None
+    assert evaluations.settle(8) == 4
+    (recorded,) = evaluations.values(slice(0, 4))
+    torch.testing.assert_close(recorded[:4].diagonal(), torch.ones(4).sin())
+    (plain,) = evaluations.values(slice(4, 8))
+    torch.testing.assert_close(plain[:4, 4:].diagonal(), torch.ones(4).sin())
     assert record.refused == "it gives other values than the function"
+    assert not evaluations.was_used
+    assert not record.programs
 
 
 def test_a_program_that_is_slower_is_given_up() -> None:
@@ -230,7 +322,7 @@ def test_a_program_that_is_slower_is_given_up() -> None:
     record.direction_s = 1e-12
     for start in (0, 4, 4):  # the first was computed while it was recorded
         evaluations.values(slice(start, start + 4))
-    assert evaluations.settle(8) is None
+    assert evaluations.settle(4) is None
     assert "without one" in record.refused
 
 

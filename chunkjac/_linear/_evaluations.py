@@ -17,7 +17,7 @@ from chunkjac._linear._products import with_fast_products
 from chunkjac._linear._program import Block, Program, Running
 from chunkjac._linear._programs import Programs, Record
 from chunkjac._linear._recorder import NotLinearError, recorded
-from chunkjac._linear._tracing import given_tensors
+from chunkjac._linear._tracing import given_tensors, with_own_arguments
 from chunkjac._planner import even_chunk
 from chunkjac._problem import Problem
 
@@ -42,7 +42,7 @@ class Evaluation:
 
     Attributes:
         problem: The function and its inputs.
-        call: Evaluates a batch.
+        call: Evaluates a batch, by the problem or by one like it.
         batch: Makes the copies of a chunk, always at the same place for chunks of one size.
         copies: Says how a batch for so many directions is made up.
         last: The point of its last row, if there is one.
@@ -53,7 +53,7 @@ class Evaluation:
     """
 
     problem: Problem
-    call: Callable[[Block], Block]
+    call: Callable[..., Block]
     batch: Callable[[slice], Block]
     copies: Callable[[int], Copies]
     last: Block
@@ -106,7 +106,8 @@ class Evaluations:
         self._is_trusted = is_trusted
         self._n_directions = sum(leaf.numel for leaf in evaluation.problem.leaves)
         self._running: Running | None = None
-        self._size = next(iter(record.programs), 0)
+        self._size = 0
+        self._is_proven = False
         self._plain_sizes: list[int] = []
         self._last_s = self._least_s = inf
         self._n_done = 0
@@ -141,12 +142,14 @@ class Evaluations:
 
     def _prepare(self, n_left: int) -> None:
         """Have a program in memory, where that is worth it and one can be made."""
-        if self._is_trusted and 0 < self._size <= n_left:
-            self._try(lambda: self._bound(self._record.programs[self._size]))
+        known = next(iter(self._record.programs.items()), None) if self._is_trusted else None
+        if known is not None and known[0] <= n_left and all(read.holds() for read in known[1].reads):
+            self._size, self._is_proven = known[0], True
+            self._try(lambda: self._bound(known[1]))
             return
         size = self._good_size(n_left)
         if size and self._is_due(size, n_left):
-            self._size = size
+            self._size, self._is_proven = size, False
             start = self._n_directions - n_left
             self._try(lambda: self._recorded(slice(start, start + size)))
 
@@ -157,7 +160,7 @@ class Evaluations:
             return size if len(self._plain_sizes) > _TURNS and last == size else 0
         if self._exact_size is None:
             each_bytes = self._of.copies(1).n_points * self._of.largest_bytes
-            n_parts = 1 if self._is_trusted else _N_CHUNKS
+            n_parts = 2 if self._is_trusted else _N_CHUNKS
             size = min(max(_LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes)), -(-n_left // n_parts))
         return even_chunk(n_left, min(self._exact_size or size, n_left))
 
@@ -167,20 +170,37 @@ class Evaluations:
         if self._running is None or not _WORTH_A_WHOLE * self._size <= n_wanted <= self._size:
             return None
         start = min(chunk.start, self._n_directions - self._size)
-        return slice(start, start + self._size)
+        whole = slice(start, start + self._size)
+        return whole if chunk.start == start or chunk.stop == whole.stop else None
 
     def values(self, chunk: slice) -> Block:
-        """Evaluate the copies of a chunk of the settled size."""
+        """Evaluate the copies of a chunk of the settled size.
+
+        The first one has been evaluated while it was recorded. The second one is evaluated in both ways: what does not
+        go through torch (a part in NumPy, say) is a constant in the program, and gives itself away only there.
+        """
         assert self._running is not None
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == chunk:
             return ahead[1]
+        plain = None if self._is_proven else self._of.call(self._of.batch(chunk))
         started_s = time.perf_counter()
         values = self._running.block(chunk.start)
         self._least_s = min(self._least_s, (time.perf_counter() - started_s) / self._size)
         self._n_done += 1
-        self.was_used, self.is_new = True, False
-        return values
+        self.is_new = False
+        if plain is not None:
+            self._prove(self._running.program, values, plain)
+        self.was_used = self.was_used or self._is_proven
+        return values if plain is None else plain
+
+    def _prove(self, program: Program, values: Block, plain: Block) -> None:
+        """Keep a program that gives what the function does on other copies than those it was recorded on."""
+        if self._of.agrees(values, plain):
+            self._is_proven = True
+            self._record.programs = {self._size: program}
+        else:
+            self.refuse("it gives other values than the function")
 
     def finish(self) -> None:
         """Give a program up that is seen to be slower."""
@@ -204,10 +224,12 @@ class Evaluations:
 
     def _is_due(self, size: int, n_left: int) -> bool:
         """Tell whether recording is worth it for so many directions."""
+        if n_left < 2 * size - 1:  # another chunk must show that it is right
+            return False
         if self._programs.n_runs and self._is_trusted:
             return True
         share = _SAVED_OF_PRODUCTS if self._of.has_products else _SAVED_SHARE
-        recording_s = size * self._last_s + _OPERATION_S * self._of.n_operations
+        recording_s = 2 * size * self._last_s + _OPERATION_S * self._of.n_operations
         left_s = (n_left - size) * self._last_s if self._plain_sizes else 0.0
         return left_s > max(_WORTH_COUNTING_S if self._is_counted else _WORTH_S, recording_s / share)
 
@@ -220,21 +242,16 @@ class Evaluations:
             self.refuse("there is no room for one" if is_out_of_memory(error) else first_line(error))
 
     def _recorded(self, chunk: slice) -> None:
-        """Record the evaluation of a chunk, and see that its program gives the same.
+        """Record the evaluation of a chunk.
 
         Raises:
-            NotLinearError: It does not, or cannot be recorded.
+            NotLinearError: It cannot be recorded.
         """
-        of = self._of
-        batch = of.batch(chunk)
-        given = self._given()
-        graph, made = recorded(lambda: of.call(batch), (*given, *batch), batch, {})
-        program = self._program(merged(graph), len(given))
-        if 2 * program.n_bytes > self._room_bytes:
-            raise NotLinearError("its results take more than there is room for")
-        if not of.agrees(self._bound(program).block(chunk.start), made):
-            raise NotLinearError("it gives other values than the function")
-        self._record.programs = {self._size: program}
+        batch = self._of.batch(chunk)
+        problem = with_own_arguments(self._of.problem)
+        given = self._given(problem)
+        graph, made = recorded(lambda: self._of.call(batch, problem), (*given, *batch), batch, {})
+        self._bound(self._program(merged(graph), len(given)))
         self._ahead = chunk, made
 
     def _program(self, graph: Graph, n_given: int) -> Program:
@@ -249,20 +266,24 @@ class Evaluations:
         constants = {node: tensor for node, tensor in graph.constants.items() if node in used}
         return Program(replace(graph, nodes=live, constants=constants), n_given)
 
-    def _bound(self, program: Program) -> Running:
-        """Take memory for a program."""
+    def _bound(self, program: Program) -> None:
+        """Take memory for a program.
+
+        Raises:
+            NotLinearError: There is too little.
+        """
+        if 2 * program.n_bytes > self._room_bytes:
+            raise NotLinearError("its results take more than there is room for")
         size = self._size
         self._running = Running(
             program,
-            self._given(),
+            self._given(self._of.problem),
             lambda start: self._of.batch(slice(start, start + size)),
             owns_inputs=False,
             is_linear=False,
         )
-        return self._running
 
-    def _given(self) -> Block:
+    def _given(self, problem: Problem) -> Block:
         """Return what a program is given beside the copies: the base point, the last one, other arguments."""
-        problem = self._of.problem
         others = given_tensors(problem)[0][len(problem.inputs) :]
         return (*problem.inputs, *self._of.last, *others)

@@ -51,7 +51,8 @@ def is_product(node: Node) -> bool:
     if node.func not in (aten.mm.default, aten.addmm.default) or node.kwargs or len(node.args) > 3:
         return False
     *biases, _, matrix = node.args
-    return not matrix.varies and not any(bias.varies or len(bias.layout.shape) != 1 for bias in biases)
+    width = matrix.layout.shape[1]
+    return not matrix.varies and not any(bias.varies or bias.layout.shape != (width,) for bias in biases)
 
 
 def _is_large(node: Node) -> bool:

@@ -31,6 +31,7 @@ class Program:
         inputs: The nodes of its inputs.
         seeds: Those of its seeds.
         constants: The tensors from outside that it uses.
+        reads: What was read of such tensors.
         prologue: What runs once.
         step: What runs for each chunk.
         reads_seeds: Whether the step reads any seed; gathers do not.
@@ -39,6 +40,7 @@ class Program:
     def __init__(self, graph: Graph, n_inputs: int) -> None:
         self.inputs, self.seeds = graph.given[:n_inputs], graph.given[n_inputs:]
         self.constants = graph.constants
+        self.reads = graph.reads
         (self.size,) = {seed.layout.shape[0] for seed in self.seeds if seed.layout is not None}
         steps = tuple(node for node in graph.nodes if node.varies)
         before = tuple(node for node in graph.nodes if not node.varies)
@@ -86,7 +88,7 @@ class Running:
         self._addresses = [tensor.data_ptr() for tensor in program.constants.values()]
         self._inputs = tuple(
             tensor if not owns_inputs and tensor.stride() == node.layout.strides else _like(node.layout)
-            for tensor, node in zip(tensors, program.inputs)
+            for tensor, node in zip(tensors, program.inputs, strict=True)
             if node.layout is not None
         )
         self.device = tensors[0].device

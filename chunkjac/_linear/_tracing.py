@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 
 from chunkjac._kernels import plain_kernels
 from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
@@ -52,7 +52,8 @@ class Trace:
 
     def prologue(self, problem: Problem) -> dict[Node, Any]:
         """Run what does not depend on the seed; return what the rest uses of it."""
-        env: dict[Node, Any] = {**self.graph.constants, **dict(zip(self.inputs, given_tensors(problem)[0]))}
+        given = given_tensors(with_own_arguments(problem))[0]
+        env: dict[Node, Any] = {**self.graph.constants, **dict(zip(self.inputs, given, strict=True))}
         return run_all(self.before, env, self.used)
 
 
@@ -65,7 +66,9 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
     Raises:
         NotLinearError: The function draws random numbers, reads values, or writes to tensors from outside.
     """
-    given, opaque = given_tensors(problem)
+    opaque = given_tensors(problem)[1]
+    problem = with_own_arguments(problem)
+    given = given_tensors(problem)[0]
     seed = tuple(torch.ones(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in seed_leaves)
 
     def direction() -> tuple[torch.Tensor, ...]:
@@ -97,10 +100,24 @@ def given_tensors(problem: Problem) -> tuple[tuple[torch.Tensor, ...], tuple[tor
     """Return the inputs and the other dense tensors among the arguments; and those that are not dense."""
     numbers = (problem.argnums,) if isinstance(problem.argnums, int) else problem.argnums
     others = [arg for i, arg in enumerate(problem.args) if i not in numbers]
-    known = {id(tensor) for tensor in problem.inputs}
-    tensors = [leaf for leaf in tree_flatten(others)[0] if isinstance(leaf, torch.Tensor) and id(leaf) not in known]
+    tensors = [leaf for leaf in tree_flatten(others)[0] if isinstance(leaf, torch.Tensor)]
     dense = (tensor for tensor in tensors if tensor.layout == torch.strided)
     return (*problem.inputs, *dense), tuple(tensor for tensor in tensors if tensor.layout != torch.strided)
+
+
+def with_own_arguments(problem: Problem) -> Problem:
+    """Return a problem whose arguments are tensors of their own, over the same memory.
+
+    So which argument a tensor is shows, where one is given twice, or is also captured.
+    """
+
+    def own(value: Any) -> Any:
+        is_dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+        return value.detach().requires_grad_(value.requires_grad) if is_dense else value
+
+    return replace(
+        problem, args=tuple(tree_map(own, arg) for arg in problem.args), inputs=tuple(map(own, problem.inputs))
+    )
 
 
 def _peak_bytes(nodes: Sequence[Node]) -> int:

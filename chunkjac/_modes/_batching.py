@@ -37,7 +37,7 @@ class Rung:
     """
 
     name: str
-    call: Callable[[Block], Block] | None
+    call: Callable[..., Block] | None
     reasons: tuple[str, ...] = ()
     known: Known | None = None
 
@@ -79,8 +79,8 @@ def find_rung(
     return Rung(name, call, reasons if unsure else (), verdict.known)
 
 
-def known_rung(problem: Problem, batching: str | int, name: str, check: Callable[..., RowCheck]) -> Rung:
-    """Return a rung that an earlier run has found, of a function that has not changed since.
+def known_native(problem: Problem, batching: str | int, name: str, check: Callable[..., RowCheck]) -> Rung:
+    """Return the native batch that an earlier run has found, of a function that has not changed since.
 
     Args:
         problem: The function.
@@ -88,8 +88,6 @@ def known_rung(problem: Problem, batching: str | int, name: str, check: Callable
         name: The rung's name.
         check: As for :func:`find_rung`.
     """
-    if not name.startswith(_NATIVE):
-        return Rung(name, _Vmapped(problem.flat, problem.randomness))
     call = _native(problem, batching)
     return Rung(name, call, known=check(call=call, alone=lambda point: problem.flat(*point)).known())
 
@@ -123,12 +121,13 @@ class _Native:
     func: Callable[..., Block]
     dim: int
 
-    def __call__(self, batch: Block) -> Block:
-        """Evaluate rows of points."""
+    def __call__(self, batch: Block, problem: Problem | None = None) -> Block:
+        """Evaluate rows of points, of the function or of another like it."""
+        func = self.func if problem is None else problem.flat
         with torch.no_grad():
             if not self.dim:
-                return self.func(*batch)
-            values = self.func(*(rows.movedim(0, self.dim).contiguous() for rows in batch))
+                return func(*batch)
+            values = func(*(rows.movedim(0, self.dim).contiguous() for rows in batch))
             return tuple(value.movedim(self.dim, 0) for value in values)
 
 
@@ -139,10 +138,11 @@ class _Vmapped:
     func: Callable[..., Block]
     randomness: str
 
-    def __call__(self, batch: Block) -> Block:
-        """Evaluate rows of points."""
+    def __call__(self, batch: Block, problem: Problem | None = None) -> Block:
+        """Evaluate rows of points, of the function or of another like it."""
+        func = self.func if problem is None else problem.flat
         with torch.no_grad():
-            values: Any = torch.func.vmap(self.func, randomness=self.randomness)(*batch)
+            values: Any = torch.func.vmap(func, randomness=self.randomness)(*batch)
         return tuple(values)
 
 

@@ -22,7 +22,7 @@ from chunkjac._chunker import PerturbedCopies, Segment
 from chunkjac._errors import ArgumentError, FunctionError
 from chunkjac._linear import Copies, Evaluation, Evaluations, Guard, Programs, Record
 from chunkjac._modes._analytic import check_analytic
-from chunkjac._modes._batching import LOOP, Rung, fall_from_native, find_rung, known_rung
+from chunkjac._modes._batching import LOOP, Rung, fall_from_native, find_rung, known_native
 from chunkjac._modes._error_estimate import estimate_error
 from chunkjac._modes._first_evaluation import FirstEvaluation, check_same
 from chunkjac._modes._mode import Block
@@ -102,7 +102,7 @@ class FiniteDifference:
         self._batching, self._point = batching, point
         with at_rest(), torch.no_grad():
             self._take(
-                self._first_rung(first) if first else known_rung(self.problem, batching, seen.rung, self._row_check)
+                self._first_rung(first) if first else known_native(self.problem, batching, seen.rung, self._row_check)
             )
         self._last = self._known.point if self._known else ()
         self._copies = PerturbedCopies(point, self._scheme.n_evaluations, self._scheme.with_base, self._last or None)
@@ -175,7 +175,9 @@ class FiniteDifference:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""
         if not is_counted:
             self._places = Spans(self._stencil)
-        if self._call is None or self._scheme.is_complex or self.problem.device.type != "cpu":
+        is_precise = self._eps <= torch.finfo(torch.float32).eps  # else nothing shows that a program is right
+        is_usual = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if self._call is None or self._scheme.is_complex or not (is_precise and is_usual):
             return
         seen = self._seen
         evaluation = Evaluation(
@@ -231,7 +233,8 @@ class FiniteDifference:
 
     def close(self) -> None:
         """Give all memory back; leave to later runs of a plan what this one has seen."""
-        if self._guard is not None and self._call is not None and self._guard.holds(self.problem):
+        # Without a row whose value is known, nothing would show that tensors' values have changed what is done.
+        if self._guard is not None and self._known is not None and self._guard.holds(self.problem):
             self._record.seen = replace(
                 self._seen, outputs=replace(self.outputs, aux=None), rung=self._rung, guard=self._guard
             )
@@ -316,7 +319,9 @@ class FiniteDifference:
                     self._evaluations.note(chunk.stop - chunk.start, time.perf_counter() - started_s)
                 return values
             self._copies.release()
-            self._evaluations = None
+            if self._evaluations is not None:
+                self._evaluations.refuse("the copies are evaluated in another way")
+                self._evaluations = None
             if self._known is not None:
                 check_same(self._known.values, self.problem.flat(*(x.clone() for x in self._known.point)))
             fault = (

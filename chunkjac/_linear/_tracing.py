@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from chunkjac._kernels import plain_kernels
 from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
 from chunkjac._linear._merging import merged
+from chunkjac._linear._real_transforms import with_real_transforms
 from chunkjac._linear._recorder import recorded
 from chunkjac._linear._rules import RULES
 from chunkjac._problem import Problem
@@ -79,7 +80,7 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
                 made = torch.func.jvp(problem.flat, problem.inputs, seed)[1]
             return tuple(made)
 
-    graph = merged(recorded(direction, (*given, *seed), seed, RULES)[0])
+    graph = with_real_transforms(merged(recorded(direction, (*given, *seed), seed, RULES)[0]))
     live = live_nodes(graph.nodes, graph.outputs)
     mentioned = {operand for node in live for operand in node.operands} | set(graph.outputs)
     constants = {node: tensor for node, tensor in graph.constants.items() if node in mentioned}

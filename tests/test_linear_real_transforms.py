@@ -1,0 +1,53 @@
+"""Backward passes of real Fourier transforms, by half a spectrum: against torch.func, and where no rule applies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import chunkjac as cj
+from chunkjac._linear._real_transforms import real_part
+from chunkjac._linear._tracing import trace
+from chunkjac._problem import Problem
+from chunkjac._types import Leaf
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 9])
+@pytest.mark.parametrize("is_forward", [True, False])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_theorem(size: int, is_forward: bool, dim: int) -> None:
+    half = torch.randn(5, size // 2 + 1, dtype=torch.complex128).movedim(1, dim)
+    padded = half.new_zeros((5, size) if dim else (size, 5))
+    padded.narrow(dim, 0, size // 2 + 1).copy_(half)
+    expected = torch.ops.aten._fft_c2c(padded, [dim], 1, is_forward).real
+    torch.testing.assert_close(real_part(half, dim, 1, size, is_forward), expected)
+
+
+@pytest.mark.parametrize("norm", ["backward", "ortho", "forward"])
+@pytest.mark.parametrize("dim", [0, -1])
+@pytest.mark.parametrize("size", [8, 9])
+def test_a_spectral_layer(norm: str, dim: int, size: int) -> None:
+    weight = torch.randn(size, size, dtype=torch.complex128)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.fft.rfft(x, dim=dim, norm=norm)
+        return torch.fft.irfft(spectrum * weight[: spectrum.shape[0], : spectrum.shape[1]], n=size, dim=dim).sin()
+
+    x = torch.randn(size, size, dtype=torch.float64)
+    problem = Problem.of(func, (x,), 0, has_aux=False)
+    graph = trace(problem, [Leaf.of(x)], by_rows=True).graph
+    assert sum(node.func is real_part for node in graph.nodes) == 1
+    assert not any(node.func is torch.ops.aten._fft_c2c.default for node in graph.nodes)
+    plan, expected = cj.plan(func, x, mode="reverse"), torch.func.jacrev(func)(x)
+    for _ in range(3):
+        torch.testing.assert_close(plan.run(), expected)
+
+
+def test_complex_transforms_stay() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft(x).imag + torch.fft.rfft2(x.view(2, 4)).abs().sum()
+
+    x = torch.randn(8, dtype=torch.float64)
+    plan, expected = cj.plan(func, x, mode="reverse"), torch.func.jacrev(func)(x)
+    for _ in range(3):
+        torch.testing.assert_close(plan.run(), expected)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from chunkjac._linear._diagonal import replay
-from chunkjac._linear._graph import Graph, Node, live_nodes
+from chunkjac._linear._graph import Graph, Node
 from chunkjac._linear._layouts import LAYOUT_RULES
 from chunkjac._linear._merging import merged
 from chunkjac._linear._one_hot import without_seeds
@@ -56,11 +55,7 @@ def program_of(graph: Graph, n_inputs: int) -> Program:
         graph: The whole.
         n_inputs: How many of the tensors that it is given are inputs.
     """
-    graph = with_fast_products(without_seeds(graph, graph.given[n_inputs:]))
-    live = live_nodes(graph.nodes, graph.outputs)
-    used = {operand for node in live for operand in node.operands} | set(graph.outputs)
-    constants = {node: tensor for node, tensor in graph.constants.items() if node in used}
-    return Program(replace(graph, nodes=live, constants=constants), n_inputs)
+    return Program(with_fast_products(without_seeds(graph, graph.given[n_inputs:])).live(), n_inputs)
 
 
 def _joined(trace: Trace, traced: Mapping[Node, Any], graph: Graph) -> Graph:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 import torch
 
 from chunkjac._backoff import first_line, is_out_of_memory
-from chunkjac._linear._graph import Graph, live_nodes
+from chunkjac._linear._graph import Graph
 from chunkjac._linear._merging import merged
 from chunkjac._linear._nudged import Copies, with_nudges
 from chunkjac._linear._products import with_fast_products
@@ -260,11 +260,7 @@ class Evaluations:
         inputs, lasts, points = graph.given[:n_leaves], graph.given[n_leaves:n_given], graph.given[n_given:]
         lasts = lasts[: len(self._of.last)]
         graph = with_nudges(graph, inputs, lasts, points, self._of.copies(self._size))
-        graph = with_fast_products(graph)
-        live = live_nodes(graph.nodes, graph.outputs)
-        used = {operand for node in live for operand in node.operands} | set(graph.outputs)
-        constants = {node: tensor for node, tensor in graph.constants.items() if node in used}
-        return Program(replace(graph, nodes=live, constants=constants), n_given)
+        return Program(with_fast_products(graph).live(), n_given)
 
     def _bound(self, program: Program) -> None:
         """Take memory for a program.

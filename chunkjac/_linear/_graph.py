@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -22,6 +23,11 @@ class Layout:
     def of(cls, tensor: torch.Tensor) -> Layout:
         """Describe a tensor."""
         return cls(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+
+    def reshaped(self, shape: Sequence[int]) -> Layout:
+        """Return the layout of another tensor of this dtype and device, its elements in order."""
+        strides = [prod(shape[dim + 1 :]) for dim in range(len(shape))]
+        return replace(self, shape=torch.Size(shape), strides=tuple(strides))
 
     @property
     def is_contiguous(self) -> bool:
@@ -129,6 +135,28 @@ class Graph:
     constants: Mapping[Node, torch.Tensor]
     outputs: tuple[Node, ...]
     reads: tuple[Read, ...] = ()
+
+    def live(self) -> Graph:
+        """Return the same without the operations and constants that no output depends on."""
+        nodes = live_nodes(self.nodes, self.outputs)
+        used = {operand for node in nodes for operand in node.operands} | set(self.outputs)
+        constants = {node: tensor for node, tensor in self.constants.items() if node in used}
+        return replace(self, nodes=nodes, constants=constants)
+
+    def rewritten(self, exchange: Callable[[Node, Node], Sequence[Node]]) -> Graph:
+        """Return a graph in which other operations stand for some.
+
+        Args:
+            exchange: Takes an operation, and the same on what stands for its operands; returns what is to be run in its
+                place, the last of which gives its result.
+        """
+        stands_for: dict[Node, Node] = {}
+        nodes: list[Node] = []
+        for node in self.nodes:
+            made = exchange(node, node.with_operands(stands_for))
+            stands_for[node] = made[-1]
+            nodes += made
+        return replace(self, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in self.outputs))
 
 
 def _exchanged(value: Any, stands_for: Mapping[Node, Node]) -> Any:

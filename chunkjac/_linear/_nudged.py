@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from chunkjac._linear._graph import Graph, Layout, Node
-from chunkjac._linear._one_hot import in_order_of
+from chunkjac._linear._graph import Graph, Node
+from chunkjac._linear._one_hot import first_directions, in_order_of
 from chunkjac._linear._products import is_product
 from chunkjac._linear._seeded import Seeded, lines
 
@@ -101,27 +101,17 @@ def with_nudges(
         points: The copies.
         copies: How they are made up.
     """
-    firsts: dict[Node, int] = {}
-    n_before = 0
-    for point in points:
-        assert point.layout is not None
-        firsts[point] = n_before
-        n_before += point.layout.shape[1:].numel()
-    found = in_order_of(graph, points)
-    stands_for: dict[Node, Node] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        new = node.with_operands(stands_for)
+    firsts, found = first_directions(points), in_order_of(graph, points)
+
+    def exchange(node: Node, new: Node) -> list[Node]:
         source = node.args[-2] if is_product(node) else None
-        if source in found and node.layout is not None and node.layout.is_contiguous:
-            number = list(points).index(source.root)
-            ends = [inputs[number], *(lasts[number : number + 1])]
-            made = _nudged(new, ends, copies, firsts[source.root])
-            nodes += made[:-1]
-            new = replace(made[-1], layout=node.layout)
-        stands_for[node] = new
-        nodes.append(new)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in graph.outputs))
+        if source not in found or node.layout is None or not node.layout.is_contiguous:
+            return [new]
+        number = list(points).index(source.root)
+        ends = [inputs[number], *(lasts[number : number + 1])]
+        return _nudged(new, ends, copies, firsts[source.root])
+
+    return graph.rewritten(exchange)
 
 
 def _nudged(product: Node, ends: Sequence[Node], copies: Copies, first: int) -> list[Node]:
@@ -139,7 +129,5 @@ def _nudged(product: Node, ends: Sequence[Node], copies: Copies, first: int) -> 
 
 def _node(func: Any, args: tuple[Any, ...], like: Node, shape: tuple[int, int], *, own: bool = False) -> Node:
     """Return an operation on constants whose result is contiguous."""
-    layout = like.layout
-    assert layout is not None
-    made = Layout(torch.Size(shape), (shape[1], 1), layout.dtype, layout.device)
-    return Node(func, args, {}, made, memory=None if own else like.root)
+    assert like.layout is not None
+    return Node(func, args, {}, like.layout.reshaped(shape), memory=None if own else like.root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 
@@ -25,27 +26,26 @@ _IN_ORDER |= {aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.ex
 
 def without_seeds(graph: Graph, seeds: Sequence[Node]) -> Graph:
     """Return a graph in which operations that see seeds only go by the numbers of the directions."""
-    firsts: dict[Node, int] = {}
-    n_before = 0
-    for seed in seeds:
-        assert seed.layout is not None
-        firsts[seed] = n_before
-        n_before += seed.layout.shape[1:].numel()
+    firsts = first_directions(seeds)
     in_order = in_order_of(graph, seeds)
     same = set(in_order)
-    stands_for: dict[Node, Node] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        new = node.with_operands(stands_for)
+
+    def exchange(node: Node, new: Node) -> list[Node]:
         if node.func is aten.clone.default and node.args[0] in same:
             same.add(node)
         elif node.func in _FOUND and node.args[0] in same and not node.args[1].varies:
             seeded = _FOUND[node.func](node, firsts, node.args[0] in in_order)
             if seeded is not None:
-                new = replace(new, func=seeded, args=new.args[1:2])
-        stands_for[node] = new
-        nodes.append(new)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in graph.outputs))
+                return [replace(new, func=seeded, args=new.args[1:2])]
+        return [new]
+
+    return graph.rewritten(exchange)
+
+
+def first_directions(leaves: Sequence[Node]) -> dict[Node, int]:
+    """Return the number of the first direction that is in each of some leaves, ``(rows, *leaf.shape)``."""
+    numels = [leaf.layout.shape[1:].numel() for leaf in leaves if leaf.layout is not None]
+    return dict(zip(leaves, accumulate(numels, initial=0)))
 
 
 def in_order_of(graph: Graph, sources: Sequence[Node]) -> set[Node]:

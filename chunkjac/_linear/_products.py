@@ -33,17 +33,15 @@ def with_fast_products(graph: Graph) -> Graph:
     large = {node for node in graph.nodes if _is_large(node)}
     if not large or not _pays():
         return graph
-    stands_for: dict[Node, Node] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        new = node.with_operands(stands_for)
-        if node in large:
-            *biases, x, matrix = new.args
-            nodes.append(_transposed(matrix))
-            new = replace(new, func=_LINEAR, args=(x, nodes[-1], *(biases or [None]), "none", [], ""))
-        stands_for[node] = new
-        nodes.append(new)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in graph.outputs))
+
+    def exchange(node: Node, new: Node) -> list[Node]:
+        if node not in large:
+            return [new]
+        *biases, x, matrix = new.args
+        turned = _transposed(matrix)
+        return [turned, replace(new, func=_LINEAR, args=(x, turned, *(biases or [None]), "none", [], ""))]
+
+    return graph.rewritten(exchange)
 
 
 def is_product(node: Node) -> bool:

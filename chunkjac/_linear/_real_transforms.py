@@ -21,22 +21,16 @@ aten = torch.ops.aten
 def with_real_transforms(graph: Graph) -> Graph:
     """Return a graph in which real parts of padded transforms are transforms to real numbers."""
     writers: dict[Node, list[Node]] = {}
-    for node in graph.nodes:
-        if node.writes is not None:
-            writers.setdefault(node.writes.root, []).append(node)
-    stands_for: dict[Node, Node] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        found = _half_spectrum(node, writers)
-        new = node.with_operands(stands_for)
-        if found is not None:
-            half, *others = found
-            new = replace(
-                new, func=real_part, args=(stands_for.get(half, half), *others), layout=_contiguous(node), memory=None
-            )
-        stands_for[node] = new
-        nodes.append(new)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in graph.outputs))
+
+    def exchange(_: Node, new: Node) -> list[Node]:
+        if new.writes is not None:
+            writers.setdefault(new.writes.root, []).append(new)
+        found = _half_spectrum(new, writers)
+        if found is None or new.layout is None:
+            return [new]
+        return [replace(new, func=real_part, args=found, layout=new.layout.reshaped(new.layout.shape), memory=None)]
+
+    return graph.rewritten(exchange)
 
 
 def real_part(half: torch.Tensor, dim: int, norm: int, size: int, is_forward: bool) -> torch.Tensor:
@@ -78,13 +72,3 @@ def _is_real(place: Sequence[Any], pairs: Node) -> bool:
     assert pairs.layout is not None
     dim, index = place
     return dim % len(pairs.layout.shape) == len(pairs.layout.shape) - 1 and index == 0
-
-
-def _contiguous(node: Node) -> Any:
-    """Return a node's layout, its elements in order."""
-    assert node.layout is not None
-    strides, step = [], 1
-    for size in reversed(node.layout.shape):
-        strides.append(step)
-        step *= size
-    return replace(node.layout, strides=tuple(reversed(strides)))

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 from chunkjac._kernels import plain_kernels
-from chunkjac._linear._graph import Graph, Node, live_nodes, run_all
+from chunkjac._linear._graph import Graph, Node, run_all
 from chunkjac._linear._merging import merged
 from chunkjac._linear._real_transforms import with_real_transforms
 from chunkjac._linear._recorder import recorded
@@ -80,20 +80,17 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
                 made = torch.func.jvp(problem.flat, problem.inputs, seed)[1]
             return tuple(made)
 
-    graph = with_real_transforms(merged(recorded(direction, (*given, *seed), seed, RULES)[0]))
-    live = live_nodes(graph.nodes, graph.outputs)
-    mentioned = {operand for node in live for operand in node.operands} | set(graph.outputs)
-    constants = {node: tensor for node, tensor in graph.constants.items() if node in mentioned}
-    used = {part for node in live if node.varies for part in node.operands if not part.varies}
+    graph = with_real_transforms(merged(recorded(direction, (*given, *seed), seed, RULES)[0])).live()
+    used = {part for node in graph.nodes if node.varies for part in node.operands if not part.varies}
     used.update(node for node in graph.outputs if not node.varies)
     return Trace(
-        replace(graph, nodes=live, constants=constants),
+        graph,
         graph.given[: len(given)],
         graph.given[len(given) :],
         opaque,
-        tuple(node for node in live if not node.varies),
+        tuple(node for node in graph.nodes if not node.varies),
         used,
-        _peak_bytes([node for node in live if node.varies]),
+        _peak_bytes([node for node in graph.nodes if node.varies]),
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import chunkjac as cj
 from chunkjac._chunker import PerturbedCopies
-from chunkjac._linear import Copies, Programs, Record
+from chunkjac._linear import Copies, Record, Seen
 from chunkjac._linear._evaluations import Evaluation, Evaluations
 from chunkjac._linear._nudged import Nudged
 from chunkjac._problem import Problem
@@ -286,8 +286,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluatio
     """Return evaluations of 8 directions, trusted, in the second run of a plan."""
     x = torch.zeros(8)
     problem = Problem.of(call, (x,), 0, has_aux=False)
-    programs = Programs(n_runs=1)
-    record = programs.of("finite-difference")
+    record = Record()
     copies = PerturbedCopies([x], 1, True)
     evaluation = Evaluation(
         problem=problem,
@@ -296,11 +295,9 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluatio
         copies=lambda k: Copies(k, 1, True, False),
         last=(),
         agrees=lambda mine, yours: agrees,
-        n_operations=1,
-        has_products=False,
-        largest_bytes=1,
+        seen=Seen(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1),
     )
-    made = Evaluations(evaluation, programs, record, exact_size=4, room_bytes=2**20, is_counted=False, is_trusted=True)
+    made = Evaluations(evaluation, record, exact_size=4, room_bytes=2**20, is_counted=False, is_trusted=True)
     return made, record
 
 

@@ -15,7 +15,7 @@ from chunkjac._linear._merging import merged
 from chunkjac._linear._nudged import Copies, with_nudges
 from chunkjac._linear._products import with_fast_products
 from chunkjac._linear._program import Block, Program, Running
-from chunkjac._linear._programs import Programs, Record
+from chunkjac._linear._programs import Record, Seen
 from chunkjac._linear._recorder import NotLinearError, recorded
 from chunkjac._linear._tracing import given_tensors, with_own_arguments
 from chunkjac._planner import even_chunk
@@ -47,9 +47,7 @@ class Evaluation:
         copies: Says how a batch for so many directions is made up.
         last: The point of its last row, if there is one.
         agrees: Tells whether values are the same but for rounding.
-        n_operations: How many operations an evaluation takes, or about that.
-        has_products: Whether matrix products are among them.
-        largest_bytes: The size of the largest tensor in it.
+        seen: What is known of an evaluation.
     """
 
     problem: Problem
@@ -58,9 +56,7 @@ class Evaluation:
     copies: Callable[[int], Copies]
     last: Block
     agrees: Callable[[Block, Block], bool]
-    n_operations: int
-    has_products: bool
-    largest_bytes: int
+    seen: Seen
 
 
 class Evaluations:
@@ -71,7 +67,6 @@ class Evaluations:
 
     Args:
         evaluation: How copies are evaluated without one.
-        programs: What the plan has so far.
         record: What is remembered of the mode.
         exact_size: How many directions are to be taken at once, if the user said so.
         room_bytes: What a chunk may hold.
@@ -87,7 +82,6 @@ class Evaluations:
     def __init__(
         self,
         evaluation: Evaluation,
-        programs: Programs,
         record: Record,
         *,
         exact_size: int | None,
@@ -98,7 +92,6 @@ class Evaluations:
         self.was_used = False
         self.is_new = True
         self._of = evaluation
-        self._programs = programs
         self._record = record
         self._exact_size = exact_size
         self._room_bytes = room_bytes
@@ -159,7 +152,7 @@ class Evaluations:
         if self._is_counted:
             return size if len(self._plain_sizes) > _TURNS and last == size else 0
         if self._exact_size is None:
-            each_bytes = self._of.copies(1).n_points * self._of.largest_bytes
+            each_bytes = self._of.copies(1).n_points * self._of.seen.largest_bytes
             n_parts = 2 if self._is_trusted else _N_CHUNKS
             size = min(max(_LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes)), -(-n_left // n_parts))
         return even_chunk(n_left, min(self._exact_size or size, n_left))
@@ -206,10 +199,10 @@ class Evaluations:
         """Give a program up that is seen to be slower."""
         if self._running is None or not self._n_done:
             return
-        each_s, plain_s = self._least_s, self._record.direction_s
-        self._record.steps_s.append(each_s)
-        if max(len(self._record.steps_s), self._n_done) >= _TURNS and min(self._record.steps_s) > plain_s:
-            self.refuse(f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one")
+        self._record.steps_s.append(self._least_s)
+        slower = self._record.why_slower()
+        if slower and max(len(self._record.steps_s), self._n_done) >= _TURNS:
+            self.refuse(slower)
 
     def refuse(self, why: str) -> None:
         """Go on without a program, and so in later runs."""
@@ -226,10 +219,10 @@ class Evaluations:
         """Tell whether recording is worth it for so many directions."""
         if n_left < 2 * size - 1:  # another chunk must show that it is right
             return False
-        if self._programs.n_runs and self._is_trusted:
+        if self._is_trusted:
             return True
-        share = _SAVED_OF_PRODUCTS if self._of.has_products else _SAVED_SHARE
-        recording_s = 2 * size * self._last_s + _OPERATION_S * self._of.n_operations
+        share = _SAVED_OF_PRODUCTS if self._of.seen.has_products else _SAVED_SHARE
+        recording_s = 2 * size * self._last_s + _OPERATION_S * self._of.seen.n_operations
         left_s = (n_left - size) * self._last_s if self._plain_sizes else 0.0
         return left_s > max(_WORTH_COUNTING_S if self._is_counted else _WORTH_S, recording_s / share)
 

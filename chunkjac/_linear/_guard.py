@@ -65,6 +65,10 @@ class Guard:
         self._values = reach.values()
         self._ids = [*map(id, self._values)]
 
+    def is_sure(self, problem: Problem) -> bool:
+        """Tell whether all could be looked into, and is as it was."""
+        return self.is_complete and self.holds(problem)
+
     def holds(self, problem: Problem) -> bool:
         """Tell whether all is as it was: the same objects, or equal numbers and texts."""
         if not _all_alike(_other_arguments(problem), self._arguments) or self._reach.sizes() != self._sizes:

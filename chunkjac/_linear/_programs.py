@@ -90,8 +90,7 @@ class Record:
             self.trace is not None
             and self.guard is not None
             and self.outputs is not None
-            and self.guard.is_complete
-            and self.guard.holds(problem)
+            and self.guard.is_sure(problem)
             and self.trace.fits(problem)
         )
 
@@ -100,12 +99,19 @@ class Record:
         if self.plain is None:
             return False
         known, guard = self.plain
-        return known == rung and guard.is_complete and guard.holds(problem)
+        return known == rung and guard.is_sure(problem)
 
     def seen_of(self, problem: Problem) -> Seen | None:
         """Return what an earlier run has seen of the function, if nothing has changed that matters."""
         guard = self.seen.guard if self.seen is not None else None
-        return self.seen if guard is not None and guard.is_complete and guard.holds(problem) else None
+        return self.seen if guard is not None and guard.is_sure(problem) else None
+
+    def why_slower(self) -> str:
+        """Say that programs take longer than what is done without one; empty where that is not so."""
+        each_s, plain_s = min(self.steps_s, default=0.0), self.direction_s
+        if each_s <= plain_s:
+            return ""
+        return f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
 
     def keep_only(self, size: int) -> None:
         """Let go of programs of other sizes, which were trials."""

@@ -215,9 +215,8 @@ class Shortcut:
             return
         record = self._record
         record.steps_s.append(seconds / self._n_directions)
-        plain_s, each_s = record.direction_s, min(record.steps_s)
-        if seconds > SHORT_S and len(record.steps_s) >= _TURNS and each_s > plain_s:
-            record.refused = f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
+        if seconds > SHORT_S and len(record.steps_s) >= _TURNS:
+            record.refused = record.why_slower()
 
     def release(self) -> None:
         """Let go of the program's memory."""

@@ -180,21 +180,17 @@ class FiniteDifference:
         is_usual = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         if self._call is None or self._scheme.is_complex or not (is_precise and is_usual):
             return
-        seen = self._seen
         evaluation = Evaluation(
             problem=self.problem,
             call=self._call,
             batch=self._batch,
             copies=self._made_up,
             last=self._last,
-            agrees=self._agree,
-            n_operations=seen.n_operations,
-            has_products=seen.has_products,
-            largest_bytes=seen.largest_bytes,
+            agrees=partial(agree, eps=self._eps),
+            seen=self._seen,
         )
         self._evaluations = Evaluations(
             evaluation,
-            programs,
             self._record,
             exact_size=exact_size,
             room_bytes=room_bytes,
@@ -287,10 +283,6 @@ class FiniteDifference:
     def _made_up(self, n_directions: int) -> Copies:
         """Return how a batch is made up."""
         return Copies(n_directions, self._scheme.n_evaluations, self._scheme.with_base, bool(self._last))
-
-    def _agree(self, values: Block, others: Block) -> bool:
-        """Tell whether values differ by rounding only."""
-        return agree(values, others, self._eps)
 
     def _by_program(self, chunk: slice) -> tuple[Block | None, int]:
         """Evaluate the copies of a chunk, and of some directions before it, by a program; return how many these are."""

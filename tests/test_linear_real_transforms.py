@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._linear._real_transforms import real_part
+from chunkjac._linear._real_transforms import real_part, with_real_transforms
+from chunkjac._linear._recorder import recorded
 from chunkjac._linear._tracing import trace
 from chunkjac._problem import Problem
 from chunkjac._types import Leaf
@@ -41,6 +42,25 @@ def test_a_spectral_layer(norm: str, dim: int, size: int) -> None:
     plan, expected = cj.plan(func, x, mode="reverse"), torch.func.jacrev(func)(x)
     for _ in range(3):
         torch.testing.assert_close(plan.run(), expected)
+
+
+@pytest.mark.parametrize("which", ["half", "transform"])
+def test_what_is_written_to_in_between_stays(which: str) -> None:
+    aten, half = torch.ops.aten, torch.randn(5, dtype=torch.complex128)
+
+    def run() -> tuple[torch.Tensor]:
+        own = half * 2
+        padded = own.new_zeros(8)
+        padded[:5].copy_(own)
+        if which == "half":
+            own[1:2].mul_(3)
+        made = aten._fft_c2c(padded, [0], 0, False)
+        if which == "transform":
+            made[1:2].mul_(3)
+        return (torch.view_as_real(made).select(1, 0),)
+
+    graph, _ = recorded(run, (half,), (half,), {})
+    assert not any(node.func is real_part for node in with_real_transforms(graph).nodes)
 
 
 def test_complex_transforms_stay() -> None:

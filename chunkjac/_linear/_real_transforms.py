@@ -64,6 +64,8 @@ def _half_spectrum(node: Node, writers: dict[Node, list[Node]]) -> tuple[Any, ..
     part = target.args if target.func is aten.slice.Tensor else ()
     is_half = part[:1] == (padded,) and tuple(part[1:]) == (dims[0], 0, size // 2 + 1)
     is_whole = copy.func is aten.copy_.default and half.layout.shape == target.layout.shape
+    if half.root in writers or transform.root in writers:  # it may be other than what was copied, or transformed
+        return None
     return (half, dims[0], norm, size, is_forward) if is_half and is_whole and size > 1 else None
 
 

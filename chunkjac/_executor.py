@@ -12,7 +12,7 @@ from chunkjac._backoff import is_out_of_memory, reclaim
 from chunkjac._errors import add_note
 from chunkjac._level import Level
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Block, Mode, n_directions
+from chunkjac._modes import Block, Mode, OtherWayError, n_directions
 from chunkjac._pacer import Pacer
 
 
@@ -83,7 +83,7 @@ def fill(
     total, done = n_directions(mode), 0
     level = log.level = Level(tracker)
     while done < total:
-        with tracker if pacer.measures_new else nullcontext():
+        with tracker if pacer.measures_new and not mode.holds_as_before(total - done) else nullcontext():
             settled_size = mode.settle(total - done)
         chunk = pacer.next_chunk(done) if settled_size is None else slice(done, min(done + settled_size, total))
         size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new
@@ -96,6 +96,8 @@ def fill(
         try:
             with level.measured() if measured else nullcontext():
                 sink.write(chunk, mode.block(chunk, sink.places(chunk)))
+        except OtherWayError:
+            continue
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.
             retry = _may_retry(error, halves_over_budget) and pacer.shrink(size)

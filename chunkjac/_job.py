@@ -107,6 +107,7 @@ class Job:
             batched=mode.batched,
             margin=1.0 if exact else _DEFAULT_MARGIN,
             trusting=self.trusting,
+            is_reported=self.return_report,
             start_bytes=_CPU_START_BYTES if on_cpu else None,
             n_prologues=max(1, mode.seeds_per_direction) if tracker.has_rested else 1,
             is_long=mode.is_long,

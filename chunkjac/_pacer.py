@@ -26,12 +26,16 @@ class Learnt:
     Attributes:
         chunk_size: The size that took the least time for a direction; ``None`` before the first run.
         is_settled: Whether larger and smaller ones were tried.
-        peak_bytes: The most that a counted run has held; 0 before the first.
+        beside_bytes: The most that a counted run has held beside the result; ``None`` before the first.
     """
 
     chunk_size: int | None = None
     is_settled: bool = False
-    peak_bytes: int = 0
+    beside_bytes: int | None = None
+
+    def note_peak(self, beside_bytes: int) -> None:
+        """Take note of what a counted run has held beside the result."""
+        self.beside_bytes = max(self.beside_bytes or 0, beside_bytes)
 
 
 class Pacer:
@@ -168,13 +172,20 @@ class Pacer:
             del self._probes[0]
             if not self._probes and left:
                 self.chunk_size = self._after_probes(size, self._choose(left))
+                self._checked = self._cannot_fail(size, held_bytes, left)
             return
         if left:
             chosen = self._choose(left)
             stays = as_predicted and (len(self._samples) == 1 or chosen < WORTH_A_NEW_SIZE * size)
             self.chunk_size = size if stays else chosen
         is_largest = self.chunk_size == size or self._knee is not None
-        self._checked = as_predicted and self._level_holds and is_largest
+        is_steady = (as_predicted and self._level_holds) or self._cannot_fail(size, held_bytes, left)
+        self._checked = is_steady and is_largest
+
+    def _cannot_fail(self, size: int, held_bytes: int, left: int) -> bool:
+        """Tell whether chunks like one would fit even if each kept all that it holds; nobody asks whether they do."""
+        n_chunks = 1 + -(-left // size)
+        return not self._terms.is_reported and n_chunks * self._margin * held_bytes <= self._terms.room_bytes
 
     def _after_probes(self, size: int, chosen: int) -> int:
         """Return the size to go on with: that of a single probe, unless much larger ones fit.

@@ -29,7 +29,7 @@ from chunkjac._job import Job
 from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, heap_bytes
-from chunkjac._modes import Facts, is_empty, random_tangent
+from chunkjac._modes import Facts, is_empty, random_tangent, result_bytes
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
@@ -205,7 +205,7 @@ class _Attempt:
             experience.programs,
             exact_size=job.chunk_size,
             room_bytes=terms.room_bytes,
-            is_timed=not self._watch,
+            is_usual=not self._watch or self._fits(experience),
             is_counted=pacer.measures_new,
         )
         with show_progress(job.progress, terms.n_directions) as show:
@@ -238,12 +238,20 @@ class _Attempt:
         notes = [verdict.reason, uncompiled if idle else ""]
         reasons = (*(known.reasons if known else self._reasons), *filter(None, notes))
         experience.programs.n_runs += 1
-        experience.learnt.peak_bytes = max(experience.learnt.peak_bytes, tracker.highest_bytes if self._watch else 0)
+        if self._watch:
+            experience.learnt.note_peak(tracker.highest_bytes - terms.base.result_bytes)
         report = None
         if job.return_report or job.create_graph:
             report = self._report(pacer, elapsed_s, rise_bytes, reasons, experience)
             report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
+
+    def _fits(self, experience: Experience) -> bool:
+        """Tell whether what earlier runs have held fits, and need not be counted again."""
+        job, beside_bytes = self._job, experience.learnt.beside_bytes
+        if job.return_report or job.out is not None or not job.budget.explicit or beside_bytes is None:
+            return False
+        return beside_bytes + result_bytes(self.mode) <= job.budget.n_bytes
 
     def _watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""
@@ -330,6 +338,8 @@ def _run_planned(job: Job, known: Probe, experience: Experience, args: tuple[Any
     # What holds the same whatever the values, and a quarter of the device's default at most, needs no watching: a plain
     # graph may keep twice as much. A limit that somebody set is watched: captured state may have changed.
     # Where values may change it, a run has to have been counted, and there must be more room.
-    expected_bytes = known.cost.peak_bytes(known.chunk_size) if known.certain else 4 * experience.learnt.peak_bytes
+    beside_bytes = experience.learnt.beside_bytes or 0
+    counted_bytes = beside_bytes and 4 * (beside_bytes + result_bytes)
+    expected_bytes = known.cost.peak_bytes(known.chunk_size) if known.certain else counted_bytes
     ample = 0 < 4 * expected_bytes <= job.budget.n_bytes
     return run_job(job, known, watch=not (job.trusting and ample), experience=experience).deliver(job)

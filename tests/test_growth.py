@@ -147,7 +147,7 @@ def test_a_sound_function_is_measured_in_two_chunks_and_seldom_again() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chunkjac._job.LiveBytes", Counter)
-        cj.jacobian(func, torch.zeros(100), mode="forward", chunk_size=10, max_memory="1GiB")
+        cj.jacobian(func, torch.zeros(100), mode="forward", chunk_size=10, max_memory="1GiB", return_report=True)
     # The prologue, two chunks and what the first is compared with, and the tenth.
     assert n_tracked == 1 + 3 + 1
 

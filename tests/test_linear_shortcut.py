@@ -301,3 +301,73 @@ def test_a_program_that_is_slower_in_a_long_job_is_given_up(mode: str, monkeypat
 def _as_if_quick(self: Any, *_: Any) -> None:
     """Take a direction to have taken no time without a program."""
     self._record.direction_s = 0.0
+
+
+def _peak_bytes(run: Callable[[], object]) -> int:
+    """Return the most that is alive while something runs, as a tracker outside sees it."""
+    gc.collect()
+    with LiveBytes(torch.device("cpu")) as live:
+        run()
+    return live.peak_bytes
+
+
+def _counted_operations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list that all operations join which a run's own tracker sees from now on."""
+    seen: list[Any] = []
+    count = LiveBytes.__torch_dispatch__
+
+    def note(self: LiveBytes, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._limit_bytes is not None:
+            seen.append(func)
+        return count(self, func, types, args, kwargs)
+
+    monkeypatch.setattr(LiveBytes, "__torch_dispatch__", note)
+    return seen
+
+
+def test_under_a_limit_a_program_that_was_counted_keeps_to_it_uncounted(
+    mode: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.Linear(400, 350)).to(D), _point(300)
+    limit_bytes = 300 * 350 * 8 + 6 * 2**20
+    planned = cj.plan(net, x, mode=mode, max_memory=limit_bytes)
+    peaks = [_peak_bytes(lambda: planned.run(x)) for _ in range(4)]
+    assert max(peaks) <= limit_bytes
+    seen = _counted_operations(monkeypatch)
+    torch.testing.assert_close(planned.run(x + 1), _reference(net, mode, (x + 1,)))
+    is_trusted = "trusted" in request.node.name
+    assert (len(seen) < 5) == is_trusted  # the result, and little else
+    planned.run(x, return_report=True)
+    assert len(seen) > 5
+
+
+def test_under_a_limit_a_function_that_has_grown_is_counted_again(mode: str) -> None:
+    parts = {"n_copies": 1}
+
+    def widened(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x.sin()] * parts["n_copies"]).mean(0)
+
+    x = _point(200)
+    planned = cj.plan(widened, x, mode=mode, max_memory=200 * 200 * 8 + 2**20)
+    for _ in range(4):
+        planned.run(x)
+    parts["n_copies"] = 5000
+    with pytest.raises(cj.BudgetError):
+        planned.run(x)
+
+
+def test_under_a_limit_blocks_are_counted_where_a_program_is_given_up(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = _net(), _point(6)
+    planned = cj.plan(net, x, mode=mode, max_memory="1MiB")
+    for _ in range(4):
+        planned.run(x)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no longer")
+
+    monkeypatch.setattr("chunkjac._linear._program.Running.block", fail)
+    seen = _counted_operations(monkeypatch)
+    torch.testing.assert_close(planned.run(x), _reference(net, mode, (x,)))
+    assert torch.ops.aten.mm.default in seen or torch.ops.aten.addmm.default in seen

@@ -18,6 +18,12 @@ MODES = {"reverse": Reverse, "forward": Forward, "finite-difference": FiniteDiff
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def plain_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no clock decide what is held: an evaluation that is recorded takes memory of its own."""
+    monkeypatch.setattr("chunkjac._linear._evaluations._WORTH_COUNTING_S", float("inf"))
+
+
 def tracked(case: Example, **options: Any) -> tuple[Any, cj.Report, int]:
     """Return Jacobian, report, and the peak that a tracker around the whole call saw."""
     with LiveBytes(CPU) as tracker:

@@ -64,6 +64,7 @@ def jobs(draw: st.DrawFn) -> tuple[Terms, Callable[[int], int]]:
         floor=draw(st.integers(1, slope)),
         level=level,
         target=draw(st.none() | st.integers(1, 100_000)),
+        is_reported=draw(st.booleans()),
     )
     prologue = draw(st.integers(0, terms.budget_bytes))
     return replace(terms, base=replace(terms.base, prologue_bytes=prologue), margin=draw(MARGINS)), line(fixed, slope)
@@ -183,6 +184,20 @@ def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int) -> None:
         measured.append(pacer.measures(chunk, 0))
         pacer.learn(chunk, held(chunk.stop - chunk.start), grows=False)
     assert measured == [True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("room", "n_measured"), [(10 * 640, 1), (10 * 640 - 1, 2)])
+def test_chunks_are_not_measured_that_would_fit_even_if_all_kept_what_they_hold(room: int, n_measured: int) -> None:
+    """1000 directions of 6.4 bytes, 100 at once: 10 chunks."""
+    terms = terms_of(1000, room, exact_size=100, is_reported=False)
+    pacer = Pacer(terms)
+    measured = []
+    for start in range(0, 500, 100):
+        chunk = pacer.next_chunk(start)
+        measured.append(pacer.measures(chunk, start // 100))
+        if measured[-1]:
+            pacer.learn(chunk, 640, grows=False)
+    assert measured == [i < n_measured for i in range(5)]
 
 
 def planned_to_be_50() -> Pacer:

@@ -206,6 +206,19 @@ def test_a_large_result_of_a_small_tensor_is_refused(grow: Callable[[torch.Tenso
         track(lambda: grow(ONE.clone()), limit_bytes=1000)
 
 
+def test_what_operations_make_is_remembered_by_the_layouts_of_their_arguments() -> None:
+    """A gather makes as much as its index holds: neither other sizes nor other types are taken for what was seen."""
+    source = torch.randn(10)
+    for _ in range(2):
+        for n in (3, 300, 30):
+            index = torch.zeros(n, dtype=torch.int64)
+            assert track(lambda index=index: source.gather(0, index), limit_bytes=4 * n)[1] == 4 * n
+            with pytest.raises(OverBudget):
+                track(lambda index=index: source.gather(0, index), limit_bytes=4 * n - 1)
+            with pytest.raises(OverBudget):
+                track(lambda index=index: source.double().gather(0, index), limit_bytes=80 + 8 * n - 1)
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda: torch.zeros(10**6, device="meta"), lambda: torch.ones(100).to("meta").repeat(10**4)],

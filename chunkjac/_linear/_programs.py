@@ -116,6 +116,10 @@ class Record:
     def keep_only(self, size: int) -> None:
         """Let go of programs of other sizes, which were trials."""
         self.programs = {key: value for key, value in self.programs.items() if key == size}
+        self.hold_only(size)
+
+    def hold_only(self, size: int) -> None:
+        """Give back the memory of programs of other sizes."""
         self.running = {key: value for key, value in self.running.items() if key == size}
 
     def forget(self) -> None:

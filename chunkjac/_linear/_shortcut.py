@@ -56,7 +56,8 @@ class Shortcut:
         n_nodes: How many nodes its graph has; 0 if that is unknown.
         exact_size: How many directions are to be taken at once, if the user said so.
         room_bytes: What a chunk may hold.
-        holds_on: Whether memory is kept for the next run: where nobody counts it.
+        holds_on: Whether memory is kept for the next run: where it was counted before, or nobody counts it.
+        is_counted: Whether what is held is counted: then programs of two sizes are never in memory at once.
         is_trusted: Whether what is known was seen to be what the function does.
 
     Attributes:
@@ -77,6 +78,7 @@ class Shortcut:
         exact_size: int | None,
         room_bytes: int,
         holds_on: bool,
+        is_counted: bool,
         is_trusted: bool,
     ) -> None:
         self.was_known = False
@@ -93,6 +95,7 @@ class Shortcut:
         self._exact_size = exact_size
         self._room_bytes = room_bytes
         self._holds_on = holds_on
+        self._is_counted = is_counted
         self._is_trusted = is_trusted
         self._n_directions = sum(leaf.numel for leaf in leaves)
         self._running: Running | None = None
@@ -136,6 +139,12 @@ class Shortcut:
             return self._programs.wants(self._mode)
         return n_left * self._each_s > max(_WORTH_S, self._recording_s / _SAVED_SHARE)
 
+    def is_known(self, n_left: int) -> bool:
+        """Tell whether what comes next is a program that an earlier run has laid out and compared."""
+        if not self._is_trusted or not self.is_due(n_left):
+            return False
+        return self._next_size(n_left) in self._record.proven
+
     def settle(self, n_left: int) -> int:
         """Return how many directions come next, with a program for them in memory.
 
@@ -146,6 +155,8 @@ class Shortcut:
         size = self._next_size(n_left)
         if size != self._size or self._running is None:
             self._put_back()
+            if self._is_counted:
+                self._record.hold_only(size)
             self._size, self._n_done = size, 0
             started_s = time.perf_counter()
             self._running = self._started(size)

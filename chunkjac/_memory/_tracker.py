@@ -12,15 +12,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory._foresight import NO_MEMORY, bytes_to_be_made
+from chunkjac._memory._foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory._gauge import Gauge
 from chunkjac._memory._scratch import scratch_bytes
 from chunkjac._tensors import tensors_among
 from chunkjac._watching import Watcher
 from chunkjac._zero_tensors import is_scaled_zero
-
-# `torch.tensor` makes its memory unseen, and hands it on through this.
-_LIFT_FRESH = torch.ops.aten.lift_fresh.default
 
 # What allocators give is a multiple of this (c10/cuda/CUDACachingAllocator.h, kMinBlockSize; XPU's alike).
 _GRANULES = {"cuda": 512, "xpu": 512}
@@ -154,7 +151,8 @@ class LiveBytes(Watcher):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and count what it made."""
-        if self._is_paused:
+        traits = traits_of(func)
+        if self._is_paused or (traits.is_view and self._fake is None):
             return func(*args, **(kwargs or {}))
         if is_scaled_zero(func, args):
             return args[0]
@@ -171,7 +169,7 @@ class LiveBytes(Watcher):
                 raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
-            self._count(made, [] if func is _LIFT_FRESH else tensors)
+            self._count(made, [] if func is LIFT_FRESH else tensors)
             if limit_bytes is not None and self.live_bytes > limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
         if self._has_scratch:

@@ -25,10 +25,11 @@ from chunkjac._modes._analytic import check_analytic
 from chunkjac._modes._batching import LOOP, Rung, fall_from_native, find_rung, known_native
 from chunkjac._modes._error_estimate import estimate_error
 from chunkjac._modes._first_evaluation import FirstEvaluation, check_same
-from chunkjac._modes._mode import Block
+from chunkjac._modes._mode import Block, OtherWayError
 from chunkjac._modes._one_by_one import OneByOne
 from chunkjac._modes._rows import RowCheck, agree
 from chunkjac._modes._slopes import limit_of, slopes_of
+from chunkjac._modes._warm import is_warm
 from chunkjac._problem import Problem
 from chunkjac._schemes import find_scheme, tiny_step
 from chunkjac._stencil import Placed, Spans, Stencil
@@ -170,15 +171,15 @@ class FiniteDifference:
         *,
         exact_size: int | None = None,
         room_bytes: int = 2**62,
-        is_timed: bool = True,
+        is_usual: bool = True,
         is_counted: bool = False,
     ) -> None:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""
         if not is_counted:
             self._places, self._is_free = Spans(self._stencil), True
         is_precise = self._eps <= torch.finfo(torch.float32).eps  # else nothing shows that a program is right
-        is_usual = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if self._call is None or self._scheme.is_complex or not (is_precise and is_usual):
+        is_plain = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if self._call is None or self._scheme.is_complex or not (is_precise and is_plain):
             return
         evaluation = Evaluation(
             problem=self.problem,
@@ -197,6 +198,10 @@ class FiniteDifference:
             is_counted=is_counted,
             is_trusted=self._is_trusted,
         )
+
+    def holds_as_before(self, n_left: int) -> bool:
+        """Tell that what a program holds is counted in each run."""
+        return False
 
     def settle(self, n_left: int) -> int | None:
         """Return the only chunk size that a program takes; ``None`` if there is none."""
@@ -285,7 +290,11 @@ class FiniteDifference:
         return Copies(n_directions, self._scheme.n_evaluations, self._scheme.with_base, bool(self._last))
 
     def _by_program(self, chunk: slice) -> tuple[Block | None, int]:
-        """Evaluate the copies of a chunk, and of some directions before it, by a program; return how many these are."""
+        """Evaluate the copies of a chunk, and of some directions before it, by a program; return how many these are.
+
+        Raises:
+            OtherWayError: The program is given up.
+        """
         evaluations = self._evaluations
         whole = evaluations.takes(chunk) if evaluations is not None else None
         if evaluations is None or whole is None:
@@ -296,19 +305,19 @@ class FiniteDifference:
             if is_out_of_memory(error):
                 raise
             evaluations.refuse(first_line(error))
-            return None, 0
+            raise OtherWayError from None
         if self._known is not None and not self._known.is_last_of(values):
             evaluations.refuse("it gives other values than the function")
-            return None, 0
+            raise OtherWayError
         return values, chunk.start - whole.start
 
     def _values(self, chunk: slice, placed: Placed) -> Block | None:
         """Evaluate the function at all copies of a chunk at once; ``None`` if they must go one by one."""
         while self._call is not None:
-            started_s = time.perf_counter()
+            tells, started_s = is_warm(), time.perf_counter()
             values = self._evaluate(self._call, self._copies.batch(chunk, placed.points))
             if values is not None:
-                if self._evaluations is not None:
+                if self._evaluations is not None and tells:
                     self._evaluations.note(chunk.stop - chunk.start, time.perf_counter() - started_s)
                 return values
             self._copies.release()

@@ -7,7 +7,6 @@ directions is not what one direction alone tells: some operations have wrong bat
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,8 +24,9 @@ from chunkjac._chunker import OneHot
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._linear import Programs, Shortcut
 from chunkjac._modes._agreement import DisagreementError, agrees
-from chunkjac._modes._mode import Block
+from chunkjac._modes._mode import Block, OtherWayError
 from chunkjac._modes._referee import nearer
+from chunkjac._modes._warm import is_warm
 from chunkjac._problem import Problem
 from chunkjac._types import Leaf, Outputs
 
@@ -36,10 +36,6 @@ FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, Unsuppor
 
 _PROGRAM = "linear program"
 _COMPILED = f"{_PROGRAM}, compiled"
-
-# torch imports it in the first vmap of a process, which takes a second and tells nothing of the next.
-_LATE_IMPORT = "torch._dynamo"
-
 
 # A node takes so long in a chunk, whatever its size; a direction takes 0.05 to 1.4 evaluations (20 functions).
 _NODE_S, _LEAST_SHARE, _LONG_S = 20e-6, 0.05, 0.1
@@ -125,7 +121,8 @@ class Derivative:
         self._program = _PROGRAM
         self._program_s = 0.0
         self._evaluation_s = time.perf_counter() - self._started_s
-        self._is_timed = True
+        self._is_usual = True
+        self._is_counted = False
         self._compares = False  # whether anything was compared with one direction
 
     @property
@@ -173,19 +170,11 @@ class Derivative:
         *,
         exact_size: int | None = None,
         room_bytes: int = 2**62,
-        is_timed: bool = True,
-        is_counted: bool = False,  # noqa: ARG002 - a program is prepared in no block anyway
+        is_usual: bool = True,
+        is_counted: bool = False,
     ) -> None:
-        """Let a linear program make blocks, where that is worth it.
-
-        Args:
-            programs: What earlier runs of the plan have recorded; it takes what this one records.
-            exact_size: How many directions a chunk has, if the user said so.
-            room_bytes: What a chunk may hold.
-            is_timed: Whether the run's time tells that of others: counting bytes takes time.
-            is_counted: Whether what chunks hold is counted.
-        """
-        self._is_timed = is_timed
+        """Let a linear program make blocks, where that is worth it; see :meth:`Mode.quicken`."""
+        self._is_usual, self._is_counted = is_usual, is_counted
         record = programs.of(self.name)
         if record.refused:
             self.reasons = (*self.reasons, f"no {_PROGRAM}: {record.refused}")
@@ -200,11 +189,16 @@ class Derivative:
                 n_nodes=self.outputs.n_nodes,
                 exact_size=exact_size,
                 room_bytes=room_bytes,
-                holds_on=is_timed,
+                holds_on=is_usual,
+                is_counted=is_counted,
                 is_trusted=self._is_trusted,
             )
             if self._made is not None and record.trusts_batches(self._made.name, self.problem):
                 self._is_proven = True
+
+    def holds_as_before(self, n_left: int) -> bool:
+        """Tell whether a program comes next, of a size that was counted, and nothing has changed that matters."""
+        return self._is_usual and self._shortcut is not None and self._shortcut.is_known(n_left)
 
     def settle(self, n_left: int) -> int | None:
         """Return the only chunk size that fits the way in which the mode runs; ``None`` if any does.
@@ -214,6 +208,8 @@ class Derivative:
         while self._shortcut is not None and self.batched:
             if not (self._is_shortcut_proven or self._shortcut.is_due(n_left)):
                 return None
+            if self._is_counted and not self.holds_as_before(n_left):
+                self._is_usual = False  # counting takes time
             try:
                 with torch.no_grad():
                     return self._shortcut.settle(n_left)
@@ -237,21 +233,22 @@ class Derivative:
     def block(self, chunk: slice, places: Block | None = None) -> Block:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
         if self._shortcut is not None and self._shortcut.is_ready:
-            block = self._by_program(self._shortcut, chunk, places)
-            if block is not None:
-                return block
-        is_warm = _LATE_IMPORT in sys.modules
+            return self._by_program(self._shortcut, chunk, places)
+        tells = is_warm()
         started_s = time.perf_counter()
         block = self._on_a_rung(lambda: self._block(chunk))
-        if self._shortcut is not None and is_warm:
+        if self._shortcut is not None and tells:
             self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s, self._overhead_s)
         return block
 
-    def _by_program(self, shortcut: Shortcut, chunk: slice, places: Block | None) -> Block | None:
-        """Compute a block by a linear program; ``None`` if there can be none, from now on.
+    def _by_program(self, shortcut: Shortcut, chunk: slice, places: Block | None) -> Block:
+        """Compute a block by a linear program.
 
         Its first block is compared with one direction alone. If one that was recorded in an earlier run
         gives something else, the function has changed, and it is recorded anew.
+
+        Raises:
+            OtherWayError: There can be none, from now on.
         """
         cause: Exception | None = None
         while True:
@@ -271,7 +268,7 @@ class Derivative:
             if not (again and self._renewed(shortcut, chunk)):
                 break
         self._refuse(shortcut, why, cause)
-        return None
+        raise OtherWayError
 
     def _renewed(self, shortcut: Shortcut, chunk: slice) -> bool:
         """Record a program anew; return whether that could be done."""
@@ -353,7 +350,7 @@ class Derivative:
         elif self._made is not None and self._is_proven and not self._made.is_sure:
             shortcut.trust_batches(self._made.name)
         is_unusual = self._compares and (self._is_shortcut_proven or shortcut.is_first)
-        if self._is_timed and not is_unusual and not shortcut.has_recorded:
+        if self._is_usual and not is_unusual and not shortcut.has_recorded:
             shortcut.note_run(time.perf_counter() - self._started_s, by_program=self._is_shortcut_proven)
 
     def _next_rung(self) -> Rung:

@@ -15,6 +15,10 @@ from chunkjac._types import Leaf, Outputs
 Block = tuple[torch.Tensor, ...]
 
 
+class OtherWayError(Exception):
+    """Say that a block was not made, and is to be asked for again: the mode goes on in another way."""
+
+
 class Mode(Protocol):
     """Make blocks.
 
@@ -83,10 +87,22 @@ class Mode(Protocol):
         *,
         exact_size: int | None = None,
         room_bytes: int = 2**62,
-        is_timed: bool = True,
+        is_usual: bool = True,
         is_counted: bool = False,
     ) -> None:
-        """Let blocks be made in a faster way that is worth preparing, if there is one."""
+        """Let blocks be made in a faster way that is worth preparing, if there is one.
+
+        Args:
+            programs: What earlier runs of the plan have recorded; it takes what this one records.
+            exact_size: How many directions a chunk has, if the user said so.
+            room_bytes: What a chunk may hold.
+            is_usual: Whether later runs of the plan will go like this one: without counting what is known to fit.
+            is_counted: Whether what chunks hold is counted.
+        """
+        ...
+
+    def holds_as_before(self, n_left: int) -> bool:
+        """Tell whether the way in which the mode goes on holds what it has held in an earlier run of the plan."""
         ...
 
     def settle(self, n_left: int) -> int | None:
@@ -102,6 +118,9 @@ class Mode(Protocol):
         Args:
             chunk: The directions.
             places: Tensors like the block's, which may be taken for its own.
+
+        Raises:
+            OtherWayError: The way in which the mode ran is given up; the block is to be asked for again.
         """
         ...
 

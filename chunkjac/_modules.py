@@ -21,18 +21,22 @@ def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Modul
     it names hold, and its arguments; with all their submodules.
     """
     roots: list[Any] = [*tree_flatten(args)[0], *behind(func)]
-    found = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
-    return list(dict.fromkeys(found))
+    ahead = [root for root in reversed(roots) if isinstance(root, nn.Module)]
+    found: dict[nn.Module, None] = {}
+    while ahead:
+        module = ahead.pop()
+        if module not in found:
+            found[module] = None
+            ahead += [child for child in reversed([*module._modules.values()]) if child is not None]
+    return list(found)
 
 
-def runs_compiled_code(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+def runs_compiled_code(func: Callable[..., Any], args: tuple[Any, ...], modules: list[nn.Module]) -> bool:
     """Tell whether a function can be seen to use scripted or compiled ones, which call torch unseen."""
-    roots: list[Any] = [*args, *behind(func)]
     scripted = (torch.jit.ScriptFunction, torch.jit.ScriptModule)
     return any(
         isinstance(part, scripted) or "_torchdynamo_orig_callable" in getattr(part, "__dict__", ())
-        for root in roots
-        for part in (root.modules() if isinstance(root, nn.Module) else (root,))
+        for part in (*args, *behind(func), *modules)
     )
 
 

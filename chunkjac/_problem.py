@@ -107,13 +107,13 @@ class Problem:
     @cached_property
     def runs_compiled_code(self) -> bool:
         """Tell whether the function can be seen to use scripted or compiled ones."""
-        return runs_compiled_code(self.func, self.args)
+        return runs_compiled_code(self.func, self.args, self.modules)
 
     @cached_property
     def devices(self) -> set[torch.device]:
         """Return where tensors among the arguments are, and those of modules that the function uses."""
         tensors = [leaf for leaf in tree_flatten(self.args)[0] if isinstance(leaf, torch.Tensor)]
-        held = [next(module.parameters(recurse=False), None) for module in self.modules]
+        held = [next(iter(module._parameters.values()), None) for module in self.modules]
         return {tensor.device for tensor in (*tensors, *held) if tensor is not None}
 
     def with_args(self, args: tuple[Any, ...], device: torch.device) -> Problem:

@@ -93,22 +93,22 @@ def fill(
             measured = is_new and pacer.measures_new  # what is laid out holds the same in all chunks
         tracker.restart_peak()
         started_s = time.perf_counter()
+        retry = is_smaller = False
         try:
             with level.measured() if measured else nullcontext():
                 sink.write(chunk, mode.block(chunk, sink.places(chunk)))
         except OtherWayError:
-            continue
+            retry = True
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.
-            retry = _may_retry(error, halves_over_budget) and pacer.shrink(size)
+            retry = is_smaller = _may_retry(error, halves_over_budget) and pacer.shrink(size)
             if not retry:
                 _say_where(error, mode, chunk, len(log.chunk_sizes), total)
                 raise
-        else:
-            retry = False
         if retry:
-            log.n_retries += 1
-            mode.release()
+            if is_smaller:
+                log.n_retries += 1
+                mode.release()
             level.forget_buffers()
             reclaim(mode.problem.device)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
+from chunkjac._linear._program import Running
+from chunkjac._memory import LiveBytes, OverBudget
 
 D = torch.float64
 MODES = ("reverse", "forward")
@@ -371,3 +373,31 @@ def test_under_a_limit_blocks_are_counted_where_a_program_is_given_up(
     seen = _counted_operations(monkeypatch)
     torch.testing.assert_close(planned.run(x), _reference(net, mode, (x,)))
     assert torch.ops.aten.mm.default in seen or torch.ops.aten.addmm.default in seen
+
+
+def test_a_program_that_does_not_fit_gives_its_memory_back_and_a_smaller_one_is_tried(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory must not hang on the exception that says so, until somebody collects garbage."""
+    net, x = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 64)).to(D), _point(64)
+    planned = cj.plan(net, x, mode=mode, max_memory="10MiB")
+    planned.run(x)
+    block, failed, sizes = Running.block, [], []
+
+    def fail_once(self: Running, *args: Any) -> Any:
+        if not failed:
+            failed.append(weakref.ref(self))
+            raise OverBudget("too little is left")
+        assert failed[0]() is None
+        sizes.append(self.program.size)
+        return block(self, *args)
+
+    monkeypatch.setattr(Running, "block", fail_once)
+    gc.disable()
+    try:
+        found = planned.run(x)
+    finally:
+        gc.enable()
+    torch.testing.assert_close(found, _reference(net, mode, (x,)))
+    assert sizes
+    assert max(sizes) <= 32

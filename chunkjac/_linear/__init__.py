@@ -3,6 +3,7 @@
 from chunkjac._linear._evaluations import Evaluation, Evaluations
 from chunkjac._linear._guard import Guard
 from chunkjac._linear._nudged import Copies
+from chunkjac._linear._program import NotFiniteError
 from chunkjac._linear._programs import Programs, Record, Seen
 from chunkjac._linear._recorder import NotLinearError
 from chunkjac._linear._shortcut import Shortcut
@@ -12,6 +13,7 @@ __all__ = [
     "Evaluation",
     "Evaluations",
     "Guard",
+    "NotFiniteError",
     "NotLinearError",
     "Programs",
     "Record",

@@ -11,7 +11,7 @@ from chunkjac._linear._batching import batched, program_of
 from chunkjac._linear._contest import Form, choose_form
 from chunkjac._linear._graph import Graph
 from chunkjac._linear._guard import Guard
-from chunkjac._linear._program import Block, NotFiniteError, Program, Running
+from chunkjac._linear._program import Block, Program, Running
 from chunkjac._linear._programs import SHORT_S, Programs
 from chunkjac._linear._sizing import resized, telling_size
 from chunkjac._linear._tracing import given_tensors, trace
@@ -197,10 +197,10 @@ class Shortcut:
         times_s = self._record.with_s if by_program else self._record.without_s
         times_s.append(seconds)
 
-    def refuse(self, why: str, error: BaseException | None = None) -> None:
+    def refuse(self, why: str, *, lasts: bool = True) -> None:
         """Take note that no program can be made; factors that are not finite may be so at these inputs only."""
         self._running = None
-        if not isinstance(error, NotFiniteError):
+        if lasts:
             self._record.forget()
             self._record.refused = why
 

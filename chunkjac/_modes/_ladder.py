@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 from chunkjac._backoff import drain_backward, first_line, is_out_of_memory
 from chunkjac._chunker import OneHot
 from chunkjac._errors import ChunkjacError, add_note
-from chunkjac._linear import Programs, Shortcut
+from chunkjac._linear import NotFiniteError, Programs, Shortcut
 from chunkjac._modes._agreement import DisagreementError, agrees
 from chunkjac._modes._mode import Block, OtherWayError
 from chunkjac._modes._referee import nearer
@@ -39,6 +39,10 @@ _COMPILED = f"{_PROGRAM}, compiled"
 
 # A node takes so long in a chunk, whatever its size; a direction takes 0.05 to 1.4 evaluations (20 functions).
 _NODE_S, _LEAST_SHARE, _LONG_S = 20e-6, 0.05, 0.1
+
+
+# Counting takes as long as a small operation itself: only chunks of so many directions tell what a direction takes.
+_TELLING_SIZE = 8
 
 
 class Rung(Protocol):
@@ -130,6 +134,11 @@ class Derivative:
         return self.outputs.leaves if self.by_rows else self.problem.leaves
 
     @property
+    def _n_seeds(self) -> int:
+        """Return how many directions there are."""
+        return sum(leaf.numel for leaf in self._seed_leaves)
+
+    @property
     def _rung(self) -> Rung:
         """Return the rung that is in use."""
         if self._made is None:
@@ -215,14 +224,13 @@ class Derivative:
                     return self._shortcut.settle(n_left)
             except Exception as error:
                 if not (is_out_of_memory(error) and self._shortcut.shrink()):
-                    self._refuse(self._shortcut, first_line(error), error)
+                    self._refuse(self._shortcut, first_line(error), lasts=not isinstance(error, NotFiniteError))
         return None
 
     @property
     def is_long(self) -> bool:
         """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
-        n_directions = sum(leaf.numel for leaf in self._seed_leaves)
-        least_s = self._overhead_s + _LEAST_SHARE * self._evaluation_s * n_directions
+        least_s = self._overhead_s + _LEAST_SHARE * self._evaluation_s * self._n_seeds
         return self.batched and least_s > _LONG_S
 
     @property
@@ -234,7 +242,7 @@ class Derivative:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
         if self._shortcut is not None and self._shortcut.is_ready:
             return self._by_program(self._shortcut, chunk, places)
-        tells = is_warm()
+        tells = is_warm() and not (self._is_counted and chunk.stop - chunk.start < min(_TELLING_SIZE, self._n_seeds))
         started_s = time.perf_counter()
         block = self._on_a_rung(lambda: self._block(chunk))
         if self._shortcut is not None and tells:
@@ -248,9 +256,8 @@ class Derivative:
         gives something else, the function has changed, and it is recorded anew.
 
         Raises:
-            OtherWayError: There can be none, from now on.
+            OtherWayError: There can be none, from now on, or only a smaller one.
         """
-        cause: Exception | None = None
         while True:
             try:
                 started_s = time.perf_counter()
@@ -262,12 +269,14 @@ class Derivative:
                 self._announce(shortcut)
                 return block
             except DisagreementError:
-                why, again = "it gives other values than one direction alone", shortcut.was_known
-            except Exception as error:
-                why, again, cause = first_line(error), False, error
+                why, again, lasts = "it gives other values than one direction alone", shortcut.was_known, True
+            except Exception as error:  # only words leave this block: the traceback holds the program's tensors
+                if is_out_of_memory(error) and shortcut.shrink():
+                    break
+                why, again, lasts = first_line(error), False, not isinstance(error, NotFiniteError)
             if not (again and self._renewed(shortcut, chunk)):
+                self._refuse(shortcut, why, lasts=lasts)
                 break
-        self._refuse(shortcut, why, cause)
         raise OtherWayError
 
     def _renewed(self, shortcut: Shortcut, chunk: slice) -> bool:
@@ -279,9 +288,9 @@ class Derivative:
             return False
         return True
 
-    def _refuse(self, shortcut: Shortcut, why: str, cause: BaseException | None) -> None:
-        """Go on without a program."""
-        shortcut.refuse(why, cause)
+    def _refuse(self, shortcut: Shortcut, why: str, *, lasts: bool) -> None:
+        """Go on without a program, and so in later runs if the reason is no matter of these inputs."""
+        shortcut.refuse(why, lasts=lasts)
         self._shortcut, self._is_shortcut_proven = None, False
         self.reasons = (*self.reasons, f"no {_PROGRAM}: {why}")
 

@@ -1,6 +1,7 @@
 """Compute Jacobians of PyTorch functions under a memory budget."""
 
 from chunkjac._api import jacobian, plan
+from chunkjac._api import open_file as open
 from chunkjac._config import Config, config_context, get_config, set_config
 from chunkjac._errors import (
     ArgumentError,
@@ -10,6 +11,7 @@ from chunkjac._errors import (
     ConfigError,
     FunctionError,
     RungWarning,
+    StoreError,
 )
 from chunkjac._faces import hessian, jacfd, jacfwd, jacrev
 from chunkjac._plan import Plan, Report
@@ -31,6 +33,7 @@ __all__ = [
     "Progress",
     "Report",
     "RungWarning",
+    "StoreError",
     "config_context",
     "get_config",
     "hessian",
@@ -38,6 +41,7 @@ __all__ = [
     "jacfwd",
     "jacobian",
     "jacrev",
+    "open",
     "plan",
     "set_config",
 ]

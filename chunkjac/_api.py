@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,9 @@ from chunkjac._randomness import RANDOMNESS
 from chunkjac._run import run_job
 from chunkjac._schemes import SCHEME_NAMES
 from chunkjac._select import Request
-from chunkjac._sinks import check_with
+from chunkjac._sinks import check_with, read_out
 from chunkjac._steps import read_step
+from chunkjac._store import Target, described, open_store
 from chunkjac._types import MODES
 
 
@@ -39,6 +41,7 @@ def jacobian(
     max_memory: int | str | None = None,
     chunk_size: int | None = None,
     out: Any = None,
+    resume: bool = False,
     randomness: str = "error",
     create_graph: bool = False,
     verify: int = 0,
@@ -73,7 +76,11 @@ def jacobian(
         chunk_size: Exactly this many directions at a time; ``None`` plans it.
         out: Tensors to write into, in the result's tree; they do not count. Or a callable that is given
             each finished :class:`chunkjac.Block`, in order: the Jacobian is never held, and ``None``
-            stands in its place. What the callable makes does not count; what it raises comes through.
+            stands in its place. What the callable makes does not count; what it raises comes through. Or a path:
+            a ``.npy`` file for one output and one input, or a folder with one for each pair. Blocks go to disk while
+            the next ones are computed, each is noted once it is there, and what is returned is mapped to the files.
+        resume: With a path: go on with what is there; what is finished is not computed again. Function,
+            inputs, parameters, mode and versions must be the same.
         randomness: What ``func`` may draw where it is evaluated several times (forward mode, finite
             differences): ``"error"`` refuses random numbers, ``"same"`` gives every evaluation the
             same, ``"different"`` its own to each direction (forward mode only). Reverse mode
@@ -98,6 +105,7 @@ def jacobian(
         ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
         FunctionError: ``func`` does what no Jacobian can be made of.
         BudgetError: One direction does not fit; the message says what would be needed.
+        StoreError: The path in ``out`` cannot be written to, or there is something else.
 
     Shapes:
         ``(*output.shape, *input.shape)`` for each pair.
@@ -125,6 +133,7 @@ def jacobian(
         max_memory=max_memory,
         chunk_size=chunk_size,
         out=out,
+        resume=resume,
         randomness=randomness,
         create_graph=create_graph,
         verify=verify,
@@ -148,6 +157,7 @@ def plan(
     max_memory: int | str | None = None,
     chunk_size: int | None = None,
     out: Any = None,
+    resume: bool = False,
     randomness: str = "error",
     create_graph: bool = False,
     verify: int = 0,
@@ -173,6 +183,7 @@ def plan(
         max_memory: See there.
         chunk_size: See there.
         out: See there.
+        resume: See there.
         randomness: See there.
         create_graph: See there.
         verify: See there.
@@ -210,6 +221,7 @@ def plan(
         max_memory=max_memory,
         chunk_size=chunk_size,
         out=out,
+        resume=resume,
         randomness=randomness,
         create_graph=create_graph,
         verify=verify,
@@ -218,6 +230,39 @@ def plan(
         device=device,
     )
     return plan_job(job)
+
+
+def open_file(path: str | os.PathLike[str]) -> Any:
+    """Return a Jacobian that was written to a path, in memory that is mapped to the files: nothing is read yet.
+
+    Args:
+        path: What was given as ``out``: a ``.npy`` file, or a folder.
+
+    Returns:
+        The Jacobian in torch.func's tree. What is written to its tensors stays in memory, the files never change.
+
+    Raises:
+        StoreError: Nothing was written there, or not all yet: the message says which rows or columns are missing.
+
+    Shapes:
+        ``(*output.shape, *input.shape)`` for each pair.
+
+    Example:
+        >>> import tempfile, pathlib, torch, chunkjac as cj
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "J.npy"
+        >>> J = cj.jacobian(torch.sin, torch.zeros(3), out=path)
+        >>> cj.open(path)
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]])
+    """
+    return open_store(path)
+
+
+def _settings(scheme: str, step: Any, batching: str | int, bounds: Any) -> tuple[tuple[str, str], ...]:
+    """Return what else than function, inputs and mode the values depend on, in words."""
+    given = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
+    return tuple((name, described(value)) for name, value in given.items())
 
 
 def _job(
@@ -234,6 +279,7 @@ def _job(
     max_memory: int | str | None,
     chunk_size: int | None,
     out: Any,
+    resume: bool,
     randomness: str,
     create_graph: bool,
     verify: int,
@@ -273,6 +319,10 @@ def _job(
             "compile=True needs one function for all directions, found randomness='different'; leave one out."
         )
     n_checks = read_verify(verify)
+    settings = _settings(scheme, step, batching, bounds)
+    out = read_out(out, resume=resume, settings=settings)
+    if isinstance(out, Target) and out.plan is not None and mode == "auto":
+        mode = out.plan["facts"]["mode"]  # what was chosen when the file was made
     check_with(out, create_graph=create_graph, verify=n_checks)
     if randomness == "different" and (create_graph or verify):
         raise ArgumentError(
@@ -302,6 +352,7 @@ def _job(
         budget=budget,
         chunk_size=read_chunk_size(chunk_size),
         out=out,
+        settings=settings,
         create_graph=create_graph,
         verify=n_checks,
         compile=compile,

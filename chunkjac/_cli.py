@@ -1,4 +1,4 @@
-"""The command line: ``chunkjac demo``, ``plan``, ``run`` and ``devices``.
+"""The command line: ``chunkjac demo``, ``plan``, ``run``, ``verify`` and ``devices``.
 
 Exit codes: 0 done, 2 wrong usage, 3 does not fit in memory, 1 anything else.
 """
@@ -24,6 +24,7 @@ from chunkjac._errors import ArgumentError, ArgumentTypeError, ConfigError
 from chunkjac._files import check_target, import_function, load_input, save_result
 from chunkjac._memory import devices_here, free_memory
 from chunkjac._schemes import SCHEME_NAMES
+from chunkjac._store import check, remove
 from chunkjac._types import MODES
 from chunkjac._units import format_bytes
 
@@ -72,9 +73,19 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _add(commands, "run", _run, "compute a Jacobian")
     _add_problem(run)
-    run.add_argument("--out", type=Path, required=True, help="file to write: .npy for one tensor, .pt for anything")
-    run.add_argument("--force", action="store_true", help="overwrite that file if it exists")
+    run.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="where to write: a .npy file for one output and one input, a folder for several (both while computing, "
+        "and never held in memory), or a .pt file",
+    )
+    run.add_argument("--resume", action="store_true", help="go on with what an earlier run has left in --out")
+    run.add_argument("--force", action="store_true", help="remove what is in --out first")
     run.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+    verify = _add(commands, "verify", _verify, "compare a Jacobian in files with its checksums")
+    verify.add_argument("path", type=Path, help="what was given as --out; blocks that differ can be computed anew")
 
     _add(commands, "devices", _devices, "list devices: what is free, what limits it, the default budget")
     return parser
@@ -161,12 +172,34 @@ def _plan(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     """Compute, save, print the report."""
-    check_target(options.out, options.force)
-    compute = _problem(options, chunkjac.jacobian)
-    found, report = compute(return_report=True, progress=False if options.quiet else None)
-    written = save_result(options.out, found)
+    compute = partial(_problem(options, chunkjac.jacobian), return_report=True)
+    progress = False if options.quiet else None
+    if options.out.suffix == ".pt":
+        if options.resume:
+            raise ArgumentError("--resume goes on with a .npy file or a folder, found a .pt file; leave it out.")
+        check_target(options.out, force=options.force)
+        found, report = compute(progress=progress)
+        save_result(options.out, found)
+    else:
+        if options.force and not options.resume:
+            remove(options.out)
+        _, report = compute(progress=progress, out=options.out, resume=options.resume)
     _show(options, report)
-    print(f"written to {written}", file=sys.stderr)
+    print(f"written to {options.out}", file=sys.stderr)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    """Compare blocks with their checksums."""
+    damaged, unfinished, n_blocks = check(options.path)
+    for block in damaged:
+        span = block.directions
+        print(f"directions {span.start}:{span.stop} are not what was written", file=sys.stderr)
+    if damaged or unfinished:
+        raise chunkjac.StoreError(
+            f"{options.path}: of {n_blocks} blocks {len(damaged)} are damaged and {len(unfinished)} not finished; run "
+            "again with --resume to compute them."
+        )
+    print(f"{options.path}: {n_blocks} blocks, all as they were written")
 
 
 def _devices(_: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@
     ├── ArgumentTypeError (TypeError)    an argument has a type that cannot be used
     ├── ConfigError       (ValueError)    a setting is unknown or cannot be read
     ├── FunctionError                     the function does what no Jacobian can be made of
+    ├── StoreError        (OSError)       a file cannot take the result, or does not hold what it should
     └── BudgetError       (MemoryError)   the work does not fit in the budget
 
     RungWarning           (UserWarning)   a slower way is taken, since the faster cannot run the function
@@ -40,6 +41,10 @@ class ConfigError(ChunkjacError, ValueError):
 
 class FunctionError(ChunkjacError):
     """Say that the function does something that no Jacobian can be made of."""
+
+
+class StoreError(ChunkjacError, OSError):
+    """Say that a file cannot take the result, or does not hold what it should."""
 
 
 class BudgetError(ChunkjacError, MemoryError):

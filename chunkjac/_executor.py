@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -62,6 +62,7 @@ def fill(
     *,
     advance: Callable[[int], object],
     halves_over_budget: bool = True,
+    spans: Sequence[slice] | None = None,
 ) -> None:
     """Write the Jacobian block by block; no second copy of it ever exists.
 
@@ -76,16 +77,20 @@ def fill(
         log: Takes what happens.
         advance: Is told how many directions each chunk finished.
         halves_over_budget: Whether the tracker's limit is treated like running out of memory.
+        spans: The directions that are to be computed, in order; ``None`` for all.
 
     Raises:
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
-    total, done = n_directions(mode), 0
+    total = n_directions(mode)
     level = log.level = Level(tracker)
-    while done < total:
+    ahead = [slice(0, total)] if spans is None else [*spans]
+    while ahead:
+        done, stop = ahead[0].start, ahead[0].stop
         with tracker if pacer.measures_new and not mode.holds_as_before(total - done) else nullcontext():
             settled_size = mode.settle(total - done)
         chunk = pacer.next_chunk(done) if settled_size is None else slice(done, min(done + settled_size, total))
+        chunk = slice(done, min(chunk.stop, stop))
         size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new
         if settled_size is None:
             measured = pacer.measures(chunk, len(log.chunk_sizes))
@@ -119,7 +124,7 @@ def fill(
             pacer.learn(chunk, held_bytes, margin=margin, grows=level.grows(size, before_bytes))
         elif settled_size is None:
             pacer.time(chunk, time.perf_counter() - started_s)
-        done = chunk.stop
+        ahead[:1] = [slice(chunk.stop, stop)] if chunk.stop < stop else []
         log.chunk_sizes.append(size)
         advance(size)
 

@@ -76,38 +76,23 @@ def _load_pt(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def check_target(path: Path, force: bool) -> None:
-    """Refuse a file that could not be written, before any work.
+def check_target(path: Path, *, force: bool) -> None:
+    """Refuse a ``.pt`` file that could not be written, before any work.
 
     Raises:
-        ArgumentError: It has another kind, exists already, or its folder cannot be written to.
+        ArgumentError: It exists already, or its folder cannot be written to.
     """
-    if path.suffix not in (".npy", ".pt"):
-        raise ArgumentError(f"out must be a .npy or .pt file, found {str(path)!r}.")
-    for used in (path, path.with_suffix(".pt")):  # a tree goes to the latter
-        if used.exists() and not force:
-            raise ArgumentError(f"out {str(used)!r} exists; give another name, or --force to overwrite it.")
+    if path.exists() and not force:
+        raise ArgumentError(f"out {str(path)!r} exists; give another name, or --force to overwrite it.")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise ArgumentError(f"out must be in a folder that can be written to, found {str(path.parent)!r}.")
 
 
-def save_result(path: Path, result: Any) -> Path:
-    """Write a result, whole or not at all; return where it is.
-
-    A tree, and a dtype that NumPy has not, go to a ``.pt`` file of the same name.
-    """
-    plain = isinstance(result, torch.Tensor) and result.dtype != torch.bfloat16
-    path = path if plain else path.with_suffix(".pt")
+def save_result(path: Path, result: Any) -> None:
+    """Write a result to a ``.pt`` file, whole or not at all."""
     partial = path.with_name(f"{path.name}.part")
     try:
-        if path.suffix == ".npy":
-            import numpy as np
-
-            with partial.open("wb") as file:
-                np.save(file, result.numpy(force=True))
-        else:
-            torch.save(result, partial)
+        torch.save(result, partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return path

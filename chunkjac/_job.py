@@ -44,6 +44,7 @@ class Job:
         budget: What the job may hold there.
         chunk_size: The exact chunk size, if one was asked for.
         out: Where to write the result; ``None`` allocates it.
+        settings: What else than function, inputs and mode the values depend on.
         verify: In how many random directions the finished Jacobian is checked.
         create_graph: Whether the result can be differentiated again.
         compile: Whether the chunk's step is compiled.
@@ -57,6 +58,7 @@ class Job:
     budget: Budget
     chunk_size: int | None = None
     out: Any = None
+    settings: tuple[tuple[str, str], ...] = ()
     verify: int = 0
     create_graph: bool = False
     compile: bool = False

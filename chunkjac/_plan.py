@@ -69,7 +69,7 @@ class Plan:
         Args:
             *args: Other arguments, of the same shapes, dtypes and devices as those planned
                 for; without any, the same.
-            **options: ``out``, ``progress`` and ``return_report``, as in :func:`chunkjac.jacobian`.
+            **options: ``out``, ``resume``, ``progress`` and ``return_report``, as in :func:`chunkjac.jacobian`.
 
         Returns:
             What :func:`chunkjac.jacobian` returns.

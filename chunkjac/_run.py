@@ -29,7 +29,7 @@ from chunkjac._job import Job
 from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, heap_bytes
-from chunkjac._modes import Facts, is_empty, random_tangent, result_bytes
+from chunkjac._modes import Facts, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
@@ -38,7 +38,8 @@ from chunkjac._rebuilding import Recipe, sources_of, with_graph
 from chunkjac._refusal import over_budget
 from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
-from chunkjac._sinks import ResultSink, TensorSink, check_with, sink_for, sink_name
+from chunkjac._sinks import ResultSink, TensorSink, check_with, read_out, sink_for, sink_name
+from chunkjac._store import Target
 from chunkjac._units import format_bytes
 from chunkjac._verify import Verdict, verify
 from chunkjac._witness import Witness
@@ -46,7 +47,7 @@ from chunkjac._witness import Witness
 # Of a default budget, which is half of what is free: so much may be made before it is counted exactly.
 _UNCOUNTED_SHARE = 1 / 16
 
-_RUN_OPTIONS = frozenset({"out", "progress", "return_report"})
+_RUN_OPTIONS = frozenset({"out", "progress", "resume", "return_report"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +209,7 @@ class _Attempt:
             is_usual=not self._watch or self._fits(experience),
             is_counted=pacer.measures_new,
         )
-        with show_progress(job.progress, terms.n_directions) as show:
-
-            def advance(size: int) -> None:
-                show(size)
-                if gauge is not None:
-                    gauge.sample()
-
-            if not is_empty(mode):
-                fill(sink, mode, pacer, tracker, self._log, advance=advance, halves_over_budget=job.chunk_size is None)
+        self._fill(sink, pacer, gauge)
         estimated_error = estimate_error(mode, tracker) if job.return_report else None
         mode.close()
         verdict = Verdict(None, "")
@@ -245,6 +238,31 @@ class _Attempt:
             report = self._report(pacer, elapsed_s, rise_bytes, reasons, experience)
             report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
+
+    def _fill(self, sink: ResultSink, pacer: Pacer, gauge: Gauge | None) -> None:
+        """Compute what is missing; what is finished stays, whatever ends it."""
+        job, mode, total = self._job, self.mode, n_directions(self.mode)
+        try:
+            with show_progress(job.progress, total, sink.n_done) as show:
+
+                def advance(size: int) -> None:
+                    show(size)
+                    if gauge is not None:
+                        gauge.sample()
+
+                if not is_empty(mode):
+                    fill(
+                        sink,
+                        mode,
+                        pacer,
+                        self._tracker,
+                        self._log,
+                        advance=advance,
+                        halves_over_budget=job.chunk_size is None,
+                        spans=sink.missing(total),
+                    )
+        finally:
+            sink.close()
 
     def _fits(self, experience: Experience) -> bool:
         """Tell whether what earlier runs have held fits, and need not be counted again."""
@@ -319,11 +337,14 @@ def _run_planned(job: Job, known: Probe, experience: Experience, args: tuple[Any
     if not options.keys() <= _RUN_OPTIONS:
         unknown = ", ".join(sorted(options.keys() - _RUN_OPTIONS))
         raise ArgumentTypeError(
-            f"run takes out, progress and return_report, found {unknown}; plan again to change that."
+            f"run takes out, progress, resume and return_report, found {unknown}; plan again to change that."
         )
     if not args and job.device != job.problem.device:
         raise ArgumentError(f"this plan is for {job.device}: give run the arguments there, and let func use it.")
-    out = options.get("out", job.out)
+    out = job.out
+    if "out" in options or "resume" in options:
+        given = options.get("out", out.path if isinstance(out, Target) else out)
+        out = read_out(given, resume=options.get("resume", False), settings=job.settings)
     check_with(out, create_graph=job.create_graph, verify=job.verify)
     problem = job.problem.with_args(args, job.device) if args else job.problem
     job = replace(

@@ -84,7 +84,9 @@ def test_run_writes_what_numpy_reads(mode: str, capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     assert "measured peak" in shown.out
     assert "written to J.npy" in shown.err
-    assert sorted(path.name for path in Path().glob("J*")) == ["J.npy"]
+    assert sorted(path.name for path in Path().glob("J*")) == ["J.npy", "J.npy.journal", "J.npy.plan.json"]
+    assert main(["verify", "J.npy"]) == 0
+    assert "all as they were written" in capsys.readouterr().out
 
 
 def test_run_takes_several_inputs_and_argnums(folder: Path) -> None:
@@ -93,12 +95,16 @@ def test_run_takes_several_inputs_and_argnums(folder: Path) -> None:
     assert np.array_equal(np.load("J.npy"), np.diag([1.0, 2.0, 3.0]))
 
 
-def test_a_tree_goes_to_a_pt_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "functions:tree", "--input", "x.npy", "--out", "J.npy"]) == 0
+def test_a_tree_goes_to_a_pt_file_or_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["run", "functions:tree", "--input", "x.npy", "--out"]
+    assert main([*run, "J.pt"]) == 0
     assert "written to J.pt" in capsys.readouterr().err
-    found = torch.load("J.pt", weights_only=True)
-    assert torch.equal(found["square"], torch.diag(torch.tensor([2.0, 4.0, 6.0])))
-    assert torch.equal(found["sum"], torch.ones(3))
+    assert main([*run, "J"]) == 0
+    for found in (torch.load("J.pt", weights_only=True), cj.open("J")):
+        assert torch.equal(found["square"], torch.diag(torch.tensor([2.0, 4.0, 6.0])))
+        assert torch.equal(found["sum"], torch.ones(3))
+    assert main([*run, "J.npy"]) == 2
+    assert "give a folder, such as out='J'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_dictionary_of_tensors_is_an_input() -> None:
@@ -111,7 +117,7 @@ def test_an_existing_file_is_not_overwritten_without_force(capsys: pytest.Captur
     Path("J.npy").write_text("precious")
     arguments = ["run", "functions:linear", "--input", "x.npy", "--out", "J.npy"]
     assert main(arguments) == 2
-    assert "--force" in capsys.readouterr().err
+    assert "exists" in capsys.readouterr().err
     assert Path("J.npy").read_text() == "precious"
     assert main([*arguments, "--force"]) == 0
     assert np.load("J.npy").shape == (4, 3)
@@ -140,7 +146,7 @@ def test_a_failed_run_leaves_no_file() -> None:
         (["plan", "..functions:linear", "--input", "x.npy"], 2, "pkg.mod:func"),
         (["plan", "functions:linear", "--input", "x.npy", "--device", "meta"], 2, "device must be of type cpu"),
         (["plan", "functions:linear", "--input", "x.npy", "--max-memory", "²"], 2, "max_memory cannot be read"),
-        (["run", "functions:linear", "--input", "x.npy", "--out", "J.csv"], 2, r"\.npy or \.pt"),
+        (["run", "functions:linear", "--input", "x.npy", "--out", "J.csv"], 2, r"\.npy file, or a folder"),
         (["run", "functions:linear", "--input", "x.npy", "--out", "none/J.npy"], 2, "folder"),
     ],
 )
@@ -167,10 +173,30 @@ def test_debug_prints_the_traceback(place: str, capsys: pytest.CaptureFixture[st
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_the_file_that_a_tree_would_go_to_is_not_overwritten_either() -> None:
-    Path("J.pt").write_text("precious")
-    assert main(["run", "functions:tree", "--input", "x.npy", "--out", "J.npy"]) == 2
-    assert Path("J.pt").read_text() == "precious"
+def test_a_run_goes_on_where_one_has_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["run", "functions:linear", "--input", "x.npy", "--out", "J.npy", "--mode", "reverse"]
+    assert main([*run, "--resume"]) == 0
+    assert main([*run, "--resume", "--json"]) == 0
+    assert '"chunk_sizes": []' in capsys.readouterr().out
+    data = bytearray(Path("J.npy").read_bytes())
+    data[-1] ^= 1
+    Path("J.npy").write_bytes(data)
+    assert main(["verify", "J.npy"]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "directions 3:4 are not what was written" in shown
+    assert "of 4 blocks 1 are damaged" in shown
+    assert main([*run, "--resume"]) == 0
+    assert main(["verify", "J.npy"]) == 0
+    assert np.allclose(np.load("J.npy"), np.arange(12.0).reshape(4, 3))
+    assert main([*run[:-2], "--mode", "forward", "--resume"]) == 1
+    assert "mode was 'reverse', is 'forward'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_only_files_of_blocks_are_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "functions:linear", "--input", "x.npy", "--out", "J.pt", "--resume"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["verify", "J.npy"]) == 1
+    assert "chunkjac has not written" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

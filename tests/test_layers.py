@@ -27,7 +27,7 @@ ROWS = (
     ("_executor", "_experience", "_select", "_sinks"),
     ("_level", "_modes", "_restoring"),
     ("_linear", "_lookout"),
-    ("_config", "_memory", "_plan", "_stencil"),
+    ("_config", "_memory", "_plan", "_stencil", "_store"),
     ("_bounds", "_functional", "_steps"),
     ("_bar", "_chunker", "_files", "_pacer", "_problem", "_schemes"),
     ("_checks", "_closures", "_modules", "_options", "_terms", "_units"),

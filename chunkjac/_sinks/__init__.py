@@ -1,18 +1,21 @@
 """Where blocks go, one a file."""
 
 from chunkjac._sinks._callback import CallbackSink
-from chunkjac._sinks._out import ResultSink, check_fits, check_with, is_callback, sink_for, sink_name
+from chunkjac._sinks._file import FileSink
+from chunkjac._sinks._out import ResultSink, check_fits, check_with, is_callback, read_out, sink_for, sink_name
 from chunkjac._sinks._pulled_back import PulledBack
 from chunkjac._sinks._tensor import TensorSink
 
 __all__ = [
     "CallbackSink",
+    "FileSink",
     "PulledBack",
     "ResultSink",
     "TensorSink",
     "check_fits",
     "check_with",
     "is_callback",
+    "read_out",
     "sink_for",
     "sink_name",
 ]

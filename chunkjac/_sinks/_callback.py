@@ -47,5 +47,17 @@ class CallbackSink:
         except Exception as error:
             raise CarriedError(error) from error
 
+    @property
+    def n_done(self) -> int:
+        """Return that no direction is finished before."""
+        return 0
+
+    def missing(self, total: int) -> list[slice]:
+        """Return the directions that are to be computed: all of them."""
+        return [slice(0, total)]
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
     def result(self) -> None:
         """Return nothing: the callback has it all."""

@@ -1,7 +1,10 @@
-"""What ``out`` may be: nothing, tensors to write into, or a function to call with each block."""
+"""What ``out`` may be: nothing, tensors to write into, files, or what is called with each block."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +13,33 @@ from chunkjac._errors import ArgumentError
 from chunkjac._memory import LiveBytes
 from chunkjac._modes import Mode
 from chunkjac._sinks._callback import CallbackSink
+from chunkjac._sinks._file import FileSink
 from chunkjac._sinks._tensor import TensorSink, check_out
+from chunkjac._store import Target, is_path
 
-ResultSink = TensorSink | CallbackSink
+ResultSink = TensorSink | CallbackSink | FileSink
+
+
+def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]]) -> Any:
+    """Return ``out`` as sinks take it: a path is looked at, of an object that writes its method is taken.
+
+    Args:
+        out: As the user gave it.
+        resume: Whether files that are there are gone on with.
+        settings: What else than function, inputs and mode the values depend on.
+
+    Raises:
+        ArgumentError: ``resume`` is given, and no path.
+        StoreError: Nothing can be written there.
+    """
+    if is_path(out):
+        target = Target(Path(os.fspath(out)), resume, tuple(settings))
+        target.check()
+        return target
+    if resume:
+        raise ArgumentError("resume=True goes on with a file; give its path as out.")
+    write = None if isinstance(out, torch.Tensor) or callable(out) else getattr(out, "write", None)
+    return write if callable(write) else out
 
 
 def is_callback(out: Any) -> bool:
@@ -25,12 +52,14 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes) -> ResultSink:
 
     Args:
         mode: What makes them.
-        out: As the user gave it.
+        out: As :func:`read_out` gave it.
         tracker: What counts live bytes.
 
     Raises:
-        ArgumentTypeError, ArgumentError: ``out`` cannot take the result.
+        ArgumentTypeError, ArgumentError, StoreError: ``out`` cannot take the result.
     """
+    if isinstance(out, Target):
+        return FileSink(mode, out)
     return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out)
 
 
@@ -46,15 +75,14 @@ def check_with(out: Any, *, create_graph: bool, verify: int) -> None:
         )
     if create_graph and out is not None:
         raise ArgumentError("create_graph=True cannot write into out=, which has no graph; leave one of the two out.")
-    if verify and is_callback(out):
-        raise ArgumentError(
-            "verify checks the finished Jacobian, which out=callback never holds; leave one of the two out."
-        )
+    if verify and (is_callback(out) or isinstance(out, Target)):
+        where = "out=callback never holds" if is_callback(out) else "a file holds on disk"
+        raise ArgumentError(f"verify checks the finished Jacobian, which {where}; leave one of the two out.")
 
 
 def check_fits(mode: Mode, out: Any) -> None:
     """Refuse what cannot take the result, before there is one."""
-    if not (out is None or is_callback(out)):
+    if not (out is None or is_callback(out) or isinstance(out, Target)):
         check_out(mode, out)
 
 
@@ -62,4 +90,6 @@ def sink_name(out: Any) -> str:
     """Return what a plan calls the place that blocks go to."""
     if out is None:
         return "a new tensor"
+    if isinstance(out, Target):
+        return f"the {'folder' if out.is_folder else 'file'} {out.path}"
     return "a callback" if is_callback(out) else "out"

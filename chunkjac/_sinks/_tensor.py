@@ -62,6 +62,18 @@ class TensorSink:
                 else:
                     self._scatter(at, part.elements, rows)
 
+    @property
+    def n_done(self) -> int:
+        """Return that no direction is finished before."""
+        return 0
+
+    def missing(self, total: int) -> list[slice]:
+        """Return the directions that are to be computed: all of them."""
+        return [slice(0, total)]
+
+    def close(self) -> None:
+        """Do nothing: the result is held by who wanted it."""
+
     def result(self) -> Any:
         """Return the Jacobian in torch.func's tree: outputs outside, inputs inside."""
         rows = [[self._view(i, j) for j in range(len(self._inputs))] for i in range(len(self._mode.outputs.leaves))]

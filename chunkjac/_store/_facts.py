@@ -1,0 +1,93 @@
+"""What the values of a Jacobian depend on, in words and digests: the same facts, the same values."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+from chunkjac._modules import behind
+from chunkjac._problem import Problem
+from chunkjac._types import Leaf
+
+# So much of a digest is kept: two of a million million differ by chance alone.
+_N_DIGITS = 24
+
+
+def facts_of(
+    problem: Problem, outputs: Sequence[Leaf], mode: str, settings: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return the facts, ready for JSON.
+
+    Args:
+        problem: The function and its inputs.
+        outputs: What it returns.
+        mode: The name of the mode.
+        settings: What else the mode's values depend on.
+    """
+    arguments, tree = tree_flatten(problem.args)
+    dictionaries = [part for module in problem.modules for part in (module._parameters, module._buffers)]
+    held = [tensor for dictionary in dictionaries for tensor in dictionary.values()]
+    captured = [value for value in behind(problem.func) if isinstance(value, torch.Tensor)]
+    return {
+        "function": name_of(problem.func),
+        "arguments": [_told(argument) for argument in arguments],
+        "their tree": str(tree),
+        "argnums": list(problem.argnums) if isinstance(problem.argnums, tuple) else problem.argnums,
+        "outputs": [f"{leaf.dtype} {list(leaf.shape)}" for leaf in outputs],
+        "parameters and buffers": _digest(tensor for tensor in held if tensor is not None),
+        "captured tensors": _digest(captured),
+        "mode": mode,
+        **dict(settings),
+        "torch": torch.__version__,
+        "chunkjac": _own_version(),
+    }
+
+
+def described(value: Any) -> str:
+    """Return an option in words; tensors by their digests."""
+    return ", ".join(_told(part) for part in tree_flatten(value)[0])
+
+
+def name_of(func: Any) -> str:
+    """Return the qualified name of a function; a module's is its class's."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    named = func if inspect.isroutine(func) or inspect.isclass(func) else type(func)
+    return f"{getattr(named, '__module__', None) or ''}.{getattr(named, '__qualname__', repr(named))}".lstrip(".")
+
+
+def _told(argument: Any) -> str:
+    """Return an argument in words."""
+    if not isinstance(argument, torch.Tensor):
+        return repr(argument)
+    return f"{argument.dtype} {list(argument.shape)} {_digest([argument])}"
+
+
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    """Return a digest of tensors' types, shapes and values."""
+    found = sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        values = tensor.detach().to("cpu")
+        if values.layout != torch.strided:
+            values = values.to_dense()
+        flat = values.resolve_conj().resolve_neg().contiguous().view(-1)
+        if flat.numel():
+            data: Any = flat.view(torch.uint8).numpy()
+            found.update(data)
+    return found.hexdigest()[:_N_DIGITS]
+
+
+def _own_version() -> str:
+    """Return the version of chunkjac that is installed."""
+    try:
+        return version("chunkjac")
+    except PackageNotFoundError:
+        return "unknown"

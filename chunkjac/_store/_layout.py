@@ -1,0 +1,174 @@
+"""How a Jacobian lies in files: one for each pair of an output and an input, cut into blocks of directions.
+
+The blocks are fixed when the files are made, whatever the chunks that are computed at once later on: a
+machine with less memory may go on where another one has stopped. No block has directions of two tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from math import ceil
+from typing import Any
+
+import torch
+from torch.utils._pytree import TreeSpec, treespec_dumps
+
+from chunkjac._errors import ArgumentError
+from chunkjac._types import Leaf
+
+# A block is written and synchronised at once, and is what a crash costs. Smaller ones spend their time on the latter
+# (0.1 ms where there is nothing to wait for); a tensor of many directions has so many blocks at least.
+_BLOCK_BYTES, _N_BLOCKS = 32 * 2**20, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Hold what is known of one file.
+
+    Attributes:
+        name: The file's name; empty where the store is one file.
+        shape: The array's shape, as NumPy sees it.
+        fortran_order: Whether its first index is the fastest.
+        dtype: NumPy's name of its type.
+        direction_bytes: What a direction takes; those that follow one another lie one behind the other.
+        result_shape: The shape in torch.func's tree.
+        n_output_dims: How many of its dimensions are the output's.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: str
+    direction_bytes: int
+    result_shape: tuple[int, ...]
+    n_output_dims: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileBlock:
+    """Hold a block: directions of one tensor.
+
+    Attributes:
+        number: Its number in the journal.
+        leaf: The number of the tensor.
+        elements: Which of its elements.
+        directions: The same, numbered through all tensors.
+    """
+
+    number: int
+    leaf: int
+    elements: slice
+    directions: slice
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Hold how a Jacobian lies in files.
+
+    Attributes:
+        by_rows: Whether directions are rows (outputs).
+        n_outputs: How many outputs there are.
+        n_inputs: How many inputs.
+        sizes: The elements of each tensor whose elements are directions.
+        block_sizes: How many directions of each make a block.
+        parts: The files: for each of those tensors, one for each tensor at the other end.
+        trees: The trees of outputs and of inputs, as torch writes them; empty where it cannot.
+    """
+
+    by_rows: bool
+    n_outputs: int
+    n_inputs: int
+    sizes: tuple[int, ...]
+    block_sizes: tuple[int, ...]
+    parts: tuple[Part, ...]
+    trees: tuple[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        outputs: Sequence[Leaf],
+        inputs: Sequence[Leaf],
+        specs: tuple[TreeSpec, TreeSpec],
+        *,
+        by_rows: bool,
+        in_folder: bool,
+    ) -> Layout:
+        """Lay a Jacobian out.
+
+        Rows are in C order, columns in Fortran order, so that blocks are whole pieces of the file. Where
+        columns (or what they are columns of) have several dimensions, no array of the result's shape has them in
+        pieces, and the file is the matrix of flattened outputs and inputs.
+        """
+        seeds, blocks = (outputs, inputs) if by_rows else (inputs, outputs)
+        each_bytes = [sum(block.n_bytes for block in blocks)] * len(seeds)
+        parts = []
+        for (i, seed), (j, block) in product(enumerate(seeds), enumerate(blocks)):
+            output, x = (seed, block) if by_rows else (block, seed)
+            name = "" if not in_folder else f"{i}_{j}.npy" if by_rows else f"{j}_{i}.npy"
+            is_plain = by_rows or max(len(output.shape), len(x.shape)) <= 1
+            shape = (*output.shape, *x.shape)
+            flat = shape if is_plain else (output.numel, x.numel)
+            dtype, n_dims = _numpy_name(block.dtype), len(output.shape)
+            parts.append(Part(name, tuple(flat), not by_rows, dtype, block.n_bytes, tuple(shape), n_dims))
+        sizes = tuple(seed.numel for seed in seeds)
+        block_sizes = tuple(
+            max(1, min(_BLOCK_BYTES // max(1, n_bytes), ceil(size / _N_BLOCKS)))
+            for size, n_bytes in zip(sizes, each_bytes)
+        )
+        trees = _text_of(specs[0]), _text_of(specs[1])
+        return cls(by_rows, len(outputs), len(inputs), sizes, block_sizes, tuple(parts), trees)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Layout:
+        """Return what :meth:`to_dict` gave."""
+        parts = tuple(
+            Part(**{**part, "shape": tuple(part["shape"]), "result_shape": tuple(part["result_shape"])})
+            for part in fields["parts"]
+        )
+        tuples = {name: tuple(fields[name]) for name in ("sizes", "block_sizes", "trees")}
+        return cls(**{**fields, **tuples, "parts": parts})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+    def blocks(self) -> Iterator[FileBlock]:
+        """Yield all blocks, in order."""
+        number = first = 0
+        for leaf, (size, block_size) in enumerate(zip(self.sizes, self.block_sizes)):
+            for start in range(0, size, block_size):
+                stop = min(start + block_size, size)
+                yield FileBlock(number, leaf, slice(start, stop), slice(first + start, first + stop))
+                number += 1
+            first += size
+
+    def parts_of(self, leaf: int) -> tuple[Part, ...]:
+        """Return the files that a tensor's directions go to."""
+        n_blocks = len(self.parts) // max(1, len(self.sizes))
+        return self.parts[leaf * n_blocks : (leaf + 1) * n_blocks]
+
+    def part(self, output: int, x: int) -> Part:
+        """Return the file of an output by an input."""
+        return self.parts[output * self.n_inputs + x if self.by_rows else x * self.n_outputs + output]
+
+
+def _text_of(spec: TreeSpec) -> str:
+    """Return a tree as text; empty where torch cannot write it."""
+    try:
+        return str(treespec_dumps(spec))
+    except (NotImplementedError, TypeError, ValueError):
+        return ""
+
+
+def _numpy_name(dtype: torch.dtype) -> str:
+    """Return NumPy's name of a type.
+
+    Raises:
+        ArgumentError: NumPy has none.
+    """
+    try:
+        return torch.empty(0, dtype=dtype).numpy().dtype.str
+    except (TypeError, RuntimeError) as error:
+        raise ArgumentError(f"out cannot be a .npy file of {dtype}, which NumPy has not; give out=a tensor.") from error

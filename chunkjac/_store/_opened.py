@@ -1,0 +1,175 @@
+"""A Jacobian in files, read: as tensors in mapped memory, and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
+
+from chunkjac._errors import StoreError
+from chunkjac._store._journal import append, lines_of, read_journal, whole_lines
+from chunkjac._store._layout import FileBlock, Layout, Part
+from chunkjac._store._lock import lock
+from chunkjac._store._store import header_of
+from chunkjac._store._target import Target
+from chunkjac._store._writer import open_for_writing
+
+# So much is read at once where checksums are checked.
+_READ_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Hold what is in files."""
+
+    target: Target
+    layout: Layout
+    finished: dict[int, tuple[int, ...]]
+
+
+def open_store(path: str | os.PathLike[str], specs: tuple[TreeSpec, TreeSpec] | None = None) -> Any:
+    """Return a Jacobian in torch.func's tree, in mapped memory.
+
+    Args:
+        path: Where it was written.
+        specs: The trees of outputs and inputs, if they are known.
+
+    Raises:
+        StoreError: There is none, or it is not finished.
+    """
+    found = _find(path)
+    missing = [block.directions for block in found.layout.blocks() if block.number not in found.finished]
+    if missing:
+        raise StoreError(f"{str(path)!r} is not finished: {_told(found.layout, missing)}; give resume=True to go on.")
+    layout = found.layout
+    outside, inside = specs or (_spec_of(text) for text in layout.trees)
+    rows = []
+    for output in range(layout.n_outputs):
+        parts = [layout.part(output, x) for x in range(layout.n_inputs)]
+        row = [_mapped(found.target, part, by_rows=layout.by_rows) for part in parts]
+        rows.append(row if inside is None else tree_unflatten(row, inside))
+    return rows if outside is None else tree_unflatten(rows, outside)
+
+
+def check(path: str | os.PathLike[str]) -> tuple[list[FileBlock], list[FileBlock], int]:
+    """Compare all finished blocks with their checksums; those that differ count as unfinished from now on.
+
+    Returns:
+        The blocks that differ, those that are not finished, and how many there are in all.
+
+    Raises:
+        StoreError: There is no Jacobian in files, or another process writes to it.
+    """
+    found = _find(path)
+    blocks = list(found.layout.blocks())
+    damaged = [block for block in blocks if block.number in found.finished and not _is_whole(found, block)]
+    unfinished = [block for block in blocks if block.number not in found.finished]
+    if damaged:
+        _strike(found.target, damaged)
+    return damaged, unfinished, len(blocks)
+
+
+def _spec_of(text: str) -> TreeSpec | None:
+    """Return a tree that was written as text; ``None`` where it could not be, or cannot be read here."""
+    try:
+        return treespec_loads(text) if text else None
+    except Exception:  # of classes that are not registered in this process
+        return None
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """Remove what was written to a path, if anything was; in a folder only what chunkjac has made.
+
+    Raises:
+        StoreError: Its plan cannot be read.
+    """
+    target = Target(Path(path))
+    names = [] if target.plan is None else [part.name for part in Layout.from_dict(target.plan["layout"]).parts]
+    files = [target.file(name) for name in names] if target.is_folder else [target.path]
+    for file in (*files, target.plan_path, target.journal_path):
+        file.unlink(missing_ok=True)
+
+
+def _find(path: str | os.PathLike[str]) -> _Found:
+    """Read the plan and the journal."""
+    target = Target(Path(path))
+    if target.plan is None:
+        raise StoreError(f"there is no {str(target.plan_path)!r}: chunkjac has not written {str(path)!r}.")
+    try:
+        finished = read_journal(target.journal_path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"the journal {str(target.journal_path)!r} cannot be read: {error.strerror}.") from error
+    return _Found(target, Layout.from_dict(target.plan["layout"]), finished)
+
+
+def _told(layout: Layout, missing: Sequence[slice]) -> str:
+    """Say which directions are missing."""
+    spans: list[slice] = []
+    for part in missing:
+        start = spans.pop().start if spans and spans[-1].stop == part.start else part.start
+        spans.append(slice(start, part.stop))
+    shown = ", ".join(f"{span.start}:{span.stop}" for span in spans[:5]) + (", ..." if len(spans) > 5 else "")
+    return f"{'rows' if layout.by_rows else 'columns'} {shown} of {sum(layout.sizes)} are missing"
+
+
+def _mapped(target: Target, part: Part, *, by_rows: bool) -> torch.Tensor:
+    """Return a file as a tensor; what is written to that stays in memory."""
+    import numpy as np
+
+    try:
+        values = np.load(target.file(part.name), mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{str(target.file(part.name))!r} cannot be read: {error}.") from error
+    flat = torch.from_numpy(values)
+    if by_rows or flat.shape == part.result_shape:
+        return flat.view(part.result_shape)
+    # Columns: directions are outermost in the file, each tensor in C order.
+    output_shape, input_shape = part.result_shape[: part.n_output_dims], part.result_shape[part.n_output_dims :]
+    by_columns = flat.t().view(*input_shape, *output_shape)
+    n_input_dims = len(input_shape)
+    return by_columns.permute(*range(n_input_dims, by_columns.dim()), *range(n_input_dims))
+
+
+def _is_whole(found: _Found, block: FileBlock) -> bool:
+    """Tell whether a block's bytes are those that were written."""
+    sums = found.finished[block.number]
+    parts = found.layout.parts_of(block.leaf)
+    return len(sums) == len(parts) and all(
+        _sum_of(found.target.file(part.name), part, block.elements) == known for part, known in zip(parts, sums)
+    )
+
+
+def _sum_of(path: Path, part: Part, elements: slice) -> int | None:
+    """Return the checksum of some directions in a file; ``None`` if they cannot be read."""
+    left = (elements.stop - elements.start) * part.direction_bytes
+    found = 0
+    try:
+        with path.open("rb") as file:
+            file.seek(len(header_of(part)) + elements.start * part.direction_bytes)
+            while left:
+                data = file.read(min(left, _READ_BYTES))
+                if not data:
+                    return None
+                found, left = crc32(data, found), left - len(data)
+    except OSError:
+        return None
+    return found
+
+
+def _strike(target: Target, blocks: Sequence[FileBlock]) -> None:
+    """Take blocks back in the journal."""
+    file = open_for_writing(target.journal_path)
+    try:
+        if not lock(file):
+            raise StoreError(f"{str(target.path)!r} is being written by another process; check it when that is done.")
+        os.ftruncate(file, whole_lines(target.journal_path.read_bytes()))
+        os.lseek(file, 0, os.SEEK_END)
+        append(file, lines_of({block.number: None for block in blocks}))
+    finally:
+        os.close(file)

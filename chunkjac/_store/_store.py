@@ -1,0 +1,259 @@
+"""A Jacobian in files that is being written: made anew, or gone on with."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from chunkjac._errors import StoreError
+from chunkjac._store._journal import read_journal, sync, sync_folder, whole_lines, write_all
+from chunkjac._store._layout import Layout, Part
+from chunkjac._store._lock import lock
+from chunkjac._store._target import Target
+from chunkjac._store._writer import Piece, Writer, open_for_writing
+
+FORMAT = 1
+
+
+class Store:
+    """Take blocks, and know which are finished.
+
+    Space is reserved when the files are made, so a disk that is too full is an error before any work. Files that
+    were made here go again if no block gets finished.
+
+    Args:
+        target: Where the files are.
+        layout: How the Jacobian lies in them, if they are made anew.
+        facts: What the values depend on; it must be the same where files are gone on with.
+
+    Raises:
+        StoreError: Another process writes there; what is there is something else, or another Jacobian (each fact
+            is listed as it was and as it is); there is no room.
+    """
+
+    def __init__(self, target: Target, layout: Layout, facts: Mapping[str, Any]) -> None:
+        self._target = target
+        self._made: list[Path] = []
+        self._closing = ExitStack()
+        self._is_closed = False
+        try:
+            self._journal = self._opened_journal()
+            self._layout, is_new = self._agreed(layout, facts)
+            text = target.journal_path.read_bytes()
+            finished = read_journal(text)
+            os.ftruncate(self._journal, whole_lines(text))
+            os.lseek(self._journal, 0, os.SEEK_END)
+            if not finished:  # a run that was stopped may have made some of them, or parts of some
+                for part in self._layout.parts:
+                    self._make(part, is_new=is_new)
+            blocks = list(self._layout.blocks())
+            self._missing = [block for block in blocks if block.number not in finished]
+            self._n_done = sum(self._layout.sizes) - sum(
+                block.elements.stop - block.elements.start for block in self._missing
+            )
+            self._writer = self._started()
+        except BaseException:
+            self._abandon()
+            raise
+
+    @property
+    def n_done(self) -> int:
+        """Return how many directions were finished when this was opened."""
+        return self._n_done
+
+    def missing(self) -> list[slice]:
+        """Return the directions that are to be computed, in order, side by side ones together."""
+        spans: list[slice] = []
+        for block in self._missing:
+            start, stop = block.directions.start, block.directions.stop
+            if spans and spans[-1].stop == start:
+                start = spans.pop().start
+            spans.append(slice(start, stop))
+        return spans
+
+    def put(self, piece: Piece) -> None:
+        """Take values; they are written while others are computed."""
+        self._writer.put(piece)
+
+    def raise_failure(self) -> None:
+        """Raise what has kept values from being written.
+
+        Raises:
+            StoreError: The disk is full, for instance.
+        """
+        error = self._writer.error
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"{str(self._target.path)!r} cannot be written: {error.strerror}; what is finished stays, resume=True "
+                "goes on from there."
+            ) from error
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Bring what was taken to the disk, and let others write."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._writer.finish()
+            if self._made and not os.path.getsize(self._target.journal_path):
+                self._abandon()
+            self._closing.close()
+
+    def _opened_journal(self) -> int:
+        """Return the journal's descriptor, locked; make it if it is not there."""
+        target = self._target
+        if target.is_folder and not target.path.exists():
+            target.path.mkdir()
+            self._made.append(target.path)
+        path = target.journal_path
+        is_new = not path.exists()
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise StoreError(f"{str(path)!r} cannot be made: {error.strerror}; give another path.") from error
+        self._closing.callback(os.close, file)
+        if not lock(file):
+            self._made = []
+            raise StoreError(
+                f"{str(target.path)!r} is being written by another process; wait for it, or give another path."
+            )
+        if is_new:
+            self._made.append(path)
+        return file
+
+    def _agreed(self, layout: Layout, facts: Mapping[str, Any]) -> tuple[Layout, bool]:
+        """Return how the Jacobian lies in its files, and whether that was written just now; read under the lock."""
+        target = self._target
+        plan = Target(target.path, target.resume).plan
+        is_there = target.path.is_file() or plan is not None
+        if is_there and not target.resume:
+            self._made = []
+            raise StoreError(f"out={str(target.path)!r} exists; give resume=True to go on with it, or another path.")
+        if plan is not None:
+            return self._taken_over(plan, facts), False
+        draft = target.plan_path.with_name(f"{target.plan_path.name}.draft")
+        self._made += [draft, target.plan_path]
+        with draft.open("w") as text:
+            json.dump({"format": FORMAT, "facts": dict(facts), "layout": layout.to_dict()}, text, indent=1)
+            text.flush()
+            os.fsync(text.fileno())
+        draft.replace(target.plan_path)
+        sync_folder(target.plan_path.parent)
+        return layout, True
+
+    def _taken_over(self, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> Layout:
+        """Return the layout of what is there, if that is the same Jacobian."""
+        path = str(self._target.path)
+        if plan.get("format") != FORMAT:
+            raise StoreError(f"{path!r} was written by another version of chunkjac; give another path.")
+        known = plan["facts"]
+        told = [
+            f"{name} was {known.get(name)!r}, is {facts.get(name)!r}"
+            for name in dict.fromkeys((*known, *facts))
+            if known.get(name) != facts.get(name)
+        ]
+        if told:
+            raise StoreError(
+                f"resume=True found another Jacobian in {path!r}: {'; '.join(told)}. Give the same function and "
+                "inputs, or another path."
+            )
+        return Layout.from_dict(plan["layout"])
+
+    def _make(self, part: Part, *, is_new: bool) -> None:
+        """Make a file, and take room for it."""
+        path = self._target.file(part.name)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0) | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            if is_new:
+                self._made.append(path)
+            header = header_of(part)
+            _reserve(file, len(header) + _n_bytes(part), path)
+            write_all(file, header, 0)
+            sync(file)
+        finally:
+            os.close(file)
+
+    def _started(self) -> Writer:
+        """Return what writes the missing blocks."""
+        layout, leaves = self._layout, range(len(self._layout.sizes))
+        files = [[self._opened_part(part) for part in layout.parts_of(leaf)] for leaf in leaves]
+        return Writer(
+            {(block.leaf, block.elements.start): block for block in self._missing},
+            files,
+            [[len(header_of(part)) for part in layout.parts_of(leaf)] for leaf in leaves],
+            [[part.direction_bytes for part in layout.parts_of(leaf)] for leaf in leaves],
+            self._journal,
+        )
+
+    def _opened_part(self, part: Part) -> int:
+        """Return the descriptor of a file with values.
+
+        Raises:
+            StoreError: It is missing, or not as it was made.
+        """
+        path = self._target.file(part.name)
+        try:
+            file = open_for_writing(path)
+        except OSError as error:
+            raise StoreError(f"{str(path)!r} cannot be gone on with: {error.strerror}.") from error
+        self._closing.callback(os.close, file)
+        header = header_of(part)
+        if os.fstat(file).st_size != len(header) + _n_bytes(part) or os.pread(file, len(header), 0) != header:
+            raise StoreError(f"{str(path)!r} is not as it was made: its size or its header differs; give another path.")
+        return file
+
+    def _abandon(self) -> None:
+        """Remove what was made here, and close all."""
+        for path in reversed(self._made):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        self._made = []
+        self._closing.close()
+
+
+def header_of(part: Part) -> bytes:
+    """Return what NumPy reads at the beginning of a file."""
+    from io import BytesIO
+
+    from numpy.lib import format as npy
+
+    text = BytesIO()
+    npy.write_array_header_1_0(text, {"descr": part.dtype, "fortran_order": part.fortran_order, "shape": part.shape})
+    return text.getvalue()
+
+
+def _n_bytes(part: Part) -> int:
+    """Return the bytes of a file's values."""
+    import numpy as np
+
+    n_elements = 1
+    for size in part.shape:
+        n_elements *= size
+    return n_elements * np.dtype(part.dtype).itemsize
+
+
+def _reserve(file: int, n_bytes: int, path: Path) -> None:
+    """Take room on the disk.
+
+    Raises:
+        StoreError: There is too little.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, n_bytes)
+        else:
+            os.ftruncate(file, n_bytes)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreError(
+                f"{str(path)!r} needs {n_bytes} bytes, and there is no room for them: {error.strerror}; free some, or "
+                "give another path."
+            ) from error
+        os.ftruncate(file, n_bytes)  # a file system that cannot reserve

@@ -1,0 +1,104 @@
+"""The path in ``out``, and the files that belong to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chunkjac._errors import ArgumentError, StoreError
+
+_SUFFIX = ".npy"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Hold where a Jacobian is to go: a ``.npy`` file, or a folder of them.
+
+    Attributes:
+        path: The file or the folder.
+        resume: Whether what is there is gone on with.
+        settings: What else than function, inputs and mode the values depend on.
+    """
+
+    path: Path
+    resume: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_folder(self) -> bool:
+        """Tell whether there is a file for each pair of an output and an input."""
+        return self.path.suffix != _SUFFIX
+
+    @property
+    def plan_path(self) -> Path:
+        """Return the file that says what is computed, and how it lies in its files."""
+        return self.path / "plan.json" if self.is_folder else self.path.with_name(f"{self.path.name}.plan.json")
+
+    @property
+    def journal_path(self) -> Path:
+        """Return the file that says which blocks are finished."""
+        return self.path / "journal" if self.is_folder else self.path.with_name(f"{self.path.name}.journal")
+
+    def file(self, name: str) -> Path:
+        """Return one of the files with values."""
+        return self.path / name if self.is_folder else self.path
+
+    def check(self) -> None:
+        """Refuse what could not be written to, before any work.
+
+        Raises:
+            ArgumentError: The suffix tells of another kind of file, the folder is missing or read-only, or something is
+                there already.
+        """
+        if self.path.suffix not in (_SUFFIX, ""):
+            raise ArgumentError(f"out must be a .npy file, or a folder without a suffix, found {str(self.path)!r}.")
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise ArgumentError(
+                f"out={str(self.path)!r} is in a folder that does not exist; make {str(folder)!r} first."
+            )
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ArgumentError(f"out={str(self.path)!r} is in a folder that cannot be written to; give another path.")
+        is_there = self.path.exists() or self.path.is_symlink()
+        if is_there and self.path.is_dir() != self.is_folder:
+            kind = "a folder" if self.path.is_dir() else "a file"
+            raise ArgumentError(f"out={str(self.path)!r} is {kind} already; give another path.")
+        if not self.resume and (is_there or self.plan_path.exists()):
+            raise ArgumentError(f"out={str(self.path)!r} exists; give resume=True to go on with it, or another path.")
+        if self.resume and self.plan is None and self._holds_others():
+            raise ArgumentError(
+                f"resume=True found {str(self.path)!r} without {self.plan_path.name}: chunkjac did not make it, and "
+                "will not write over it; give another path."
+            )
+
+    def _holds_others(self) -> bool:
+        """Tell whether there is something at the path that a run cannot have made before it wrote its plan."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        own = {self.journal_path, self.plan_path.with_name(f"{self.plan_path.name}.draft")}
+        return not own.issuperset(self.path.iterdir())
+
+    @cached_property
+    def plan(self) -> dict[str, Any] | None:
+        """Return what is computed there, if anything is.
+
+        Raises:
+            StoreError: That cannot be read.
+        """
+        try:
+            with self.plan_path.open("rb") as file:
+                found: dict[str, Any] = json.load(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"the plan {str(self.plan_path)!r} cannot be read: {error}.") from error
+        return found
+
+
+def is_path(out: Any) -> bool:
+    """Tell whether ``out`` is a path."""
+    return isinstance(out, (str, os.PathLike))

@@ -1,0 +1,145 @@
+"""Blocks on their way to the disk, while the next ones are computed.
+
+A block is noted in the journal once it is on the disk, never before: values are written, synchronised, and
+then told of. Several blocks that arrive while the disk is busy are synchronised together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from zlib import crc32
+
+from chunkjac._store._journal import append, lines_of, sync, write_all
+from chunkjac._store._layout import FileBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Hold values on their way.
+
+    Attributes:
+        leaf: The tensor whose elements are the directions.
+        elements: Which of them, no more than a block's and in its order.
+        values: Their bytes for each file.
+        wait: Returns once the values are there.
+        release: Is called when they are no longer needed.
+    """
+
+    leaf: int
+    elements: slice
+    values: Sequence[memoryview]
+    wait: Callable[[], object]
+    release: Callable[[], object]
+
+
+@dataclass(slots=True)
+class _Growing:
+    """Hold a block that is written in part."""
+
+    block: FileBlock
+    sums: list[int]
+
+
+class Writer:
+    """Write pieces in a thread, in order.
+
+    Args:
+        blocks: Those that are to be written, by tensor and first element.
+        files: For each tensor, the descriptors of its files.
+        offsets: Where values begin in each.
+        direction_bytes: What a direction takes in each.
+        journal: The journal's descriptor.
+    """
+
+    def __init__(
+        self,
+        blocks: dict[tuple[int, int], FileBlock],
+        files: Sequence[Sequence[int]],
+        offsets: Sequence[Sequence[int]],
+        direction_bytes: Sequence[Sequence[int]],
+        journal: int,
+    ) -> None:
+        self.error: BaseException | None = None
+        self._blocks, self._files, self._offsets = blocks, files, offsets
+        self._direction_bytes, self._journal = direction_bytes, journal
+        self._growing: _Growing | None = None
+        self._queue: SimpleQueue[Piece | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name="chunkjac-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, piece: Piece) -> None:
+        """Take a piece."""
+        self._queue.put(piece)
+
+    def finish(self) -> None:
+        """Return once all that was taken is on the disk, or could not be brought there."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        """Write until there is nothing more to come; after an error, only let go."""
+        is_open = True
+        while is_open:
+            pieces, is_open = self._next_pieces()
+            try:
+                if self.error is None:
+                    self._write(pieces)
+            except BaseException as error:
+                self.error = error
+            finally:
+                for piece in pieces:
+                    piece.release()
+
+    def _next_pieces(self) -> tuple[list[Piece], bool]:
+        """Return all pieces that are there, at least one; and whether more may come."""
+        taken = self._queue.get()
+        pieces: list[Piece] = []
+        while taken is not None:
+            pieces.append(taken)
+            try:
+                taken = self._queue.get_nowait()
+            except Empty:
+                return pieces, True
+        return pieces, False
+
+    def _write(self, pieces: Sequence[Piece]) -> None:
+        """Write pieces, wait for the disk, and note the blocks that are finished with them."""
+        finished: dict[int, tuple[int, ...] | None] = {}
+        touched: set[int] = set()
+        for piece in pieces:
+            piece.wait()
+            touched.update(self._files[piece.leaf])
+            self._write_piece(piece, finished)
+        for file in touched:
+            sync(file)
+        if finished:
+            append(self._journal, lines_of(finished))
+
+    def _write_piece(self, piece: Piece, finished: dict[int, tuple[int, ...] | None]) -> None:
+        """Write a piece; add the blocks that end in it to those that are finished."""
+        leaf, first = piece.leaf, piece.elements.start
+        for values, file, offset, n_bytes in zip(
+            piece.values, self._files[leaf], self._offsets[leaf], self._direction_bytes[leaf]
+        ):
+            write_all(file, values, offset + first * n_bytes)
+        start = first
+        while start < piece.elements.stop:
+            if (leaf, start) in self._blocks:
+                self._growing = _Growing(self._blocks[leaf, start], [0] * len(piece.values))
+            growing = self._growing
+            assert growing is not None
+            stop = min(growing.block.elements.stop, piece.elements.stop)
+            for i, (values, n_bytes) in enumerate(zip(piece.values, self._direction_bytes[leaf])):
+                growing.sums[i] = crc32(values[(start - first) * n_bytes : (stop - first) * n_bytes], growing.sums[i])
+            if stop == growing.block.elements.stop:
+                finished[growing.block.number] = tuple(growing.sums)
+            start = stop
+
+
+def open_for_writing(path: str | os.PathLike[str]) -> int:
+    """Return the descriptor of a file that is to be read and written."""
+    return os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))

@@ -141,6 +141,8 @@ def jacobian(
         progress=progress,
         return_report=return_report,
     )
+    if isinstance(job.out, Target):  # its blocks are to be the same whenever they are computed: planned first
+        return plan_job(job).run(return_report=return_report)
     return run_job(job).deliver(job)
 
 
@@ -347,6 +349,7 @@ def _job(
             read_step(step, problem.inputs, problem.spec),
             batching=read_batching(batching),
             bounds=read_bounds(bounds, problem.inputs, problem.spec),
+            timed=not isinstance(out, Target),
         ),
         device=target,
         budget=budget,

@@ -13,6 +13,7 @@ from chunkjac._planner import Cost
 from chunkjac._problem import Problem
 from chunkjac._progress import ProgressOption
 from chunkjac._select import Request
+from chunkjac._store import Target
 from chunkjac._terms import Terms
 
 # On the CPU a chunk is fastest while its working set is near the caches: the best was between
@@ -66,6 +67,16 @@ class Job:
     return_report: bool = False
 
     @property
+    def is_repeatable(self) -> bool:
+        """Tell whether no clock may decide how blocks are made: they must come out the same in another run."""
+        return isinstance(self.out, Target)
+
+    @property
+    def exact_size(self) -> int | None:
+        """Return the chunk size if it is settled: by the user, or by what was planned for a file."""
+        return self.out.chunk_size if isinstance(self.out, Target) else self.chunk_size
+
+    @property
     def walled(self) -> bool:
         """Tell whether the budget is enforced: a chunk size of the user's may exceed the default one."""
         return self.budget.explicit or self.chunk_size is None
@@ -105,7 +116,7 @@ class Job:
             base=base,
             budget_bytes=self.budget.n_bytes,
             target_bytes=_CPU_TARGET_BYTES if on_cpu else None,
-            exact_size=self.chunk_size,
+            exact_size=self.exact_size,
             batched=mode.batched,
             margin=1.0 if exact else _DEFAULT_MARGIN,
             trusting=self.trusting,

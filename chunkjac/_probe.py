@@ -16,12 +16,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._job import Job
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Facts, Mode, is_empty, n_directions
+from chunkjac._modes import Facts, Mode, block_leaves, is_empty, n_directions
 from chunkjac._modules import restored_attributes
 from chunkjac._planner import TIGHT_PROBES, Cost
 from chunkjac._restoring import left_as_found
 from chunkjac._select import NOTHING, Doubt, doubt_about, select_mode
 from chunkjac._sinks import check_fits
+from chunkjac._store import N_BUFFERS
+from chunkjac._terms import Terms
 from chunkjac._witness import Witness
 
 
@@ -36,6 +38,7 @@ class Probe:
         chunk_size: The size that its chunks should have.
         peak_bytes: What it holds with chunks of this size.
         certain: Whether values cannot change that: fake tensors have run it.
+        steady_size: The size where all chunks have one, and lie in buffers until they are written.
     """
 
     facts: Facts
@@ -44,6 +47,7 @@ class Probe:
     chunk_size: int
     peak_bytes: int
     certain: bool
+    steady_size: int = 1
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
@@ -90,7 +94,8 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
                 break
             samples.take(size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
-    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True)
+    steady = _steady_size(mode, terms, cost, size)
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True, steady_size=steady)
 
 
 def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
@@ -125,7 +130,17 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: Witness) -> Pr
             tracker.restart_peak()
     cost = terms.fit(samples.held_bytes, samples.margin)
     size = terms.choose(cost, terms.n_directions)
-    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, cost.peak_bytes(size), certain=False)
+    steady = _steady_size(mode, terms, cost, size)
+    peak_bytes = cost.peak_bytes(size)
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=False, steady_size=steady)
+
+
+def _steady_size(mode: Mode, terms: Terms, cost: Cost, size: int) -> int:
+    """Return the size for a job whose chunks all have one, and lie in buffers until they are written."""
+    buffers_bytes = N_BUFFERS * sum(leaf.n_bytes for leaf in block_leaves(mode))
+    roomy = replace(cost, direction_bytes=cost.direction_bytes + buffers_bytes)
+    fitting = terms.choose(roomy, terms.n_directions) if roomy.smallest_bytes <= terms.budget_bytes else 1
+    return max(1, min(size, fitting, terms.start_size(cost) or size))
 
 
 class _Samples:

@@ -204,10 +204,11 @@ class _Attempt:
         )
         mode.quicken(
             experience.programs,
-            exact_size=job.chunk_size,
+            exact_size=job.exact_size,
             room_bytes=terms.room_bytes,
             is_usual=not self._watch or self._fits(experience),
             is_counted=pacer.measures_new,
+            is_repeatable=job.is_repeatable,
         )
         self._fill(sink, pacer, gauge)
         estimated_error = estimate_error(mode, tracker) if job.return_report else None
@@ -345,6 +346,8 @@ def _run_planned(job: Job, known: Probe, experience: Experience, args: tuple[Any
     if "out" in options or "resume" in options:
         given = options.get("out", out.path if isinstance(out, Target) else out)
         out = read_out(given, resume=options.get("resume", False), settings=job.settings)
+    if isinstance(out, Target):
+        out = out.with_chunks_of(job.chunk_size or known.steady_size)
     check_with(out, create_graph=job.create_graph, verify=job.verify)
     problem = job.problem.with_args(args, job.device) if args else job.problem
     job = replace(

@@ -59,6 +59,7 @@ class Shortcut:
         holds_on: Whether memory is kept for the next run: where it was counted before, or nobody counts it.
         is_counted: Whether what is held is counted: then programs of two sizes are never in memory at once.
         is_trusted: Whether what is known was seen to be what the function does.
+        is_repeatable: Whether a program is used from the first chunk on if one can be made, whatever time it takes.
 
     Attributes:
         was_known: Whether it was recorded in an earlier run.
@@ -80,6 +81,7 @@ class Shortcut:
         holds_on: bool,
         is_counted: bool,
         is_trusted: bool,
+        is_repeatable: bool = False,
     ) -> None:
         self.was_known = False
         self.has_recorded = False
@@ -97,6 +99,7 @@ class Shortcut:
         self._holds_on = holds_on
         self._is_counted = is_counted
         self._is_trusted = is_trusted
+        self._is_repeatable = is_repeatable
         self._n_directions = sum(leaf.numel for leaf in leaves)
         self._running: Running | None = None
         self._size = self._nominal_size = 0
@@ -133,8 +136,8 @@ class Shortcut:
 
     def is_due(self, n_left: int) -> bool:
         """Tell whether a program is worth it for so many directions."""
-        if n_left < 2 or self._record.refused:
-            return False
+        if self._is_repeatable or n_left < 2 or self._record.refused:
+            return self._is_repeatable and not self._record.refused
         if self._programs.n_runs or self._programs.compiles:
             return self._programs.wants(self._mode)
         return n_left * self._each_s > max(_WORTH_S, self._recording_s / _SAVED_SHARE)
@@ -222,7 +225,7 @@ class Shortcut:
         self._put_back()
         if self._record.knee is not None and self._record.knee.is_settled:
             self._record.keep_only(self._size)
-        if self.has_recorded or self._programs.compiles:
+        if self.has_recorded or self._programs.compiles or self._is_repeatable:
             return
         record = self._record
         record.steps_s.append(seconds / self._n_directions)

@@ -173,13 +173,14 @@ class FiniteDifference:
         room_bytes: int = 2**62,
         is_usual: bool = True,
         is_counted: bool = False,
+        is_repeatable: bool = False,
     ) -> None:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""
         if not is_counted:
             self._places, self._is_free = Spans(self._stencil), True
         is_precise = self._eps <= torch.finfo(torch.float32).eps  # else nothing shows that a program is right
         is_plain = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if self._call is None or self._scheme.is_complex or not (is_precise and is_plain):
+        if self._call is None or self._scheme.is_complex or not (is_precise and is_plain) or is_repeatable:
             return
         evaluation = Evaluation(
             problem=self.problem,

@@ -181,6 +181,7 @@ class Derivative:
         room_bytes: int = 2**62,
         is_usual: bool = True,
         is_counted: bool = False,
+        is_repeatable: bool = False,
     ) -> None:
         """Let a linear program make blocks, where that is worth it; see :meth:`Mode.quicken`."""
         self._is_usual, self._is_counted = is_usual, is_counted
@@ -200,6 +201,7 @@ class Derivative:
                 room_bytes=room_bytes,
                 holds_on=is_usual,
                 is_counted=is_counted,
+                is_repeatable=is_repeatable,
                 is_trusted=self._is_trusted,
             )
             if self._made is not None and record.trusts_batches(self._made.name, self.problem):

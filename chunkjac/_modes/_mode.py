@@ -89,6 +89,7 @@ class Mode(Protocol):
         room_bytes: int = 2**62,
         is_usual: bool = True,
         is_counted: bool = False,
+        is_repeatable: bool = False,
     ) -> None:
         """Let blocks be made in a faster way that is worth preparing, if there is one.
 
@@ -98,6 +99,7 @@ class Mode(Protocol):
             room_bytes: What a chunk may hold.
             is_usual: Whether later runs of the plan will go like this one: without counting what is known to fit.
             is_counted: Whether what chunks hold is counted.
+            is_repeatable: Whether no clock may decide how blocks are made.
         """
         ...
 

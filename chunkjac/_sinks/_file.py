@@ -35,7 +35,15 @@ class FileSink:
                 f"give a folder, such as out={str(target.path.with_suffix(''))!r}."
             )
         specs = mode.outputs.spec, mode.problem.spec
-        layout = Layout.of(outputs, inputs, specs, by_rows=mode.by_rows, in_folder=target.is_folder)
+        assert target.chunk_size is not None  # jobs with files are planned first
+        layout = Layout.of(
+            outputs,
+            inputs,
+            specs,
+            by_rows=mode.by_rows,
+            in_folder=target.is_folder,
+            chunk_size=target.chunk_size,
+        )
         self._store = Store(target, layout, facts_of(mode.problem, outputs, mode.name, target.settings))
         self._seeds = seed_leaves(mode)
         self._staging = Staging(block_leaves(mode), mode.problem.device)

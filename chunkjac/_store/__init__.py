@@ -3,12 +3,13 @@
 from chunkjac._store._facts import described, facts_of
 from chunkjac._store._layout import FileBlock, Layout
 from chunkjac._store._opened import check, open_store, remove
-from chunkjac._store._staging import Staging
+from chunkjac._store._staging import N_BUFFERS, Staging
 from chunkjac._store._store import Store
 from chunkjac._store._target import Target, is_path
 from chunkjac._store._writer import Piece
 
 __all__ = [
+    "N_BUFFERS",
     "FileBlock",
     "Layout",
     "Piece",

@@ -1,7 +1,8 @@
 """How a Jacobian lies in files: one for each pair of an output and an input, cut into blocks of directions.
 
-The blocks are fixed when the files are made, whatever the chunks that are computed at once later on: a
-machine with less memory may go on where another one has stopped. No block has directions of two tensors.
+The blocks are fixed when the files are made. Each is a few chunks, no chunk has directions of two blocks, and
+no block those of two tensors: so a block is always computed in the same way, wherever a run begins, and
+comes out the same to the last bit. A machine with less memory may go on all the same, in smaller chunks.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Layout:
         by_rows: Whether directions are rows (outputs).
         n_outputs: How many outputs there are.
         n_inputs: How many inputs.
+        chunk_size: How many directions are computed at once.
         sizes: The elements of each tensor whose elements are directions.
         block_sizes: How many directions of each make a block.
         parts: The files: for each of those tensors, one for each tensor at the other end.
@@ -80,6 +82,7 @@ class Layout:
     by_rows: bool
     n_outputs: int
     n_inputs: int
+    chunk_size: int
     sizes: tuple[int, ...]
     block_sizes: tuple[int, ...]
     parts: tuple[Part, ...]
@@ -94,6 +97,7 @@ class Layout:
         *,
         by_rows: bool,
         in_folder: bool,
+        chunk_size: int,
     ) -> Layout:
         """Lay a Jacobian out.
 
@@ -113,12 +117,12 @@ class Layout:
             dtype, n_dims = _numpy_name(block.dtype), len(output.shape)
             parts.append(Part(name, tuple(flat), not by_rows, dtype, block.n_bytes, tuple(shape), n_dims))
         sizes = tuple(seed.numel for seed in seeds)
-        block_sizes = tuple(
-            max(1, min(_BLOCK_BYTES // max(1, n_bytes), ceil(size / _N_BLOCKS)))
-            for size, n_bytes in zip(sizes, each_bytes)
+        wanted = (
+            min(_BLOCK_BYTES // max(1, n_bytes), ceil(size / _N_BLOCKS)) for size, n_bytes in zip(sizes, each_bytes)
         )
+        block_sizes = tuple(max(1, n_directions // chunk_size) * chunk_size for n_directions in wanted)
         trees = _text_of(specs[0]), _text_of(specs[1])
-        return cls(by_rows, len(outputs), len(inputs), sizes, block_sizes, tuple(parts), trees)
+        return cls(by_rows, len(outputs), len(inputs), chunk_size, sizes, block_sizes, tuple(parts), trees)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Layout:

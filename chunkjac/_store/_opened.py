@@ -10,6 +10,7 @@ from typing import Any
 from zlib import crc32
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
 
 from chunkjac._errors import StoreError
@@ -126,7 +127,8 @@ def _mapped(target: Target, part: Part, *, by_rows: bool) -> torch.Tensor:
         values = np.load(target.file(part.name), mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise StoreError(f"{str(target.file(part.name))!r} cannot be read: {error}.") from error
-    flat = torch.from_numpy(values)
+    with _disable_current_modes():  # mapped memory is none that a dispatch mode should count
+        flat = torch.from_numpy(values)
     if by_rows or flat.shape == part.result_shape:
         return flat.view(part.result_shape)
     # Columns: directions are outermost in the file, each tensor in C order.

@@ -11,7 +11,7 @@ from chunkjac._types import Leaf
 
 Buffers = tuple[torch.Tensor, ...]
 
-_N_BUFFERS = 2
+N_BUFFERS = 2
 
 
 class Staging:
@@ -45,13 +45,13 @@ class Staging:
 
     def _renew(self, n_rows: int) -> None:
         """Make buffers of another size, all of them at once, when those that there are have come back."""
-        n_away = _N_BUFFERS if self._n_rows else 0
+        n_away = N_BUFFERS if self._n_rows else 0
         if self._held is not None:
             n_away, self._held = n_away - 1, None
         for _ in range(n_away):
             self._free.get()
         self._n_rows = n_rows
-        for _ in range(_N_BUFFERS):
+        for _ in range(N_BUFFERS):
             self._free.put(
                 tuple(
                     torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device="cpu", pin_memory=self._is_pinned)

@@ -67,14 +67,8 @@ class Store:
         return self._n_done
 
     def missing(self) -> list[slice]:
-        """Return the directions that are to be computed, in order, side by side ones together."""
-        spans: list[slice] = []
-        for block in self._missing:
-            start, stop = block.directions.start, block.directions.stop
-            if spans and spans[-1].stop == start:
-                start = spans.pop().start
-            spans.append(slice(start, stop))
-        return spans
+        """Return the directions that are to be computed, block by block."""
+        return [block.directions for block in self._missing]
 
     def put(self, piece: Piece) -> None:
         """Take values; they are written while others are computed."""
@@ -100,7 +94,7 @@ class Store:
         if not self._is_closed:
             self._is_closed = True
             self._writer.finish()
-            if self._made and not os.path.getsize(self._target.journal_path):
+            if self._missing and self._made and not os.path.getsize(self._target.journal_path):
                 self._abandon()
             self._closing.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,19 @@ class Target:
         path: The file or the folder.
         resume: Whether what is there is gone on with.
         settings: What else than function, inputs and mode the values depend on.
+        chunk_size: How many directions are computed at once, once that is known: always the same ones, since
+            rounding depends on it.
     """
 
     path: Path
     resume: bool = False
     settings: tuple[tuple[str, str], ...] = ()
+    chunk_size: int | None = None
+
+    def with_chunks_of(self, size: int) -> Target:
+        """Return the same target with the chunk size of what is there; with this one, if nothing is."""
+        known = (self.plan or {}).get("layout", {}).get("chunk_size")
+        return replace(self, chunk_size=known or size)
 
     @property
     def is_folder(self) -> bool:

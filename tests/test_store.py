@@ -1,0 +1,472 @@
+"""Jacobians in files: right, whole after whatever ends the process, and refused where something else is there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import chunkjac as cj
+from chunkjac._memory import LiveBytes
+from chunkjac._store import check
+from chunkjac._store._journal import lines_of, read_journal
+from tests import killed_child
+
+MODES = ("reverse", "forward", "finite-difference")
+D = torch.float64
+
+
+def _net(n_in: int = 30, n_out: int = 20) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(n_in, 25), nn.Tanh(), nn.Linear(25, n_out)).to(D).requires_grad_(False)
+
+
+def _point(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=D, generator=torch.Generator().manual_seed(1))
+
+
+def _tolerance(mode: str) -> float:
+    return 1e-7 if mode == "finite-difference" else 1e-12
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Return a list that each direction joins which is handed on to be written."""
+    directions: list[int] = []
+    from chunkjac._sinks import FileSink
+
+    write = FileSink.write
+
+    def note(self: FileSink, chunk: slice, block: Any) -> None:
+        directions.extend(range(chunk.start, chunk.stop))
+        write(self, chunk, block)
+
+    monkeypatch.setattr(FileSink, "write", note)
+    return directions
+
+
+# What is in the files
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("n_out", "n_in"), [(1, 1), (20, 30), (30, 7)])
+def test_numpy_reads_what_was_computed(mode: str, n_out: int, n_in: int, tmp_path: Path) -> None:
+    net, x, path = _net(n_in, n_out), _point(n_in), tmp_path / "J.npy"
+    expected = torch.func.jacrev(net)(x)
+    returned = cj.jacobian(net, x, mode=mode, out=path)
+    for found in (returned, torch.from_numpy(np.load(path)), cj.open(path), cj.open(str(path))):
+        torch.testing.assert_close(found, expected, rtol=0, atol=_tolerance(mode))
+    assert np.load(path, mmap_mode="r").flags.f_contiguous or mode == "reverse"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(2, 3), (4,), (1, 2, 1, 3)])
+def test_results_of_several_dimensions_have_their_shape_when_opened(
+    mode: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x.sin() * i for i in range(5)], dim=1).cumsum(0)
+
+    x, path = _point(*shape), tmp_path / "J.npy"
+    expected = torch.func.jacrev(func)(x)
+    torch.testing.assert_close(cj.jacobian(func, x, mode=mode, out=path), expected, rtol=0, atol=_tolerance(mode))
+    found = torch.from_numpy(np.load(path))
+    if mode == "reverse":
+        assert found.shape == expected.shape
+    torch.testing.assert_close(found.reshape(expected.shape), expected, rtol=0, atol=_tolerance(mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_trees_are_a_folder_with_a_file_for_each_pair(mode: str, tmp_path: Path) -> None:
+    def func(p: dict[str, torch.Tensor], y: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return (p["w"] @ y).sin(), {"sum": p["b"].sum() * y, "b": p["b"] ** 2}
+
+    args = {"w": _point(3, 4), "b": _point(2)}, _point(4)
+    expected = torch.func.jacrev(func, (0, 1))(*args)
+    returned = cj.jacobian(func, *args, argnums=(0, 1), mode=mode, out=tmp_path / "J", chunk_size=3)
+    for found in (returned, cj.open(tmp_path / "J")):
+        torch.testing.assert_close(found, expected, rtol=0, atol=_tolerance(mode))
+    assert len([*(tmp_path / "J").glob("*.npy")]) == 3 * 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_and_scalar_results_are_files_too(mode: str, tmp_path: Path) -> None:
+    for number, x in enumerate((torch.zeros(0, dtype=D), torch.zeros((), dtype=D))):
+        path = tmp_path / f"{number}.npy"
+        found = cj.jacobian(torch.sin, x, mode=mode, out=path)
+        assert found.shape == np.load(path).shape == (*x.shape, *x.shape)
+        assert bool((found - 1).abs().lt(1e-6).all())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_file_does_not_count_and_the_limit_is_kept(mode: str, tmp_path: Path) -> None:
+    net, x = _net(400, 500), _point(400)
+    limit_bytes = 300_000
+    with LiveBytes(torch.device("cpu")) as live:
+        found = cj.jacobian(net, x, mode=mode, out=tmp_path / "J.npy", max_memory=limit_bytes)
+    assert live.peak_bytes <= limit_bytes < found.nbytes
+    torch.testing.assert_close(found, torch.func.jacrev(net)(x), rtol=0, atol=_tolerance(mode))
+
+
+def test_a_type_that_numpy_has_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(cj.ArgumentError, match="bfloat16"):
+        cj.jacobian(torch.sin, torch.zeros(3, dtype=torch.bfloat16), out=tmp_path / "J.npy")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_written_to_an_opened_jacobian_stays_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "J.npy"
+    cj.jacobian(torch.sin, _point(5), out=path).zero_()
+    assert bool(cj.open(path).diagonal().ne(0).all())
+
+
+# Going on
+
+
+def test_the_journal_tells_finished_blocks_and_passes_over_what_does_not_add_up() -> None:
+    text = lines_of({0: (1, 2), 1: (3,), 2: (4,)})
+    assert read_journal(text) == {0: (1, 2), 1: (3,), 2: (4,)}
+    assert read_journal(text + lines_of({1: None})) == {0: (1, 2), 2: (4,)}
+    assert read_journal(text.replace(b"1 0000", b"7 0000")) == {0: (1, 2), 2: (4,)}
+    assert read_journal(b"\xff\n\n- 12 3\n" + text) == {0: (1, 2), 1: (3,), 2: (4,)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_journal_cut_anywhere_in_its_last_line_costs_one_block(
+    mode: str, tmp_path: Path, computed: list[int]
+) -> None:
+    net, x, path = _net(64, 64), _point(64), tmp_path / "J.npy"
+    journal = tmp_path / "J.npy.journal"
+    cj.jacobian(net, x, mode=mode, out=path, chunk_size=5)
+    whole, data = journal.read_bytes(), path.read_bytes()
+    last = whole.rstrip(b"\n").rindex(b"\n") + 1
+    number = int(whole[last:].split()[0])
+    for n_bytes in range(last, len(whole)):
+        journal.write_bytes(whole[:n_bytes])
+        computed.clear()
+        cj.jacobian(net, x, mode=mode, out=path, chunk_size=5, resume=True)
+        assert computed == [*range(5 * number, 64)]  # blocks of a chunk each
+        assert (journal.read_bytes(), path.read_bytes()) == (whole, data)
+
+
+def test_a_flipped_byte_is_found_and_its_block_is_computed_again(tmp_path: Path, computed: list[int]) -> None:
+    net, x, path = _net(64, 640), _point(64), tmp_path / "J.npy"
+    cj.jacobian(net, x, mode="reverse", out=path, chunk_size=10)
+    data = path.read_bytes()
+    assert check(path) == ([], [], 64)
+    at = len(data) - 64 * 8 * 25  # row 615
+    path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+    damaged, unfinished, _ = check(path)
+    assert [block.directions for block in damaged] == [slice(610, 620)]
+    assert unfinished == []
+    with pytest.raises(cj.StoreError, match="rows 610:620 of 640 are missing"):
+        cj.open(path)
+    computed.clear()
+    cj.jacobian(net, x, mode="reverse", out=path, resume=True)
+    assert computed == [*range(610, 620)]
+    assert path.read_bytes() == data
+
+
+def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, computed: list[int]) -> None:
+    net, x, path = _net(64, 640), _point(64), tmp_path / "J.npy"
+    done: list[int] = []
+
+    def stop(progress: cj.Progress) -> None:
+        done.append(progress.done)
+        if progress.done > 250:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cj.jacobian(net, x, mode="reverse", out=path, chunk_size=7, progress=stop)
+    n_finished = 7 * len(read_journal((tmp_path / "J.npy.journal").read_bytes()))
+    assert n_finished == done[-1]
+    computed.clear()
+    seen: list[cj.Progress] = []
+    found = cj.jacobian(net, x, mode="auto", out=path, resume=True, progress=seen.append)
+    assert computed == [*range(n_finished, 640)]
+    assert {progress.before for progress in seen} == {n_finished}
+    assert seen[-1].done == 640
+    torch.testing.assert_close(found, torch.func.jacrev(net)(x))
+    cj.jacobian(net, x, mode="reverse", out=tmp_path / "whole.npy", chunk_size=7)
+    assert path.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_goes_on_with_the_chunks_that_the_first_one_planned(mode: str, tmp_path: Path) -> None:
+    """Rounding depends on how many directions are computed at once."""
+    net, x = _net(200, 150), _point(200)
+    paths = [tmp_path / "J.npy", tmp_path / "whole.npy"]
+    for path in paths:
+        cj.jacobian(net, x, mode=mode, out=path, max_memory="200KiB")
+    journal = tmp_path / "J.npy.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) >= 5
+    journal.write_bytes(b"".join(lines[:3] + lines[4:-1]))
+    paths[0].write_bytes(paths[0].read_bytes()[:-8] + bytes(8))
+    _, report = cj.jacobian(net, x, out=paths[0], resume=True, max_memory="1GiB", return_report=True)
+    assert len(report.chunk_sizes) == 2
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_linear_program_is_used_from_the_first_chunk_on(tmp_path: Path) -> None:
+    """No clock may decide it: blocks must come out the same in another run."""
+    net, x = _net(200, 150), _point(200)
+    _, report = cj.jacobian(net, x, mode="reverse", out=tmp_path / "J.npy", return_report=True, chunk_size=10)
+    assert report.plan.rung == "linear program"
+    assert {*report.chunk_sizes} == {10}
+
+
+def test_a_finished_file_is_not_computed_again(tmp_path: Path, computed: list[int]) -> None:
+    plan = cj.plan(torch.sin, _point(5), out=tmp_path / "J.npy", resume=True)
+    first = plan.run()
+    computed.clear()
+    assert torch.equal(plan.run(), first)
+    assert torch.equal(plan.run(resume=True), first)
+    assert not computed
+
+
+@pytest.mark.parametrize("name", ["J.npy", "J"])
+@pytest.mark.parametrize("left", ["journal", "plan", "part"])
+def test_a_run_goes_on_where_one_was_stopped_while_it_made_its_files(name: str, left: str, tmp_path: Path) -> None:
+    x, path = _point(5), tmp_path / name
+    expected = cj.jacobian(torch.sin, x, out=path).clone()
+    files = [*tmp_path.iterdir()] if name == "J.npy" else [*path.iterdir()]
+    for file in files:
+        is_journal = file.name.endswith("journal")
+        if is_journal:
+            file.write_bytes(b"")
+        elif file.name.endswith(".npy"):
+            file.write_bytes(file.read_bytes()[:70]) if left == "part" else file.unlink()
+        elif left == "journal":
+            file.rename(file.with_name(f"{file.name}.draft"))
+    assert torch.equal(cj.jacobian(torch.sin, x, out=path, resume=True), expected)
+    assert sorted(file.name for file in files) == sorted(
+        file.name for file in (tmp_path if name == "J.npy" else path).iterdir()
+    )
+
+
+# What is refused
+
+
+def test_another_jacobian_is_not_gone_on_with_and_each_difference_is_told(tmp_path: Path) -> None:
+    net, x, path = _net(), _point(30), tmp_path / "J.npy"
+    cj.jacobian(net, x, mode="finite-difference", out=path)
+    data = path.read_bytes()
+    with torch.no_grad():
+        net[0].weight[0, 0] += 1
+    with pytest.raises(cj.StoreError) as caught:
+        cj.jacobian(net, x.float().double() + 1, mode="finite-difference", scheme="forward", out=path, resume=True)
+    for name in ("arguments was", "parameters and buffers was", "scheme was 'central', is 'forward'"):
+        assert name in str(caught.value).replace("\"'", "'").replace("'\"", "'")
+    for name in ("mode was", "function was", "torch was"):
+        assert name not in str(caught.value)
+    with pytest.raises(cj.StoreError, match=r"function was .*Sequential.*is .*sin"):
+        cj.jacobian(torch.sin, x, mode="finite-difference", out=path, resume=True)
+    assert path.read_bytes() == data
+
+
+def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "J.npy"
+    path.write_text("precious")
+    for resume in (False, True):
+        with pytest.raises(cj.ArgumentError, match=r"exists|did not make it"):
+            cj.jacobian(torch.sin, _point(3), out=path, resume=resume)
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_text() == "precious"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").touch()
+    with pytest.raises(cj.ArgumentError, match="did not make it"):
+        cj.jacobian(torch.sin, _point(3), out=tmp_path / "folder", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("none/J.npy", "does not exist"),
+        ("J.csv", r"\.npy file, or a folder"),
+        ("file/J.npy", "does not exist"),
+    ],
+)
+def test_paths_that_cannot_be_written_to_are_refused_before_any_work(name: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(cj.ArgumentError, match=why):
+        cj.jacobian(_never, _point(3), out=tmp_path / name)
+
+
+def test_a_folder_that_is_read_only_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a superuser may write anywhere
+    with pytest.raises(cj.ArgumentError, match="cannot be written to"):
+        cj.jacobian(_never, _point(3), out=tmp_path / "J.npy")
+
+
+def _never(_: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("it was called")
+
+
+def test_resume_needs_a_path() -> None:
+    with pytest.raises(cj.ArgumentError, match="resume=True"):
+        cj.jacobian(torch.sin, _point(3), resume=True)
+
+
+def test_a_second_writer_is_refused_and_damages_nothing(tmp_path: Path) -> None:
+    net, x, path = _net(64, 64), _point(64), tmp_path / "J.npy"
+    refused: list[str] = []
+
+    def meanwhile(progress: cj.Progress) -> None:
+        if progress.done == 24:
+            with pytest.raises(cj.StoreError, match="by another process"):
+                cj.jacobian(net, x, mode="reverse", out=path, resume=True)
+            with pytest.raises(cj.StoreError, match="not finished"):
+                cj.open(path)
+            refused.append("both")
+
+    found = cj.jacobian(net, x, mode="reverse", out=path, chunk_size=8, progress=meanwhile)
+    assert refused
+    torch.testing.assert_close(found, torch.func.jacrev(net)(x))
+    assert check(path) == ([], [], 8)
+
+
+def test_a_full_disk_is_an_error_at_the_start_that_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", _full)
+    with pytest.raises(cj.StoreError, match="there is no room"):
+        cj.jacobian(torch.sin, _point(30), out=tmp_path / "J.npy")
+    with pytest.raises(cj.StoreError, match="there is no room"):
+        cj.jacobian(torch.sin, _point(30), out=tmp_path / "J")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_disk_that_fails_later_costs_what_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: list[int]
+) -> None:
+    net, x, path = _net(64, 640), _point(64), tmp_path / "J.npy"
+    write, n_left = os.pwrite, [20]
+
+    def fail_later(file: int, data: Any, offset: int) -> int:
+        n_left[0] -= 1
+        return write(file, data, offset) if n_left[0] > 0 else _full()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail_later)
+        with pytest.raises(cj.StoreError, match="resume=True goes on"):
+            cj.jacobian(net, x, mode="reverse", out=path, chunk_size=10)
+    n_finished = len(read_journal((tmp_path / "J.npy.journal").read_bytes()))
+    assert 0 < n_finished < 20
+    computed.clear()
+    found = cj.jacobian(net, x, mode="reverse", out=path, chunk_size=10, resume=True)
+    assert computed == [*range(10 * n_finished, 640)]
+    torch.testing.assert_close(found, torch.func.jacrev(net)(x))
+
+
+def _full(*_: Any) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_error_before_the_first_block_leaves_no_files(tmp_path: Path) -> None:
+    with pytest.raises(cj.BudgetError):
+        cj.jacobian(
+            lambda x: torch.ones(10**5, dtype=D) * x.sum(),
+            _point(3),
+            mode="forward",
+            out=tmp_path / "J.npy",
+            max_memory=1000,
+        )
+    assert not [*tmp_path.iterdir()]
+
+
+# What ends a process
+
+
+def _start(path: Path) -> subprocess.Popen[str]:
+    """Start a child, and wait until it is about to compute."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.killed_child", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def _finished(path: Path) -> set[int]:
+    """Return the numbers of the blocks that are finished."""
+    try:
+        return {*read_journal(path.with_name(f"{path.name}.journal").read_bytes())}
+    except FileNotFoundError:
+        return set()
+
+
+def _stopped_again_and_again(path: Path, end: Callable[[subprocess.Popen[str]], object], n_times: int) -> int:
+    """Stop children at random moments until one is done; return how many were stopped."""
+    rng, n_stopped = random.Random(0), 0
+    while n_stopped < n_times:
+        before = _finished(path)
+        if len(before) == killed_child.N_ROWS // 8:
+            for file in path.parent.iterdir():
+                file.unlink()
+            continue
+        with _start(path) as child:
+            time.sleep(rng.uniform(0, 1.5))
+            end(child)
+            assert child.stdout is not None
+            lines = [line.split() for line in child.stdout.read().splitlines() if line[0].isdigit()]
+        n_stopped += child.returncode != 0
+        assert before <= _finished(path)  # nothing that was finished is lost
+        assert {int(line[0]) for line in lines} <= {8 * len(before)}  # nor is it computed again
+    return n_stopped
+
+
+def _is_right(path: Path) -> None:
+    """Let a child do the rest; compare the file with one that was written in one go."""
+    with _start(path) as child:
+        child.communicate()
+    assert child.returncode == 0
+    whole = path.with_name("whole.npy")
+    killed_child.run(whole)
+    assert path.read_bytes() == whole.read_bytes()
+    assert check(path) == ([], [], killed_child.N_ROWS // 8)
+
+
+_ENDS = {
+    "kill": lambda child: child.kill(),
+    "terminate": lambda child: child.terminate(),
+    "interrupt": lambda child: child.send_signal(signal.SIGINT),
+}
+
+
+@pytest.mark.parametrize("end", _ENDS)
+def test_whatever_ends_the_process_finished_blocks_stay(end: str, tmp_path: Path) -> None:
+    assert _stopped_again_and_again(tmp_path / "J.npy", _ENDS[end], 2) == 2
+    _is_right(tmp_path / "J.npy")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("end", _ENDS)
+def test_fifty_random_ends_change_no_bit(end: str, tmp_path: Path) -> None:
+    assert _stopped_again_and_again(tmp_path / "J.npy", _ENDS[end], 50) == 50
+    _is_right(tmp_path / "J.npy")
+
+
+def test_the_plan_beside_a_file_is_json(tmp_path: Path) -> None:
+    cj.jacobian(_net(), _point(30), mode="reverse", out=tmp_path / "J.npy")
+    plan = json.loads((tmp_path / "J.npy.plan.json").read_text())
+    assert plan["facts"]["function"] == "torch.nn.modules.container.Sequential"
+    assert plan["facts"]["mode"] == "reverse"
+    assert plan["layout"]["block_sizes"] == [20]

@@ -102,10 +102,10 @@ def find_rival_within(case: Architecture, n_outputs: int, n_inputs: int, budget_
     return None
 
 
-def tracked_peak_bytes(side: Callable[..., Any], case: Architecture) -> int | None:
+def tracked_peak_bytes(side: Callable[..., Any], case: Architecture, limit_bytes: int | None = None) -> int | None:
     """Return the most live bytes of a call; None where it fails, or needs more than there is room for."""
     try:
-        with LiveBytes(case.device, limit_bytes=_room_bytes(case.device)) as live:
+        with LiveBytes(case.device, limit_bytes=limit_bytes or _room_bytes(case.device)) as live:
             side(*case.args)
     except _FAILURES:
         _leave_functorch()

@@ -1,6 +1,6 @@
 """Compute Jacobians of PyTorch functions under a memory budget."""
 
-from chunkjac._api import jacobian, plan
+from chunkjac._api import blocks, jacobian, plan
 from chunkjac._api import open_file as open
 from chunkjac._config import Config, config_context, get_config, set_config
 from chunkjac._errors import (
@@ -34,6 +34,7 @@ __all__ = [
     "Report",
     "RungWarning",
     "StoreError",
+    "blocks",
     "config_context",
     "get_config",
     "hessian",

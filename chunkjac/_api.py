@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ from chunkjac._select import Request
 from chunkjac._sinks import check_with, read_out
 from chunkjac._steps import read_step
 from chunkjac._store import Target, described, open_store
-from chunkjac._types import MODES
+from chunkjac._streams import blocks_of
+from chunkjac._types import MODES, Block
 
 
 def jacobian(
@@ -232,6 +233,85 @@ def plan(
         device=device,
     )
     return plan_job(job)
+
+
+def blocks(
+    func: Callable[..., Any],
+    *args: Any,
+    argnums: int | tuple[int, ...] = 0,
+    mode: str = "auto",
+    scheme: str = "central",
+    step: Any = None,
+    batching: str | int = "auto",
+    bounds: Any = None,
+    max_memory: int | str | None = None,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+    progress: ProgressOption = None,
+) -> Iterator[Block]:
+    """Return the blocks of a Jacobian, one by one; the whole is never held.
+
+    A block is computed when it is asked for. Whoever stops asking has everything put back as it was, and no
+    more is computed.
+
+    Args:
+        func: As for :func:`jacobian`, and so are all other arguments.
+        *args: See there.
+        argnums: See there.
+        mode: See there.
+        scheme: See there.
+        step: See there.
+        batching: See there.
+        bounds: See there.
+        max_memory: See there.
+        chunk_size: See there.
+        randomness: See there.
+        progress: See there.
+
+    Returns:
+        An iterator of :class:`chunkjac.Block`, in order: ``axis`` tells whether it holds rows or columns, ``slice``
+        which of them, ``values`` the tensors.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does, the last two when
+            the first block is asked for.
+
+    Shapes:
+        ``(k, *input.shape)`` for each input for rows, ``(k, *output.shape)`` for each output for columns.
+
+    Memory:
+        At most ``max_memory``, of which a block that is still referred to is a part. It does not grow with the number
+        of directions. Values hold until the next block is asked for: clone what is to be kept.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> for block in cj.blocks(torch.sin, torch.zeros(5), mode="reverse", chunk_size=2):
+        ...     print(block.axis, block.slice.start, block.slice.stop, block.values.shape)
+        output 0 2 torch.Size([2, 5])
+        output 2 4 torch.Size([2, 5])
+        output 4 5 torch.Size([1, 5])
+    """
+    job = _job(
+        func,
+        args,
+        argnums=argnums,
+        has_aux=False,
+        mode=mode,
+        scheme=scheme,
+        step=step,
+        batching=batching,
+        bounds=bounds,
+        max_memory=max_memory,
+        chunk_size=chunk_size,
+        out=None,
+        resume=False,
+        randomness=randomness,
+        create_graph=False,
+        verify=0,
+        compile=False,
+        progress=progress,
+    )
+    return blocks_of(job)
 
 
 def open_file(path: str | os.PathLike[str]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +25,10 @@ class Sink(Protocol):
 
     def write(self, chunk: slice, block: Block) -> None:
         """Write a block into its place, unless it is there."""
+        ...
+
+    def release(self) -> None:
+        """Give back the memory of buffers; the next block takes it again."""
         ...
 
 
@@ -53,7 +57,7 @@ class Log:
         return self.level.growth_bytes if self.level is not None else 0
 
 
-def fill(
+def filled(
     sink: Sink,
     mode: Mode,
     pacer: Pacer,
@@ -63,11 +67,11 @@ def fill(
     advance: Callable[[int], object],
     halves_over_budget: bool = True,
     spans: Sequence[slice] | None = None,
-) -> None:
-    """Write the Jacobian block by block; no second copy of it ever exists.
+) -> Iterator[slice]:
+    """Write the Jacobian block by block, and yield what was written; no second copy of it ever exists.
 
-    A chunk that runs out of memory is tried again at half its size, from where it began:
-    what is finished stays, and nothing is computed twice.
+    Nothing is computed before it is asked for. A chunk that runs out of memory is tried again at half its size, from
+    where it began: what is finished stays, and nothing is computed twice.
 
     Args:
         sink: Where blocks go.
@@ -114,6 +118,7 @@ def fill(
             if is_smaller:
                 log.n_retries += 1
                 mode.release()
+                sink.release()
             level.forget_buffers()
             reclaim(mode.problem.device)
             continue
@@ -127,6 +132,7 @@ def fill(
         ahead[:1] = [slice(chunk.stop, stop)] if chunk.stop < stop else []
         log.chunk_sizes.append(size)
         advance(size)
+        yield chunk
 
 
 def _may_retry(error: BaseException, halves_over_budget: bool) -> bool:

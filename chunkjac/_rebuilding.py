@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from chunkjac._closures import frozen
 from chunkjac._errors import BudgetError
-from chunkjac._executor import Log, fill
+from chunkjac._executor import Log, filled
 from chunkjac._gradient import Gradient
 from chunkjac._job import Job
 from chunkjac._kernels import plain_kernels
@@ -175,7 +175,8 @@ def _pull_back(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: B
     job = recipe.job
 
     def compute(mode: Mode, sink: PulledBack, tracker: LiveBytes) -> None:
-        fill(sink, mode, Pacer(job.terms(mode, tracker)), tracker, Log(), advance=lambda _: None)
+        for _ in filled(sink, mode, Pacer(job.terms(mode, tracker)), tracker, Log(), advance=lambda _: None):
+            pass
 
     try:
         return _in_any_way(recipe, cotangents, sources, cut, compute, keeps_graph=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from chunkjac._errors import (
     warn,
 )
 from chunkjac._estimate import estimate_error
-from chunkjac._executor import Log, fill
+from chunkjac._executor import Log, filled
 from chunkjac._experience import Experience
 from chunkjac._job import Job
 from chunkjac._linear import Programs
@@ -73,6 +73,10 @@ class Result:
         return parts if len(parts) > 1 else self.jacobian
 
 
+# A job step by step: what was written last is yielded; nothing is computed before it is asked for.
+Steps = Generator[slice, None, Result]
+
+
 @torch.inference_mode(False)
 def run_job(
     job: Job, known: Probe | None = None, *, watch: bool = True, experience: Experience | None = None
@@ -88,19 +92,26 @@ def run_job(
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
+    experience = experience or Experience.of(compiles=job.compile, is_kept=job.return_report)
+    steps = steps_of(job, known, watch, experience)
     try:
-        return _run_job(job, known, watch, experience or Experience.of(compiles=job.compile, is_kept=job.return_report))
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
     except CarriedError as carried:
         error = carried.error
     raise error
 
 
-def _run_job(job: Job, known: Probe | None, watch: bool, experience: Experience) -> Result:
-    """Run a job, and connect the result to its graph if that was asked for."""
+def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience) -> Steps:
+    """Run a job step by step, and connect the result to its graph if that was asked for."""
     with left_as_found(job.problem) as witness:
         if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
-        result = _run(job, known, watch, witness, experience)
+        result = yield from _steps(job, known, watch, witness, experience)
     if not job.create_graph or result.report is None:
         return result
     if result.report.plan.mode == "finite-difference":
@@ -116,7 +127,7 @@ def _run_job(job: Job, known: Probe | None, watch: bool, experience: Experience)
     return replace(result, jacobian=with_graph(result.jacobian, recipe, sources), aux=aux)
 
 
-def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, experience: Experience) -> Result:
+def _steps(job: Job, known: Probe | None, watch: bool, witness: Witness, experience: Experience) -> Steps:
     """Try one mode after the other."""
     started_s = time.perf_counter()
     gauge = Gauge.of(job.device) if job.return_report else None
@@ -127,7 +138,7 @@ def _run(job: Job, known: Probe | None, watch: bool, witness: Witness, experienc
         log = Log()
         try:
             attempt = _Attempt(job, excluded, tracker, log, watch, witness, experience.programs)
-            return attempt.finish(known, started_s, gauge, experience)
+            return (yield from attempt.steps(known, started_s, gauge, experience))
         except Exception as error:
             again = attempt is not None and attempt.may_exclude(error)
             if attempt is not None and again:
@@ -187,8 +198,8 @@ class _Attempt:
         known = isinstance(error, ChunkjacError)
         return not self._log.chunk_sizes and not known and self._job.request.may_leave(self.mode.name)
 
-    def finish(self, known: Probe | None, started_s: float, gauge: Gauge | None, experience: Experience) -> Result:
-        """Allocate the result and fill it."""
+    def steps(self, known: Probe | None, started_s: float, gauge: Gauge | None, experience: Experience) -> Steps:
+        """Allocate the result and fill it, step by step."""
         job, mode, tracker = self._job, self.mode, self._tracker
         terms = job.terms(mode, tracker)
         if job.walled and terms.base.level_bytes > job.budget.n_bytes:
@@ -210,7 +221,7 @@ class _Attempt:
             is_counted=pacer.measures_new,
             is_repeatable=job.is_repeatable,
         )
-        self._fill(sink, pacer, gauge)
+        yield from self._filled(sink, pacer, gauge)
         estimated_error = estimate_error(mode, tracker) if job.return_report else None
         mode.close()
         verdict = Verdict(None, "")
@@ -240,7 +251,7 @@ class _Attempt:
             report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
 
-    def _fill(self, sink: ResultSink, pacer: Pacer, gauge: Gauge | None) -> None:
+    def _filled(self, sink: ResultSink, pacer: Pacer, gauge: Gauge | None) -> Iterator[slice]:
         """Compute what is missing; what is finished stays, whatever ends it."""
         job, mode, total = self._job, self.mode, n_directions(self.mode)
         try:
@@ -252,7 +263,7 @@ class _Attempt:
                         gauge.sample()
 
                 if not is_empty(mode):
-                    fill(
+                    yield from filled(
                         sink,
                         mode,
                         pacer,

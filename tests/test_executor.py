@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
 from chunkjac._backoff import is_out_of_memory
-from chunkjac._executor import Log, fill
+from chunkjac._executor import Log, filled
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Reverse
 from chunkjac._pacer import Pacer, Terms
@@ -256,7 +256,8 @@ def test_a_sink_gets_each_direction_once_in_order() -> None:
 
     tracker = LiveBytes(CPU)
     terms = Terms(n_directions=30, base=Cost(0, 0, 0, 0, 1), budget_bytes=10**9, target_bytes=None)
-    fill(Recorder(), Reverse(problem), Pacer(terms), tracker, Log(), advance=lambda n: None)
+    chunks = [*filled(Recorder(), Reverse(problem), Pacer(terms), tracker, Log(), advance=lambda n: None)]
+    assert chunks == written
     assert [i for chunk in written for i in range(chunk.start, chunk.stop)] == list(range(30))
 
 

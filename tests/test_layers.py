@@ -19,6 +19,7 @@ ROWS = (
     ("_faces", "compat"),
     ("_api",),
     ("_planning",),
+    ("_streams",),
     ("_run",),
     ("_rebuilding", "_refusal"),
     ("_probe",),

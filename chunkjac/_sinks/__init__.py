@@ -4,6 +4,7 @@ from chunkjac._sinks._callback import CallbackSink
 from chunkjac._sinks._file import FileSink
 from chunkjac._sinks._out import ResultSink, check_fits, check_with, is_callback, read_out, sink_for, sink_name
 from chunkjac._sinks._pulled_back import PulledBack
+from chunkjac._sinks._stream import Stream
 from chunkjac._sinks._tensor import TensorSink
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "FileSink",
     "PulledBack",
     "ResultSink",
+    "Stream",
     "TensorSink",
     "check_fits",
     "check_with",

@@ -56,6 +56,9 @@ class CallbackSink:
         """Return the directions that are to be computed: all of them."""
         return [slice(0, total)]
 
+    def release(self) -> None:
+        """Do nothing: there are no buffers."""
+
     def close(self) -> None:
         """Do nothing: nothing is held."""
 

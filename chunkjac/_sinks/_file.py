@@ -92,6 +92,10 @@ class FileSink:
         self._store.raise_failure()
         return open_store(self._target.path, (self._mode.outputs.spec, self._mode.problem.spec))
 
+    def release(self) -> None:
+        """Give the buffers back, once they are written; the next block takes them again."""
+        self._staging.release()
+
     def close(self) -> None:
         """Bring what was handed on to the disk, and let others write."""
         self._store.close()

@@ -14,10 +14,11 @@ from chunkjac._memory import LiveBytes
 from chunkjac._modes import Mode
 from chunkjac._sinks._callback import CallbackSink
 from chunkjac._sinks._file import FileSink
+from chunkjac._sinks._stream import Stream, StreamSink
 from chunkjac._sinks._tensor import TensorSink, check_out
 from chunkjac._store import Target, is_path
 
-ResultSink = TensorSink | CallbackSink | FileSink
+ResultSink = TensorSink | CallbackSink | FileSink | StreamSink
 
 
 def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]]) -> Any:
@@ -60,6 +61,8 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes) -> ResultSink:
     """
     if isinstance(out, Target):
         return FileSink(mode, out)
+    if isinstance(out, Stream):
+        return StreamSink(mode, out)
     return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out)
 
 
@@ -92,4 +95,4 @@ def sink_name(out: Any) -> str:
         return "a new tensor"
     if isinstance(out, Target):
         return f"the {'folder' if out.is_folder else 'file'} {out.path}"
-    return "a callback" if is_callback(out) else "out"
+    return "a loop" if isinstance(out, Stream) else "a callback" if is_callback(out) else "out"

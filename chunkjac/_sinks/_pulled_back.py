@@ -57,6 +57,9 @@ class PulledBack:
     def places(self, chunk: slice) -> None:
         """Return nothing: blocks are used up."""
 
+    def release(self) -> None:
+        """Do nothing: there are no buffers."""
+
     def write(self, chunk: slice, block: Block) -> None:
         """Send the chunk's part of the cotangent back through its block."""
         # All that takes memory first: a chunk that runs out of it is tried again, and must not be half added.

@@ -71,6 +71,9 @@ class TensorSink:
         """Return the directions that are to be computed: all of them."""
         return [slice(0, total)]
 
+    def release(self) -> None:
+        """Do nothing: there are no buffers."""
+
     def close(self) -> None:
         """Do nothing: the result is held by who wanted it."""
 

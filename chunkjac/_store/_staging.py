@@ -31,8 +31,9 @@ class Staging:
 
     def take(self, n_rows: int) -> Buffers:
         """Return buffers for so many directions, the same ones until they are handed on; wait until there are some."""
-        if not self._n_rows // 2 < n_rows <= self._n_rows:
-            self._renew(n_rows)
+        if n_rows > self._n_rows:
+            self.release()
+            self._make(n_rows)
         if self._held is None:
             self._held = self._free.get()
         return tuple(buffer[:n_rows] for buffer in self._held)
@@ -43,13 +44,17 @@ class Staging:
         assert held is not None
         return lambda: self._free.put(held)
 
-    def _renew(self, n_rows: int) -> None:
-        """Make buffers of another size, all of them at once, when those that there are have come back."""
+    def release(self) -> None:
+        """Let go of the buffers, as soon as they have come back."""
         n_away = N_BUFFERS if self._n_rows else 0
         if self._held is not None:
             n_away, self._held = n_away - 1, None
         for _ in range(n_away):
             self._free.get()
+        self._n_rows = 0
+
+    def _make(self, n_rows: int) -> None:
+        """Make all buffers, so that what is alive does not grow from chunk to chunk."""
         self._n_rows = n_rows
         for _ in range(N_BUFFERS):
             self._free.put(

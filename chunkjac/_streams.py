@@ -1,0 +1,52 @@
+"""A job's blocks, one by one: each is computed when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from chunkjac._experience import Experience
+from chunkjac._job import Job
+from chunkjac._randomness import RandomState
+from chunkjac._run import Steps, steps_of
+from chunkjac._sinks import Stream
+from chunkjac._types import Block
+
+
+def blocks_of(job: Job) -> Iterator[Block]:
+    """Yield the blocks of a job.
+
+    Between two of them everything is as the caller has it: the random generators are those of the caller, and
+    what the function changes is put back when the last one was taken, or none is asked for any more.
+    """
+    stream = Stream()
+    experience = Experience.of(compiles=False, is_kept=False)
+    steps = steps_of(replace(job, out=stream), None, watch=True, experience=experience)
+    devices = job.problem.devices
+    callers, own = RandomState.now(devices), None
+    try:
+        while True:
+            if own is not None:
+                callers = RandomState.now(devices)
+                own.restore()
+            if not _advanced(steps):
+                return
+            own = RandomState.now(devices)
+            callers.restore()
+            assert stream.block is not None
+            yield stream.block
+    finally:
+        steps.close()
+        callers.restore()
+
+
+@torch.inference_mode(False)
+def _advanced(steps: Steps) -> bool:
+    """Compute the next block; return whether there was one."""
+    try:
+        next(steps)
+    except StopIteration:
+        return False
+    return True

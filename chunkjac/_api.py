@@ -77,7 +77,8 @@ def jacobian(
         chunk_size: Exactly this many directions at a time; ``None`` plans it.
         out: Tensors to write into, in the result's tree; they do not count. Or a callable that is given
             each finished :class:`chunkjac.Block`, in order: the Jacobian is never held, and ``None``
-            stands in its place. What the callable makes does not count; what it raises comes through. Or a path:
+            stands in its place. What the callable makes does not count; what it raises comes through. Or an object
+            whose ``write`` is called so. Or a device, ``"cpu"`` for instance, where the result is allocated. Or a path:
             a ``.npy`` file for one output and one input, or a folder with one for each pair. Blocks go to disk while
             the next ones are computed, each is noted once it is there, and what is returned is mapped to the files.
         resume: With a path: go on with what is there; what is finished is not computed again. Function,
@@ -401,19 +402,19 @@ def _job(
             "compile=True needs one function for all directions, found randomness='different'; leave one out."
         )
     n_checks = read_verify(verify)
-    settings = _settings(scheme, step, batching, bounds)
-    out = read_out(out, resume=resume, settings=settings)
-    if isinstance(out, Target) and out.plan is not None and mode == "auto":
-        mode = out.plan["facts"]["mode"]  # what was chosen when the file was made
-    check_with(out, create_graph=create_graph, verify=n_checks)
-    if randomness == "different" and (create_graph or verify):
-        raise ArgumentError(
-            "randomness='different' gives every direction its own function: nothing can differentiate or check that "
-            "again; leave create_graph and verify out."
-        )
     problem = Problem.of(func, args, argnums, has_aux, randomness)
     config = get_config()
     target = problem.device if device is None else find_device(device)
+    settings = _settings(scheme, step, batching, bounds)
+    out = read_out(out, resume=resume, settings=settings, here=target)
+    if isinstance(out, Target) and out.plan is not None and mode == "auto":
+        mode = out.plan["facts"]["mode"]  # what was chosen when the file was made
+    check_with(out, create_graph=create_graph, verify=n_checks)
+    if randomness == "different" and (create_graph or verify or isinstance(out, Target)):
+        raise ArgumentError(
+            "randomness='different' gives every direction its own function: nothing can differentiate or check that "
+            "again, nor go on with it in a file; leave create_graph, verify and the path in out."
+        )
     place = "max_memory" if max_memory is not None else "the setting max_memory"
     budget = find_budget(config.max_memory if max_memory is None else max_memory, target, place)
     if compile and budget.explicit:

@@ -34,6 +34,7 @@ from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
 from chunkjac._probe import Probe
 from chunkjac._progress import show_progress
+from chunkjac._randomness import RandomState
 from chunkjac._rebuilding import Recipe, sources_of, with_graph
 from chunkjac._refusal import over_budget
 from chunkjac._restoring import left_as_found
@@ -356,9 +357,9 @@ def _run_planned(job: Job, known: Probe, experience: Experience, args: tuple[Any
     out = job.out
     if "out" in options or "resume" in options:
         given = options.get("out", out.path if isinstance(out, Target) else out)
-        out = read_out(given, resume=options.get("resume", False), settings=job.settings)
+        out = read_out(given, resume=options.get("resume", False), settings=job.settings, here=job.device)
     if isinstance(out, Target):
-        out = out.with_chunks_of(job.chunk_size or known.steady_size)
+        out = out.begun(job.chunk_size or known.steady_size, RandomState.now(job.problem.devices))
     check_with(out, create_graph=job.create_graph, verify=job.verify)
     problem = job.problem.with_args(args, job.device) if args else job.problem
     job = replace(

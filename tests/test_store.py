@@ -470,3 +470,80 @@ def test_the_plan_beside_a_file_is_json(tmp_path: Path) -> None:
     assert plan["facts"]["function"] == "torch.nn.modules.container.Sequential"
     assert plan["facts"]["mode"] == "reverse"
     assert plan["layout"]["block_sizes"] == [20]
+
+
+# Other places
+
+
+def test_a_device_is_where_the_result_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net, x = _net(), _point(30)
+    for out in ("cpu", torch.device("cpu")):
+        found, report = cj.jacobian(net, x, out=out, return_report=True)
+        torch.testing.assert_close(found, torch.func.jacrev(net)(x))
+        assert report.plan.allocated_bytes == found.nbytes
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(cj.ArgumentError, match="device"):
+        cj.jacobian(net, x, out="meta")
+    assert cj.jacobian(net, x, out=Path("cpu")).shape == (20, 30)
+    assert (tmp_path / "cpu" / "0_0.npy").exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_blocks_are_copied_to_another_device(mode: str) -> None:
+    """A sink for another device lends no places, and its result is not where blocks are made."""
+    from chunkjac._modes import FiniteDifference, Forward, Reverse
+    from chunkjac._problem import Problem
+    from chunkjac._sinks import TensorSink
+
+    made = {"reverse": Reverse, "forward": Forward, "finite-difference": FiniteDifference}[mode](
+        Problem.of(_net(), (_point(30),), 0, has_aux=False)
+    )
+    sink = TensorSink(made, device=torch.device("meta"))
+    assert sink.places(slice(0, 3)) is None
+    sink.write(slice(0, 3), made.block(slice(0, 3)))
+    assert sink.result().is_meta
+
+
+def test_objects_that_write_are_given_blocks() -> None:
+    class Sum:
+        total = 0.0
+
+        def write(self, block: cj.Block) -> None:
+            self.total += block.values.sum().item()
+
+    sink, net, x = Sum(), _net(), _point(30)
+    assert cj.jacobian(net, x, mode="reverse", out=sink) is None
+    assert sink.total == pytest.approx(torch.func.jacrev(net)(x).sum().item())
+
+
+def test_random_functions_of_each_direction_have_no_file(tmp_path: Path) -> None:
+    with pytest.raises(cj.ArgumentError, match="path"):
+        cj.jacobian(torch.sin, _point(3), mode="forward", randomness="different", out=tmp_path / "J.npy")
+
+
+def test_many_random_functions_come_out_the_same_in_a_file(tmp_path: Path) -> None:
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rand(x.shape, dtype=D)
+
+    for i in range(2):
+        torch.manual_seed(i)
+        cj.jacobian(noisy, _point(30), mode="reverse", out=tmp_path / f"{i}.npy")
+    torch.manual_seed(0)
+    cj.jacobian(noisy, _point(30), mode="reverse", out=tmp_path / "again.npy")
+    assert (tmp_path / "0.npy").read_bytes() == (tmp_path / "again.npy").read_bytes()
+    assert (tmp_path / "0.npy").read_bytes() != (tmp_path / "1.npy").read_bytes()
+
+
+def test_a_random_function_is_gone_on_with_from_the_same_numbers_only(tmp_path: Path) -> None:
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rand(x.shape, dtype=D)
+
+    torch.manual_seed(0)
+    first = cj.jacobian(noisy, _point(30), mode="reverse", out=tmp_path / "J.npy")
+    torch.manual_seed(1)
+    with pytest.raises(cj.StoreError, match="random numbers was"):
+        cj.jacobian(noisy, _point(30), mode="reverse", out=tmp_path / "J.npy", resume=True)
+    torch.manual_seed(0)
+    again = cj.jacobian(noisy, _point(30), mode="reverse", out=tmp_path / "J.npy", resume=True)
+    assert torch.equal(first, again)

@@ -44,7 +44,7 @@ class FileSink:
             in_folder=target.is_folder,
             chunk_size=target.chunk_size,
         )
-        self._store = Store(target, layout, facts_of(mode.problem, outputs, mode.name, target.settings))
+        self._store = Store(target, layout, facts_of(mode.problem, outputs, mode.name, target.settings, target.before))
         self._seeds = seed_leaves(mode)
         self._staging = Staging(block_leaves(mode), mode.problem.device)
         self._is_here = mode.problem.device.type == "cpu"

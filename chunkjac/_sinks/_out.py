@@ -9,38 +9,53 @@ from typing import Any
 
 import torch
 
-from chunkjac._errors import ArgumentError
-from chunkjac._memory import LiveBytes
-from chunkjac._modes import Mode
+from chunkjac._errors import ArgumentError, BudgetError
+from chunkjac._memory import LiveBytes, find_device, free_memory
+from chunkjac._modes import Mode, result_bytes
 from chunkjac._sinks._callback import CallbackSink
 from chunkjac._sinks._file import FileSink
 from chunkjac._sinks._stream import Stream, StreamSink
 from chunkjac._sinks._tensor import TensorSink, check_out
 from chunkjac._store import Target, is_path
+from chunkjac._units import format_bytes
 
 ResultSink = TensorSink | CallbackSink | FileSink | StreamSink
 
 
-def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]]) -> Any:
+def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]], here: torch.device) -> Any:
     """Return ``out`` as sinks take it: a path is looked at, of an object that writes its method is taken.
 
     Args:
-        out: As the user gave it.
+        out: As the user gave it. A text that names a device is one; give ``Path("cpu")`` for a folder of that name.
         resume: Whether files that are there are gone on with.
         settings: What else than function, inputs and mode the values depend on.
+        here: Where the function runs.
 
     Raises:
         ArgumentError: ``resume`` is given, and no path.
         StoreError: Nothing can be written there.
     """
-    if is_path(out):
+    device = _device_of(out)
+    if is_path(out) and device is None:
         target = Target(Path(os.fspath(out)), resume, tuple(settings))
         target.check()
         return target
     if resume:
         raise ArgumentError("resume=True goes on with a file; give its path as out.")
+    if device is not None:
+        return None if device == here else device
     write = None if isinstance(out, torch.Tensor) or callable(out) else getattr(out, "write", None)
     return write if callable(write) else out
+
+
+def _device_of(out: Any) -> torch.device | None:
+    """Return the device that ``out`` is, or names; ``None`` if it is none."""
+    if isinstance(out, str):
+        try:
+            torch.device(out)
+        except RuntimeError:
+            return None
+    return find_device(out) if isinstance(out, (str, torch.device)) else None
 
 
 def is_callback(out: Any) -> bool:
@@ -63,7 +78,27 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes) -> ResultSink:
         return FileSink(mode, out)
     if isinstance(out, Stream):
         return StreamSink(mode, out)
+    if isinstance(out, torch.device):
+        _check_room(mode, out)
+        return TensorSink(mode, device=out)
     return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out)
+
+
+def _check_room(mode: Mode, device: torch.device) -> None:
+    """Refuse a device that has no room for the result.
+
+    Raises:
+        BudgetError: The message says how much there is.
+    """
+    needed_bytes, free_bytes = result_bytes(mode), free_memory(device).least.n_bytes
+    if needed_bytes > free_bytes:
+        raise BudgetError(
+            f"the Jacobian takes {format_bytes(needed_bytes)}, and {device} has {format_bytes(free_bytes)}; give a "
+            "path as out, or a callable.",
+            needed_bytes=needed_bytes,
+            needed_bytes_by_mode={},
+            budget_bytes=free_bytes,
+        )
 
 
 def check_with(out: Any, *, create_graph: bool, verify: int) -> None:
@@ -85,7 +120,7 @@ def check_with(out: Any, *, create_graph: bool, verify: int) -> None:
 
 def check_fits(mode: Mode, out: Any) -> None:
     """Refuse what cannot take the result, before there is one."""
-    if not (out is None or is_callback(out) or isinstance(out, Target)):
+    if not (out is None or is_callback(out) or isinstance(out, (Target, torch.device))):
         check_out(mode, out)
 
 
@@ -93,6 +128,8 @@ def sink_name(out: Any) -> str:
     """Return what a plan calls the place that blocks go to."""
     if out is None:
         return "a new tensor"
+    if isinstance(out, torch.device):
+        return f"a new tensor on {out}"
     if isinstance(out, Target):
         return f"the {'folder' if out.is_folder else 'file'} {out.path}"
     return "a loop" if isinstance(out, Stream) else "a callback" if is_callback(out) else "out"

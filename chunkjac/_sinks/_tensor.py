@@ -27,20 +27,24 @@ class TensorSink:
     Args:
         mode: What makes the blocks.
         out: Tensors to write into, in the result's tree; ``None`` allocates them.
+        device: Where they are allocated; ``None`` for where blocks are made.
 
     Raises:
         ArgumentError: ``out`` has a wrong tree, shape, dtype or device, requires grad, or its
             elements share memory with one another or with an input.
     """
 
-    def __init__(self, mode: Mode, out: Any = None) -> None:
+    def __init__(self, mode: Mode, out: Any = None, device: torch.device | None = None) -> None:
         self._mode = mode
         self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
-        self._targets = _allocated(self._seeds, self._blocks) if out is None else check_out(mode, out)
+        self._targets = _allocated(self._seeds, self._blocks, device) if out is None else check_out(mode, out)
+        self._lends = device in (None, mode.problem.device)
         self._rows = [_as_rows(target, *pair) for target, pair in zip(self._targets, self._pairs())]
 
     def places(self, chunk: slice) -> Block | None:
         """Return where a block's tensors will be, if that is in one piece of memory each."""
+        if not self._lends:
+            return None
         parts = list(segments(chunk, self._seeds))
         first = parts[0].leaf * len(self._blocks) if len(parts) == 1 else 0
         targets = self._rows[first : first + len(self._blocks)] if len(parts) == 1 else []
@@ -124,10 +128,10 @@ class TensorSink:
             target[tuple(reversed(index))] = row
 
 
-def _allocated(seeds: Sequence[Leaf], blocks: Sequence[Leaf]) -> list[torch.Tensor]:
+def _allocated(seeds: Sequence[Leaf], blocks: Sequence[Leaf], device: torch.device | None) -> list[torch.Tensor]:
     """Allocate the targets, ``(*seed.shape, *block.shape)``."""
     return [
-        torch.empty((*seed.shape, *block.shape), dtype=block.dtype, device=block.device)
+        torch.empty((*seed.shape, *block.shape), dtype=block.dtype, device=device or block.device)
         for seed, block in product(seeds, blocks)
     ]
 

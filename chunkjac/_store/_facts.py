@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten
 
 from chunkjac._modules import behind
 from chunkjac._problem import Problem
+from chunkjac._randomness import RandomState
 from chunkjac._types import Leaf
 
 # So much of a digest is kept: two of a million million differ by chance alone.
@@ -21,7 +22,11 @@ _N_DIGITS = 24
 
 
 def facts_of(
-    problem: Problem, outputs: Sequence[Leaf], mode: str, settings: Iterable[tuple[str, str]]
+    problem: Problem,
+    outputs: Sequence[Leaf],
+    mode: str,
+    settings: Iterable[tuple[str, str]],
+    before: RandomState | None = None,
 ) -> dict[str, Any]:
     """Return the facts, ready for JSON.
 
@@ -30,7 +35,9 @@ def facts_of(
         outputs: What it returns.
         mode: The name of the mode.
         settings: What else the mode's values depend on.
+        before: The generators' states when the job began; the mode's prologue has run since.
     """
+    draws = before is not None and (problem.randomness == "same" or before.has_moved())
     arguments, tree = tree_flatten(problem.args)
     dictionaries = [part for module in problem.modules for part in (module._parameters, module._buffers)]
     held = [tensor for dictionary in dictionaries for tensor in dictionary.values()]
@@ -43,6 +50,7 @@ def facts_of(
         "outputs": [f"{leaf.dtype} {list(leaf.shape)}" for leaf in outputs],
         "parameters and buffers": _digest(tensor for tensor in held if tensor is not None),
         "captured tensors": _digest(captured),
+        "random numbers": _digest(state for _, state in before.states) if before and draws else "none",
         "mode": mode,
         **dict(settings),
         "torch": torch.__version__,

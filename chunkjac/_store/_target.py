@@ -6,10 +6,12 @@ import json
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from chunkjac._errors import ArgumentError, StoreError
+from chunkjac._randomness import RandomState
 
 _SUFFIX = ".npy"
 
@@ -24,17 +26,19 @@ class Target:
         settings: What else than function, inputs and mode the values depend on.
         chunk_size: How many directions are computed at once, once that is known: always the same ones, since
             rounding depends on it.
+        before: The states of the random generators when the job began, which values may depend on.
     """
 
     path: Path
     resume: bool = False
     settings: tuple[tuple[str, str], ...] = ()
     chunk_size: int | None = None
+    before: RandomState | None = None
 
-    def with_chunks_of(self, size: int) -> Target:
-        """Return the same target with the chunk size of what is there; with this one, if nothing is."""
+    def begun(self, size: int, before: RandomState) -> Target:
+        """Return the target of a job that begins, with the chunk size of what is there, or this one if nothing is."""
         known = (self.plan or {}).get("layout", {}).get("chunk_size")
-        return replace(self, chunk_size=known or size)
+        return replace(self, chunk_size=known or size, before=before)
 
     @property
     def is_folder(self) -> bool:
@@ -64,6 +68,8 @@ class Target:
         """
         if self.path.suffix not in (_SUFFIX, ""):
             raise ArgumentError(f"out must be a .npy file, or a folder without a suffix, found {str(self.path)!r}.")
+        if find_spec("numpy") is None:
+            raise ArgumentError("out=a path needs NumPy; install it with pip install 'chunkjac[numpy]'.")
         folder = self.path.parent
         if not folder.is_dir():
             raise ArgumentError(

@@ -61,7 +61,8 @@ def run(*, quick: bool, device: str = "cpu") -> list[dict[str, Any]]:
     print(
         f"{n} x {n}, {n * n * 4 / 2**30:.2f} GiB in blocks of {block_size * n * 4 / 2**20:.0f} MiB: ours "
         f"{ours_s:.2f} s, plain {plain_s:.2f} s, throughput {plain_s / ours_s:.2f} of plain; peak "
-        f"{report.peak_bytes / 2**20:.0f} MiB, process rise {max(rises_bytes) / 2**20:.0f} MiB, largest error {error:.0e}"
+        f"{report.peak_bytes / 2**20:.0f} MiB, process rise {max(rises_bytes) / 2**20:.0f} MiB, "
+        f"largest error {error:.0e}"
     )
     return [row]
 

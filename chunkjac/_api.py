@@ -81,8 +81,8 @@ def jacobian(
             whose ``write`` is called so. Or a device, ``"cpu"`` for instance, where the result is allocated. Or a path:
             a ``.npy`` file for one output and one input, or a folder with one for each pair. Blocks go to disk while
             the next ones are computed, each is noted once it is there, and what is returned is mapped to the files.
-        resume: With a path: go on with what is there; what is finished is not computed again. Function,
-            inputs, parameters, mode and versions must be the same.
+        resume: With a path: go on with what is there, in chunks of the size that was planned first; what is finished is
+            not computed again. Function, inputs, parameters, mode and versions must be the same.
         randomness: What ``func`` may draw where it is evaluated several times (forward mode, finite
             differences): ``"error"`` refuses random numbers, ``"same"`` gives every evaluation the
             same, ``"different"`` its own to each direction (forward mode only). Reverse mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,28 +14,12 @@ import chunkjac as cj
 N_ROWS, N_COLUMNS = 640, 3000
 
 
-def slow_rows(x: torch.Tensor) -> torch.Tensor:
-    """Return numbers whose derivatives take a millisecond for each row."""
-    return _Slow.apply(torch.linspace(0, 1, N_ROWS, dtype=x.dtype).outer(x).sin()).sum(1)
-
-
-class _Slow(torch.autograd.Function):
-    """Be the identity, with a backward pass that takes its time."""
-
-    @staticmethod
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: object, inputs: object, output: object) -> None:
-        """Keep nothing."""
-
-    @staticmethod
-    def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.008)
-        return grad.clone()
-
-    generate_vmap_rule = True
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """Return numbers whose derivatives take some milliseconds for eight rows."""
+    generator = torch.Generator().manual_seed(0)
+    for n_rows in (N_COLUMNS, N_COLUMNS, N_ROWS):
+        x = (torch.randn(n_rows, len(x), generator=generator) @ x / len(x) ** 0.5).sin()
+    return x
 
 
 def point() -> torch.Tensor:
@@ -44,17 +29,19 @@ def point() -> torch.Tensor:
 
 def run(path: Path) -> torch.Tensor:
     """Compute it, or what is missing of it."""
-    return cj.jacobian(slow_rows, point(), mode="reverse", chunk_size=8, out=path, resume=True, progress=_told)
+    return cj.jacobian(rows, point(), mode="reverse", chunk_size=8, out=path, resume=True, progress=_told)
 
 
 def _told(progress: cj.Progress) -> None:
-    """Print how far it is."""
+    """Print how far it is, and take some time."""
     print(progress.before, progress.done, flush=True)
+    time.sleep(0.01)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore it
     torch.set_num_threads(1)
-    torch.func.vmap(torch.sin)(torch.zeros(2))  # what it imports takes a second
+    cj.jacobian(torch.sin, torch.zeros(3), mode="reverse", chunk_size=2)  # what it imports takes a second
     print("ready", flush=True)
     run(Path(sys.argv[1]))
     print("finished", flush=True)

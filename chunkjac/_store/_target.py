@@ -68,6 +68,8 @@ class Target:
         """
         if self.path.suffix not in (_SUFFIX, ""):
             raise ArgumentError(f"out must be a .npy file, or a folder without a suffix, found {str(self.path)!r}.")
+        if not hasattr(os, "pwrite"):
+            raise ArgumentError("out=a path needs a POSIX system (os.pwrite); give a callable, or a tensor.")
         if find_spec("numpy") is None:
             raise ArgumentError("out=a path needs NumPy; install it with pip install 'chunkjac[numpy]'.")
         folder = self.path.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -24,21 +25,29 @@ def blocks_of(job: Job) -> Iterator[Block]:
     stream = Stream()
     experience = Experience.of(compiles=False, is_kept=False)
     steps = steps_of(replace(job, out=stream), None, watch=True, experience=experience)
-    devices = job.problem.devices
-    callers, own = RandomState.now(devices), None
+    own: RandomState | None = None
     try:
         while True:
-            if own is not None:
-                callers = RandomState.now(devices)
-                own.restore()
-            if not _advanced(steps):
-                return
-            own = RandomState.now(devices)
-            callers.restore()
+            with _callers_numbers(job):
+                if own is not None:
+                    own.restore()
+                if not _advanced(steps):
+                    return
+                own = RandomState.now(job.problem.devices)
             assert stream.block is not None
             yield stream.block
     finally:
-        steps.close()
+        with _callers_numbers(job):
+            steps.close()
+
+
+@contextmanager
+def _callers_numbers(job: Job) -> Iterator[None]:
+    """Give the caller the random generators back as they are now."""
+    callers = RandomState.now(job.problem.devices)
+    try:
+        yield
+    finally:
         callers.restore()
 
 

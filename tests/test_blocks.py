@@ -96,6 +96,23 @@ def test_random_numbers_of_the_loop_are_those_that_it_would_draw_without() -> No
     assert drawn(stream) == drawn(range(4))
 
 
+def test_random_numbers_that_were_drawn_before_a_loop_was_left_are_not_drawn_again() -> None:
+    torch.manual_seed(3)
+    for _ in cj.blocks(torch.sin, _point(10), mode="reverse", chunk_size=3):
+        drawn = torch.rand(())
+        break
+    gc.collect()
+    torch.manual_seed(3)
+    torch.rand(())
+    expected = torch.rand(())
+    torch.manual_seed(3)
+    stream = cj.blocks(torch.sin, _point(10), mode="reverse", chunk_size=3)
+    next(stream)
+    assert torch.equal(torch.rand(()), drawn)
+    stream.close()  # type: ignore[attr-defined]
+    assert torch.equal(torch.rand(()), expected)
+
+
 def test_blocks_of_random_functions_are_those_of_the_whole() -> None:
     def noisy(x: torch.Tensor) -> torch.Tensor:
         return x * torch.rand(x.shape, dtype=D)

@@ -219,6 +219,14 @@ def test_what_operations_make_is_remembered_by_the_layouts_of_their_arguments() 
                 track(lambda index=index: source.double().gather(0, index), limit_bytes=80 + 8 * n - 1)
 
 
+def test_numbers_of_different_types_are_told_apart_in_what_is_remembered() -> None:
+    """``1 == 1.0`` in Python, and torch makes 8 bytes of the one and 4 of the other."""
+    for _ in range(2):
+        assert track(lambda: torch.full((10**4,), 1.0), limit_bytes=4 * 10**4)[1] == 4 * 10**4
+        with pytest.raises(OverBudget, match="would make"):
+            track(lambda: torch.full((10**4,), 1), limit_bytes=4 * 10**4)
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda: torch.zeros(10**6, device="meta"), lambda: torch.ones(100).to("meta").repeat(10**4)],

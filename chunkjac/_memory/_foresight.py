@@ -133,10 +133,10 @@ def bytes_to_be_made(
 
 
 def _likeness(value: Any) -> Any:
-    """Return what the size of a result can depend on: the tensors' layouts, and all else as it is."""
+    """Return what the size of a result can depend on: the tensors' layouts, and all else with its type."""
     if isinstance(value, torch.Tensor):
         return value.shape, value.stride(), value.dtype
-    return tuple(map(_likeness, value)) if isinstance(value, (tuple, list)) else value
+    return tuple(map(_likeness, value)) if isinstance(value, (tuple, list)) else (type(value), value)
 
 
 def _bytes_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> int:

@@ -227,6 +227,16 @@ def test_numbers_of_different_types_are_told_apart_in_what_is_remembered() -> No
             track(lambda: torch.full((10**4,), 1), limit_bytes=4 * 10**4)
 
 
+def test_the_default_type_is_told_apart_in_what_is_remembered() -> None:
+    assert track(lambda: torch.full((10**4,), 1.0), limit_bytes=4 * 10**4)[1] == 4 * 10**4
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(OverBudget, match="would make"):
+            track(lambda: torch.full((10**4,), 1.0), limit_bytes=4 * 10**4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda: torch.zeros(10**6, device="meta"), lambda: torch.ones(100).to("meta").repeat(10**4)],

@@ -120,7 +120,7 @@ def bytes_to_be_made(
         return 0
     if traits.resizes:  # by how much depends on the memory that is there
         return _bytes_on_meta(func, args, kwargs, tensors)
-    key = (func, _likeness(args), _likeness(tuple(kwargs.items())))
+    key = (func, torch.get_default_dtype(), _likeness(args), _likeness(tuple(kwargs.items())))
     try:
         known_bytes = _known_bytes.get(key)
     except TypeError:  # something among the arguments has no hash

@@ -93,7 +93,7 @@ def filled(
         done, stop = ahead[0].start, ahead[0].stop
         with tracker if pacer.measures_new and not mode.holds_as_before(total - done) else nullcontext():
             settled_size = mode.settle(total - done)
-        chunk = pacer.next_chunk(done) if settled_size is None else slice(done, min(done + settled_size, total))
+        chunk = pacer.next_chunk(done) if settled_size is None else slice(done, done + settled_size)
         chunk = slice(done, min(chunk.stop, stop))
         size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new
         if settled_size is None:

@@ -255,8 +255,9 @@ class _Attempt:
     def _filled(self, sink: ResultSink, pacer: Pacer, gauge: Gauge | None) -> Iterator[slice]:
         """Compute what is missing; what is finished stays, whatever ends it."""
         job, mode, total = self._job, self.mode, n_directions(self.mode)
+        spans = sink.missing(total)
         try:
-            with show_progress(job.progress, total, sink.n_done) as show:
+            with show_progress(job.progress, total, total - sum(span.stop - span.start for span in spans)) as show:
 
                 def advance(size: int) -> None:
                     show(size)
@@ -272,7 +273,7 @@ class _Attempt:
                         self._log,
                         advance=advance,
                         halves_over_budget=job.chunk_size is None,
-                        spans=sink.missing(total),
+                        spans=spans,
                     )
         finally:
             sink.close()

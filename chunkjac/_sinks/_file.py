@@ -11,6 +11,7 @@ from chunkjac._checks import check_computed
 from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
+from chunkjac._sinks._whole import put
 from chunkjac._store import Layout, Piece, Staging, Store, Target, facts_of, open_store
 
 
@@ -49,11 +50,6 @@ class FileSink:
         self._staging = Staging(block_leaves(mode), mode.problem.device)
         self._is_here = mode.problem.device.type == "cpu"
 
-    @property
-    def n_done(self) -> int:
-        """Return how many directions an earlier run has finished."""
-        return self._store.n_done
-
     def missing(self, _: int) -> list[slice]:
         """Return the directions that are to be computed."""
         return self._store.missing()
@@ -73,8 +69,7 @@ class FileSink:
         self._store.raise_failure()
         buffers = self._staging.take(chunk.stop - chunk.start)
         for buffer, values in zip(buffers, block):
-            if buffer.data_ptr() != values.data_ptr():
-                buffer.copy_(values, non_blocking=True)
+            put(buffer, values, non_blocking=True)
         wait, release = _arrival(self._mode.problem.device), self._staging.hand_on()
         parts = list(segments(chunk, self._seeds))
         for part in parts:

@@ -10,9 +10,10 @@ import torch
 from chunkjac._chunker import segments
 from chunkjac._modes import Block, Mode, block_leaves, n_directions, random_tangent, seed_leaves
 from chunkjac._sinks._tensor import swapped
+from chunkjac._sinks._whole import Whole
 
 
-class PulledBack:
+class PulledBack(Whole):
     """Add up what the blocks' parts of a cotangent give for some tensors.
 
     Args:
@@ -56,9 +57,6 @@ class PulledBack:
 
     def places(self, chunk: slice) -> None:
         """Return nothing: blocks are used up."""
-
-    def release(self) -> None:
-        """Do nothing: there are no buffers."""
 
     def write(self, chunk: slice, block: Block) -> None:
         """Send the chunk's part of the cotangent back through its block."""

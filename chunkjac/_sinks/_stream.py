@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch.utils._pytree import tree_unflatten
 
 from chunkjac import _types
 from chunkjac._checks import check_computed
 from chunkjac._modes import Block, Mode, block_leaves
+from chunkjac._sinks._whole import Whole, block_for_users, put
 
 
 class Stream:
@@ -21,7 +21,7 @@ class Stream:
         self.block: _types.Block | None = None
 
 
-class StreamSink:
+class StreamSink(Whole):
     """Leave each block in a stream.
 
     What is done with a block until the next one is asked for is not known: its memory may be held. So there is one
@@ -33,22 +33,9 @@ class StreamSink:
     """
 
     def __init__(self, mode: Mode, stream: Stream) -> None:
-        self._stream = stream
-        self._leaves = block_leaves(mode)
-        self._inputs = mode.problem.inputs
-        self._axis = "output" if mode.by_rows else "input"
-        self._spec = mode.problem.spec if mode.by_rows else mode.outputs.spec
+        self._mode, self._stream = mode, stream
         self._buffers: Block = ()
         self._n_rows = 0
-
-    @property
-    def n_done(self) -> int:
-        """Return that no direction is finished before."""
-        return 0
-
-    def missing(self, total: int) -> list[slice]:
-        """Return the directions that are to be computed: all of them."""
-        return [slice(0, total)]
 
     def places(self, chunk: slice) -> Block:
         """Return where a block may be made."""
@@ -56,27 +43,23 @@ class StreamSink:
         if n_rows > self._n_rows:
             self.release()  # first, so that old and new are never both alive
             self._buffers = tuple(
-                torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf in self._leaves
+                torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+                for leaf in block_leaves(self._mode)
             )
             self._n_rows = n_rows
         return tuple(buffer[:n_rows] for buffer in self._buffers)
 
     def write(self, chunk: slice, block: Block) -> None:
         """Leave a block where it is found."""
-        check_computed(block, self._inputs)
+        check_computed(block, self._mode.problem.inputs)
         places = self.places(chunk)
         for place, values in zip(places, block):
-            if place.data_ptr() != values.data_ptr():
-                place.copy_(values)
-        self._stream.block = _types.Block(self._axis, chunk, tree_unflatten(list(places), self._spec))
+            put(place, values)
+        self._stream.block = block_for_users(self._mode, chunk, places)
 
     def release(self) -> None:
         """Let go of the buffer; who has the last block holds it."""
         self._stream.block, self._buffers, self._n_rows = None, (), 0
-
-    def close(self) -> None:
-        """Let go of the buffer."""
-        self.release()
 
     def result(self) -> None:
         """Return nothing: who asked for blocks has had them all."""

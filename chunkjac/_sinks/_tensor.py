@@ -14,10 +14,11 @@ from chunkjac._checks import check_computed
 from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
+from chunkjac._sinks._whole import Whole, put
 from chunkjac._types import Leaf
 
 
-class TensorSink:
+class TensorSink(Whole):
     """Write blocks into one tensor for each pair of an output and an input.
 
     A tensor that the sink allocates has the directions outermost, so each block is written
@@ -60,26 +61,9 @@ class TensorSink:
                 at = part.leaf * len(self._blocks) + number
                 rows, target = values[part.rows], self._rows[at]
                 if target is not None:
-                    place = target[part.elements]
-                    if place.data_ptr() != rows.data_ptr():
-                        place.copy_(rows)
+                    put(target[part.elements], rows)
                 else:
                     self._scatter(at, part.elements, rows)
-
-    @property
-    def n_done(self) -> int:
-        """Return that no direction is finished before."""
-        return 0
-
-    def missing(self, total: int) -> list[slice]:
-        """Return the directions that are to be computed: all of them."""
-        return [slice(0, total)]
-
-    def release(self) -> None:
-        """Do nothing: there are no buffers."""
-
-    def close(self) -> None:
-        """Do nothing: the result is held by who wanted it."""
 
     def result(self) -> Any:
         """Return the Jacobian in torch.func's tree: outputs outside, inputs inside."""

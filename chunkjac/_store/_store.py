@@ -53,18 +53,10 @@ class Store:
                     self._make(part, is_new=is_new)
             blocks = list(self._layout.blocks())
             self._missing = [block for block in blocks if block.number not in finished]
-            self._n_done = sum(self._layout.sizes) - sum(
-                block.elements.stop - block.elements.start for block in self._missing
-            )
             self._writer = self._started()
         except BaseException:
             self._abandon()
             raise
-
-    @property
-    def n_done(self) -> int:
-        """Return how many directions were finished when this was opened."""
-        return self._n_done
 
     def missing(self) -> list[slice]:
         """Return the directions that are to be computed, block by block."""

@@ -71,11 +71,11 @@ class FileSink:
         for buffer, values in zip(buffers, block):
             put(buffer, values, non_blocking=True)
         wait, release = _arrival(self._mode.problem.device), self._staging.hand_on()
-        parts = list(segments(chunk, self._seeds))
-        for part in parts:
-            data = [_bytes_of(buffer[part.rows]) for buffer in buffers]
-            done = release if part is parts[-1] else _nothing
-            self._store.put(Piece(part.leaf, part.elements, data, wait, done))
+        (part,) = segments(
+            chunk, self._seeds
+        )  # no block has directions of two tensors, and no chunk those of two blocks
+        data = [_bytes_of(buffer) for buffer in buffers]
+        self._store.put(Piece(part.leaf, part.elements, data, wait, release))
 
     def result(self) -> Any:
         """Return the Jacobian in torch.func's tree, in mapped memory.

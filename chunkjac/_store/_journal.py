@@ -29,9 +29,10 @@ def read_journal(text: bytes) -> dict[int, tuple[int, ...]]:
     return finished
 
 
-def whole_lines(text: bytes) -> int:
-    """Return how many bytes a journal has without a line that was torn at its end."""
-    return text.rfind(b"\n") + 1
+def drop_torn_line(file: int, text: bytes) -> None:
+    """Cut a line off that was torn at the end of a journal, whose text this is; what is appended comes behind it."""
+    os.ftruncate(file, text.rfind(b"\n") + 1)
+    os.lseek(file, 0, os.SEEK_END)
 
 
 def lines_of(blocks: Mapping[int, tuple[int, ...] | None]) -> bytes:

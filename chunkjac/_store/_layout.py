@@ -106,7 +106,6 @@ class Layout:
         pieces, and the file is the matrix of flattened outputs and inputs.
         """
         seeds, blocks = (outputs, inputs) if by_rows else (inputs, outputs)
-        each_bytes = [sum(block.n_bytes for block in blocks)] * len(seeds)
         parts = []
         for (i, seed), (j, block) in product(enumerate(seeds), enumerate(blocks)):
             output, x = (seed, block) if by_rows else (block, seed)
@@ -117,10 +116,8 @@ class Layout:
             dtype, n_dims = _numpy_name(block.dtype), len(output.shape)
             parts.append(Part(name, tuple(flat), not by_rows, dtype, block.n_bytes, tuple(shape), n_dims))
         sizes = tuple(seed.numel for seed in seeds)
-        wanted = (
-            min(_BLOCK_BYTES // max(1, n_bytes), ceil(size / _N_BLOCKS)) for size, n_bytes in zip(sizes, each_bytes)
-        )
-        block_sizes = tuple(max(1, n_directions // chunk_size) * chunk_size for n_directions in wanted)
+        most = _BLOCK_BYTES // max(1, sum(block.n_bytes for block in blocks))
+        block_sizes = tuple(max(1, min(most, ceil(size / _N_BLOCKS)) // chunk_size) * chunk_size for size in sizes)
         trees = _text_of(specs[0]), _text_of(specs[1])
         return cls(by_rows, len(outputs), len(inputs), chunk_size, sizes, block_sizes, tuple(parts), trees)
 

@@ -14,12 +14,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
 
 from chunkjac._errors import StoreError
-from chunkjac._store._journal import append, lines_of, read_journal, whole_lines
+from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal
 from chunkjac._store._layout import FileBlock, Layout, Part
 from chunkjac._store._lock import lock
 from chunkjac._store._store import header_of
 from chunkjac._store._target import Target
-from chunkjac._store._writer import open_for_writing
 
 # So much is read at once where checksums are checked.
 _READ_BYTES = 8 * 2**20
@@ -166,12 +165,11 @@ def _sum_of(path: Path, part: Part, elements: slice) -> int | None:
 
 def _strike(target: Target, blocks: Sequence[FileBlock]) -> None:
     """Take blocks back in the journal."""
-    file = open_for_writing(target.journal_path)
+    file = os.open(target.journal_path, os.O_RDWR)
     try:
         if not lock(file):
             raise StoreError(f"{str(target.path)!r} is being written by another process; check it when that is done.")
-        os.ftruncate(file, whole_lines(target.journal_path.read_bytes()))
-        os.lseek(file, 0, os.SEEK_END)
+        drop_torn_line(file, target.journal_path.read_bytes())
         append(file, lines_of({block.number: None for block in blocks}))
     finally:
         os.close(file)

@@ -7,15 +7,17 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from chunkjac._errors import StoreError
-from chunkjac._store._journal import read_journal, sync, sync_folder, whole_lines, write_all
+from chunkjac._store._journal import drop_torn_line, read_journal, sync, sync_folder, write_all
 from chunkjac._store._layout import Layout, Part
 from chunkjac._store._lock import lock
 from chunkjac._store._target import Target
-from chunkjac._store._writer import Piece, Writer, open_for_writing
+from chunkjac._store._writer import OpenFile, Piece, Writer
 
 FORMAT = 1
 
@@ -46,8 +48,7 @@ class Store:
             self._layout, is_new = self._agreed(layout, facts)
             text = target.journal_path.read_bytes()
             finished = read_journal(text)
-            os.ftruncate(self._journal, whole_lines(text))
-            os.lseek(self._journal, 0, os.SEEK_END)
+            drop_torn_line(self._journal, text)
             if not finished:  # a run that was stopped may have made some of them, or parts of some
                 for part in self._layout.parts:
                     self._make(part, is_new=is_new)
@@ -99,7 +100,7 @@ class Store:
         path = target.journal_path
         is_new = not path.exists()
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StoreError(f"{str(path)!r} cannot be made: {error.strerror}; give another path.") from error
         self._closing.callback(os.close, file)
@@ -153,7 +154,7 @@ class Store:
     def _make(self, part: Part, *, is_new: bool) -> None:
         """Make a file, and take room for it."""
         path = self._target.file(part.name)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0) | getattr(os, "O_BINARY", 0), 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0), 0o666)
         try:
             if is_new:
                 self._made.append(path)
@@ -166,32 +167,26 @@ class Store:
 
     def _started(self) -> Writer:
         """Return what writes the missing blocks."""
-        layout, leaves = self._layout, range(len(self._layout.sizes))
-        files = [[self._opened_part(part) for part in layout.parts_of(leaf)] for leaf in leaves]
-        return Writer(
-            {(block.leaf, block.elements.start): block for block in self._missing},
-            files,
-            [[len(header_of(part)) for part in layout.parts_of(leaf)] for leaf in leaves],
-            [[part.direction_bytes for part in layout.parts_of(leaf)] for leaf in leaves],
-            self._journal,
-        )
+        layout = self._layout
+        files = [[self._opened_part(part) for part in layout.parts_of(leaf)] for leaf in range(len(layout.sizes))]
+        return Writer({(block.leaf, block.elements.start): block for block in self._missing}, files, self._journal)
 
-    def _opened_part(self, part: Part) -> int:
-        """Return the descriptor of a file with values.
+    def _opened_part(self, part: Part) -> OpenFile:
+        """Return a file with values, ready to be written to.
 
         Raises:
             StoreError: It is missing, or not as it was made.
         """
         path = self._target.file(part.name)
         try:
-            file = open_for_writing(path)
+            file = os.open(path, os.O_RDWR)
         except OSError as error:
             raise StoreError(f"{str(path)!r} cannot be gone on with: {error.strerror}.") from error
         self._closing.callback(os.close, file)
         header = header_of(part)
         if os.fstat(file).st_size != len(header) + _n_bytes(part) or os.pread(file, len(header), 0) != header:
             raise StoreError(f"{str(path)!r} is not as it was made: its size or its header differs; give another path.")
-        return file
+        return OpenFile(file, len(header), part.direction_bytes)
 
     def _abandon(self) -> None:
         """Remove what was made here, and close all."""
@@ -204,6 +199,7 @@ class Store:
         self._closing.close()
 
 
+@cache
 def header_of(part: Part) -> bytes:
     """Return what NumPy reads at the beginning of a file."""
     from io import BytesIO
@@ -219,10 +215,7 @@ def _n_bytes(part: Part) -> int:
     """Return the bytes of a file's values."""
     import numpy as np
 
-    n_elements = 1
-    for size in part.shape:
-        n_elements *= size
-    return n_elements * np.dtype(part.dtype).itemsize
+    return prod(part.shape) * np.dtype(part.dtype).itemsize
 
 
 def _reserve(file: int, n_bytes: int, path: Path) -> None:

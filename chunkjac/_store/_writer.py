@@ -6,7 +6,6 @@ then told of. Several blocks that arrive while the disk is busy are synchronised
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -23,7 +22,7 @@ class Piece:
 
     Attributes:
         leaf: The tensor whose elements are the directions.
-        elements: Which of them, no more than a block's and in its order.
+        elements: Which of them: no more than a block's, and in order.
         values: Their bytes for each file.
         wait: Returns once the values are there.
         release: Is called when they are no longer needed.
@@ -34,6 +33,21 @@ class Piece:
     values: Sequence[memoryview]
     wait: Callable[[], object]
     release: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """Hold a file with values.
+
+    Attributes:
+        descriptor: What it is written by.
+        offset: Where values begin.
+        direction_bytes: What a direction takes.
+    """
+
+    descriptor: int
+    offset: int
+    direction_bytes: int
 
 
 @dataclass(slots=True)
@@ -49,23 +63,18 @@ class Writer:
 
     Args:
         blocks: Those that are to be written, by tensor and first element.
-        files: For each tensor, the descriptors of its files.
-        offsets: Where values begin in each.
-        direction_bytes: What a direction takes in each.
+        files: For each tensor, its files.
         journal: The journal's descriptor.
     """
 
     def __init__(
         self,
         blocks: dict[tuple[int, int], FileBlock],
-        files: Sequence[Sequence[int]],
-        offsets: Sequence[Sequence[int]],
-        direction_bytes: Sequence[Sequence[int]],
+        files: Sequence[Sequence[OpenFile]],
         journal: int,
     ) -> None:
         self.error: BaseException | None = None
-        self._blocks, self._files, self._offsets = blocks, files, offsets
-        self._direction_bytes, self._journal = direction_bytes, journal
+        self._blocks, self._files, self._journal = blocks, files, journal
         self._growing: _Growing | None = None
         self._queue: SimpleQueue[Piece | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="chunkjac-writer", daemon=True)
@@ -112,7 +121,7 @@ class Writer:
         touched: set[int] = set()
         for piece in pieces:
             piece.wait()
-            touched.update(self._files[piece.leaf])
+            touched.update(file.descriptor for file in self._files[piece.leaf])
             self._write_piece(piece, finished)
         for file in touched:
             sync(file)
@@ -120,26 +129,15 @@ class Writer:
             append(self._journal, lines_of(finished))
 
     def _write_piece(self, piece: Piece, finished: dict[int, tuple[int, ...] | None]) -> None:
-        """Write a piece; add the blocks that end in it to those that are finished."""
-        leaf, first = piece.leaf, piece.elements.start
-        for values, file, offset, n_bytes in zip(
-            piece.values, self._files[leaf], self._offsets[leaf], self._direction_bytes[leaf]
-        ):
-            write_all(file, values, offset + first * n_bytes)
-        start = first
-        while start < piece.elements.stop:
-            if (leaf, start) in self._blocks:
-                self._growing = _Growing(self._blocks[leaf, start], [0] * len(piece.values))
-            growing = self._growing
-            assert growing is not None
-            stop = min(growing.block.elements.stop, piece.elements.stop)
-            for i, (values, n_bytes) in enumerate(zip(piece.values, self._direction_bytes[leaf])):
-                growing.sums[i] = crc32(values[(start - first) * n_bytes : (stop - first) * n_bytes], growing.sums[i])
-            if stop == growing.block.elements.stop:
-                finished[growing.block.number] = tuple(growing.sums)
-            start = stop
-
-
-def open_for_writing(path: str | os.PathLike[str]) -> int:
-    """Return the descriptor of a file that is to be read and written."""
-    return os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        """Write a piece; add its block to those that are finished, if it ends with it."""
+        first = piece.elements.start
+        begun = self._blocks.get((piece.leaf, first))
+        if begun is not None:
+            self._growing = _Growing(begun, [0] * len(piece.values))
+        growing = self._growing
+        assert growing is not None
+        for i, (values, file) in enumerate(zip(piece.values, self._files[piece.leaf])):
+            write_all(file.descriptor, values, file.offset + first * file.direction_bytes)
+            growing.sums[i] = crc32(values, growing.sums[i])
+        if piece.elements.stop == growing.block.elements.stop:
+            finished[growing.block.number] = tuple(growing.sums)

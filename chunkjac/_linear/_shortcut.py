@@ -136,8 +136,12 @@ class Shortcut:
 
     def is_due(self, n_left: int) -> bool:
         """Tell whether a program is worth it for so many directions."""
-        if self._is_repeatable or n_left < 2 or self._record.refused:
-            return self._is_repeatable and not self._record.refused
+        if self._record.refused:
+            return False
+        if self._is_repeatable:
+            return True
+        if n_left < 2:
+            return False
         if self._programs.n_runs or self._programs.compiles:
             return self._programs.wants(self._mode)
         return n_left * self._each_s > max(_WORTH_S, self._recording_s / _SAVED_SHARE)

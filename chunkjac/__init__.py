@@ -16,7 +16,8 @@ from chunkjac._errors import (
 from chunkjac._faces import hessian, jacfd, jacfwd, jacrev
 from chunkjac._plan import Plan, Report
 from chunkjac._progress import Progress
-from chunkjac._types import Block
+from chunkjac._reductions import diagonal, gram, norms
+from chunkjac._types import Block, Norms
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "FunctionError",
+    "Norms",
     "Plan",
     "Progress",
     "Report",
@@ -36,12 +38,15 @@ __all__ = [
     "StoreError",
     "blocks",
     "config_context",
+    "diagonal",
     "get_config",
+    "gram",
     "hessian",
     "jacfd",
     "jacfwd",
     "jacobian",
     "jacrev",
+    "norms",
     "open",
     "plan",
     "set_config",

@@ -1,4 +1,4 @@
-"""What users call: arguments are checked and handed on."""
+"""What users call for a Jacobian: arguments are handed on."""
 
 from __future__ import annotations
 
@@ -8,25 +8,14 @@ from typing import Any
 
 import torch
 
-from chunkjac._bounds import read_bounds
-from chunkjac._config import get_config
-from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._job import Job
-from chunkjac._memory import find_budget, find_device
-from chunkjac._options import check_name, read_batching, read_chunk_size, read_verify
+from chunkjac._calls import job_of
 from chunkjac._plan import Plan
 from chunkjac._planning import plan_job
-from chunkjac._problem import Problem
 from chunkjac._progress import ProgressOption
-from chunkjac._randomness import RANDOMNESS
 from chunkjac._run import run_job
-from chunkjac._schemes import SCHEME_NAMES
-from chunkjac._select import Request
-from chunkjac._sinks import check_with, read_out
-from chunkjac._steps import read_step
-from chunkjac._store import Target, described, open_store
+from chunkjac._store import Target, open_store
 from chunkjac._streams import blocks_of
-from chunkjac._types import MODES, Block
+from chunkjac._types import Block
 
 
 def jacobian(
@@ -122,7 +111,7 @@ def jacobian(
         tensor([[2., 0.],
                 [0., 4.]])
     """
-    job = _job(
+    job = job_of(
         func,
         args,
         argnums=argnums,
@@ -212,7 +201,7 @@ def plan(
         >>> cj.plan(torch.sin, torch.zeros(100), device="cuda", max_memory="8GiB").n_chunks
         1
     """
-    job = _job(
+    job = job_of(
         func,
         args,
         argnums=argnums,
@@ -292,7 +281,7 @@ def blocks(
         output 2 4 torch.Size([2, 5])
         output 4 5 torch.Size([1, 5])
     """
-    job = _job(
+    job = job_of(
         func,
         args,
         argnums=argnums,
@@ -334,106 +323,3 @@ def open_file(path: str | os.PathLike[str]) -> Any:
                 [0., 0., 1.]])
     """
     return open_store(path)
-
-
-def _settings(scheme: str, step: Any, batching: str | int, bounds: Any) -> tuple[tuple[str, str], ...]:
-    """Return what else than function, inputs and mode the values depend on, in words."""
-    given = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
-    return tuple((name, described(value)) for name, value in given.items())
-
-
-def _job(
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    *,
-    argnums: int | tuple[int, ...],
-    has_aux: bool = False,
-    mode: str,
-    scheme: str,
-    step: Any,
-    batching: str | int,
-    bounds: Any,
-    max_memory: int | str | None,
-    chunk_size: int | None,
-    out: Any = None,
-    resume: bool = False,
-    randomness: str,
-    create_graph: bool = False,
-    verify: int = 0,
-    compile: bool = False,
-    progress: ProgressOption,
-    return_report: bool = False,
-    device: torch.device | str | None = None,
-) -> Job:
-    """Check what a call asks for."""
-    check_name("mode", mode, MODES)
-    check_name("scheme", scheme, SCHEME_NAMES)
-    for name, is_given in {
-        "step": step is not None,
-        "scheme": scheme != "central",
-        "batching": batching != "auto",
-        "bounds": bounds is not None,
-    }.items():
-        if is_given and mode in ("reverse", "forward"):
-            raise ArgumentError(f"{name} is for finite differences, found mode={mode!r}; leave one of the two out.")
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
-    check_name("randomness", randomness, RANDOMNESS)
-    if randomness == "different" and mode != "forward":
-        raise ArgumentError(
-            f"randomness='different' needs mode='forward', found mode={mode!r}: others evaluate func once, or compare."
-        )
-    if create_graph and mode == "finite-difference":
-        raise ArgumentError("create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.")
-    if not isinstance(compile, bool):
-        raise ArgumentTypeError(f"compile must be a bool, found {compile!r}.")
-    if compile and mode == "finite-difference":
-        raise ArgumentError(
-            "compile=True compiles derivatives, found mode='finite-difference'; leave one of the two out."
-        )
-    if compile and randomness == "different":
-        raise ArgumentError(
-            "compile=True needs one function for all directions, found randomness='different'; leave one out."
-        )
-    n_checks = read_verify(verify)
-    problem = Problem.of(func, args, argnums, has_aux, randomness)
-    config = get_config()
-    target = problem.device if device is None else find_device(device)
-    settings = _settings(scheme, step, batching, bounds)
-    out = read_out(out, resume=resume, settings=settings, here=target)
-    if isinstance(out, Target) and out.plan is not None and mode == "auto":
-        mode = out.plan["facts"]["mode"]  # what was chosen when the file was made
-    check_with(out, create_graph=create_graph, verify=n_checks)
-    if randomness == "different" and (create_graph or verify or isinstance(out, Target)):
-        raise ArgumentError(
-            "randomness='different' gives every direction its own function: nothing can differentiate or check that "
-            "again, nor go on with it in a file; leave create_graph, verify and the path in out."
-        )
-    place = "max_memory" if max_memory is not None else "the setting max_memory"
-    budget = find_budget(config.max_memory if max_memory is None else max_memory, target, place)
-    if compile and budget.explicit:
-        raise ArgumentError(
-            f"compile=True cannot keep to a limit, found {budget.source}: what compiled code allocates is not seen; "
-            "leave max_memory or compile out."
-        )
-    return Job(
-        problem=problem,
-        request=Request(
-            mode,
-            scheme,
-            read_step(step, problem.inputs, problem.spec),
-            batching=read_batching(batching),
-            bounds=read_bounds(bounds, problem.inputs, problem.spec),
-            timed=not isinstance(out, Target),
-        ),
-        device=target,
-        budget=budget,
-        chunk_size=read_chunk_size(chunk_size),
-        out=out,
-        settings=settings,
-        create_graph=create_graph,
-        verify=n_checks,
-        compile=compile,
-        progress=config.progress if progress is None else progress,
-        return_report=return_report,
-    )

@@ -13,6 +13,7 @@ from chunkjac._planner import Cost
 from chunkjac._problem import Problem
 from chunkjac._progress import ProgressOption
 from chunkjac._select import Request
+from chunkjac._sinks import Reduction
 from chunkjac._store import Target
 from chunkjac._terms import Terms
 
@@ -95,6 +96,16 @@ class Job:
             gauge=None if self.device.type == "cpu" else Gauge.of(self.device),
         )
 
+    def room_bytes(self, tracker: LiveBytes) -> int:
+        """Return what result and chunks may hold together."""
+        return self.budget.n_bytes - tracker.live_bytes
+
+    def _allocated_bytes(self, mode: Mode, room_bytes: int) -> int:
+        """Return what the sink allocates where the function runs."""
+        if isinstance(self.out, Reduction):
+            return self.out.held_bytes(mode, room_bytes)
+        return result_bytes(mode) if self.out is None else 0
+
     def terms(self, mode: Mode, tracker: LiveBytes) -> Terms:
         """Return what the chunk sizes have to keep to, when the mode's prologue has run.
 
@@ -107,7 +118,7 @@ class Job:
         base = Cost(
             prologue_bytes=tracker.peak_bytes,
             kept_bytes=tracker.live_bytes,
-            result_bytes=result_bytes(mode) if self.out is None else 0,
+            result_bytes=self._allocated_bytes(mode, self.room_bytes(tracker)),
             fixed_bytes=0,
             direction_bytes=least_direction_bytes(mode),
         )

@@ -18,7 +18,7 @@ def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Modul
     """Return the modules that a function can be seen to use.
 
     Itself, what it is bound to, what it is a partial of, what its closure and the globals that
-    it names hold, and its arguments; with all their submodules.
+    it names hold, the same of functions in its closure, and its arguments; with all their submodules.
     """
     roots: list[Any] = [*tree_flatten(args)[0], *behind(func)]
     ahead = [root for root in reversed(roots) if isinstance(root, nn.Module)]
@@ -55,17 +55,27 @@ def restored_attributes(modules: list[nn.Module]) -> Iterator[None]:
 
 def behind(func: Any) -> Iterator[Any]:
     """Yield what a callable is made of."""
+    return _behind(func, set())
+
+
+def _behind(func: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield what a callable is made of, but for functions that were seen: one may close over itself."""
+    if id(func) in seen:
+        return
+    seen.add(id(func))
     if isinstance(func, functools.partial):
-        yield from behind(func.func)
+        yield from _behind(func.func, seen)
         yield from tree_flatten((func.args, func.keywords))[0]
     elif inspect.ismethod(func):
         yield from _held(func.__self__)
-        yield from behind(func.__func__)
+        yield from _behind(func.__func__, seen)
     elif inspect.isfunction(func):
         names = [name for name in func.__code__.co_names if name in func.__globals__]
-        cells = [cell for cell in func.__closure__ or () if _is_filled(cell)]
-        for value in (*(func.__globals__[name] for name in names), *(cell.cell_contents for cell in cells)):
-            yield from _held(value)
+        for name in names:
+            yield from _held(func.__globals__[name])
+        for cell in func.__closure__ or ():
+            if _is_filled(cell):
+                yield from _behind(cell.cell_contents, seen)
     yield from _held(func)
 
 

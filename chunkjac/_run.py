@@ -206,7 +206,7 @@ class _Attempt:
         if job.walled and terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with self._watched() if self._counts else nullcontext():
-            sink = sink_for(mode, job.out, tracker)
+            sink = sink_for(mode, job.out, tracker, job.room_bytes(tracker))
         if self._watch and not self._counts:
             tracker.assume(terms.base.result_bytes)
         pacer = (
@@ -257,7 +257,9 @@ class _Attempt:
         job, mode, total = self._job, self.mode, n_directions(self.mode)
         spans = sink.missing(total)
         try:
-            with show_progress(job.progress, total, total - sum(span.stop - span.start for span in spans)) as show:
+            n_ahead = sum(span.stop - span.start for span in spans)  # some sinks take directions several times
+            n_before = max(0, total - n_ahead)
+            with show_progress(job.progress, n_before + n_ahead, n_before) as show:
 
                 def advance(size: int) -> None:
                     show(size)

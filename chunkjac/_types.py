@@ -74,3 +74,18 @@ class Block:
     axis: str
     slice: builtins.slice
     values: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norms:
+    """Hold Euclidean norms of a Jacobian, in single precision at least.
+
+    Attributes:
+        rows: The norm of each row, in a tree of tensors like the outputs.
+        columns: The norm of each column, in a tree of tensors like the inputs.
+        frobenius: The norm of the whole, without dimensions.
+    """
+
+    rows: Any
+    columns: Any
+    frobenius: torch.Tensor

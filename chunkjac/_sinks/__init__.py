@@ -1,16 +1,24 @@
 """Where blocks go, one a file."""
 
 from chunkjac._sinks._callback import CallbackSink
+from chunkjac._sinks._diagonal import Diagonal
 from chunkjac._sinks._file import FileSink
+from chunkjac._sinks._gram import Gram
+from chunkjac._sinks._norms import NormsOf
 from chunkjac._sinks._out import ResultSink, check_fits, check_with, is_callback, read_out, sink_for, sink_name
 from chunkjac._sinks._pulled_back import PulledBack
+from chunkjac._sinks._reduction import Reduction
 from chunkjac._sinks._stream import Stream
 from chunkjac._sinks._tensor import TensorSink
 
 __all__ = [
     "CallbackSink",
+    "Diagonal",
     "FileSink",
+    "Gram",
+    "NormsOf",
     "PulledBack",
+    "Reduction",
     "ResultSink",
     "Stream",
     "TensorSink",

@@ -14,12 +14,13 @@ from chunkjac._memory import LiveBytes, find_device, free_memory
 from chunkjac._modes import Mode, result_bytes
 from chunkjac._sinks._callback import CallbackSink
 from chunkjac._sinks._file import FileSink
+from chunkjac._sinks._reduction import ReducingSink, Reduction
 from chunkjac._sinks._stream import Stream, StreamSink
 from chunkjac._sinks._tensor import TensorSink, check_out
 from chunkjac._store import Target, is_path
 from chunkjac._units import format_bytes
 
-ResultSink = TensorSink | CallbackSink | FileSink | StreamSink
+ResultSink = TensorSink | CallbackSink | FileSink | StreamSink | ReducingSink
 
 
 def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]], here: torch.device) -> Any:
@@ -63,13 +64,14 @@ def is_callback(out: Any) -> bool:
     return callable(out) and not isinstance(out, torch.Tensor)
 
 
-def sink_for(mode: Mode, out: Any, tracker: LiveBytes) -> ResultSink:
+def sink_for(mode: Mode, out: Any, tracker: LiveBytes, room_bytes: int) -> ResultSink:
     """Return where blocks go.
 
     Args:
         mode: What makes them.
         out: As :func:`read_out` gave it.
         tracker: What counts live bytes.
+        room_bytes: What the sink and chunks may hold together.
 
     Raises:
         ArgumentTypeError, ArgumentError, StoreError: ``out`` cannot take the result.
@@ -78,6 +80,8 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes) -> ResultSink:
         return FileSink(mode, out)
     if isinstance(out, Stream):
         return StreamSink(mode, out)
+    if isinstance(out, Reduction):
+        return out.sink(mode, room_bytes)
     if isinstance(out, torch.device):
         _check_room(mode, out)
         return TensorSink(mode, device=out)
@@ -120,7 +124,7 @@ def check_with(out: Any, *, create_graph: bool, verify: int) -> None:
 
 def check_fits(mode: Mode, out: Any) -> None:
     """Refuse what cannot take the result, before there is one."""
-    if not (out is None or is_callback(out) or isinstance(out, (Target, torch.device))):
+    if not (out is None or is_callback(out) or isinstance(out, (Target, Reduction, Stream, torch.device))):
         check_out(mode, out)
 
 
@@ -132,4 +136,6 @@ def sink_name(out: Any) -> str:
         return f"a new tensor on {out}"
     if isinstance(out, Target):
         return f"the {'folder' if out.is_folder else 'file'} {out.path}"
+    if isinstance(out, Reduction):
+        return out.name
     return "a loop" if isinstance(out, Stream) else "a callback" if is_callback(out) else "out"

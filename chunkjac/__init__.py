@@ -15,8 +15,10 @@ from chunkjac._errors import (
 )
 from chunkjac._faces import hessian, jacfd, jacfwd, jacrev
 from chunkjac._plan import Plan, Report
+from chunkjac._products import matvec, rmatvec
 from chunkjac._progress import Progress
 from chunkjac._reductions import diagonal, gram, norms
+from chunkjac._scipy import operator, scipy_jac, svdvals
 from chunkjac._types import Block, Norms
 
 __version__ = "0.1.0"
@@ -46,8 +48,13 @@ __all__ = [
     "jacfwd",
     "jacobian",
     "jacrev",
+    "matvec",
     "norms",
     "open",
+    "operator",
     "plan",
+    "rmatvec",
+    "scipy_jac",
     "set_config",
+    "svdvals",
 ]

@@ -106,7 +106,7 @@ def norms(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> N
         >>> import torch, chunkjac as cj
         >>> found = cj.norms(lambda x: x.sum() * x, torch.tensor([3.0, 0.0]))
         >>> found.rows, found.columns, found.frobenius
-        (tensor([6.7082, 3.0000]), tensor([6., 4.2426]), tensor(7.3485))
+        (tensor([6.7082, 3.0000]), tensor([6.0000, 4.2426]), tensor(7.3485))
     """
     return _reduced("norms", NormsOf(), func, args, options)
 

@@ -34,3 +34,8 @@ def is_close(mine: torch.Tensor, yours: torch.Tensor) -> bool:
     return bool(
         torch.allclose(mine, yours, rtol=tolerance, atol=tolerance * largest_finite(yours).item(), equal_nan=True)
     )
+
+
+def rows_of(values: torch.Tensor) -> torch.Tensor:
+    """Return ``(k, *shape)`` as a matrix of k rows, also where a row is one number or none."""
+    return values.reshape(len(values), values.shape[1:].numel())

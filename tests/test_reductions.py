@@ -234,6 +234,17 @@ def test_a_diagonal_needs_a_square_jacobian() -> None:
         cj.diagonal(_net(12, 9), _point(12))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_numbers_without_dimensions(mode: str) -> None:
+    x = torch.tensor(3.0, dtype=D)
+    _close(cj.gram(lambda x: x**2, x, mode=mode), torch.tensor([[36.0]], dtype=D), "finite-difference")
+    _close(cj.gram(lambda x: x**2, x, mode=mode, side="input"), torch.tensor([[36.0]], dtype=D), "finite-difference")
+    _close(cj.diagonal(lambda x: x**2, x, mode=mode), torch.tensor(6.0, dtype=D), mode)
+    _close(cj.norms(lambda x: x**2, x, mode=mode).columns, torch.tensor(6.0, dtype=D), mode)
+    _close(cj.matvec(lambda x: x**2, x, torch.ones(2, dtype=D), mode=mode), 6 * torch.ones(2, dtype=D), mode)
+    _close(cj.rmatvec(lambda x: x**2, x, torch.ones(2, dtype=D), mode=mode), 6 * torch.ones(2, dtype=D), mode)
+
+
 def test_reductions_of_nothing_are_zeros() -> None:
     empty = torch.zeros(0, dtype=D)
     assert cj.gram(lambda x: x.sum() * torch.ones(2, dtype=D), empty).tolist() == [[0.0, 0.0], [0.0, 0.0]]

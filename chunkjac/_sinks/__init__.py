@@ -7,7 +7,7 @@ from chunkjac._sinks._gram import Gram
 from chunkjac._sinks._norms import NormsOf
 from chunkjac._sinks._out import ResultSink, check_fits, check_with, is_callback, read_out, sink_for, sink_name
 from chunkjac._sinks._pulled_back import PulledBack
-from chunkjac._sinks._reduction import Reduction
+from chunkjac._sinks._reduction import Reduction, sum_dtype
 from chunkjac._sinks._stream import Stream
 from chunkjac._sinks._tensor import TensorSink
 
@@ -28,4 +28,5 @@ __all__ = [
     "read_out",
     "sink_for",
     "sink_name",
+    "sum_dtype",
 ]

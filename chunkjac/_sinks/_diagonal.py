@@ -12,6 +12,7 @@ from chunkjac._chunker import segments
 from chunkjac._errors import FunctionError
 from chunkjac._modes import Block, Mode, block_leaves
 from chunkjac._sinks._reduction import ReducingSink, Reduction
+from chunkjac._tensors import rows_of
 
 
 class Diagonal(Reduction):
@@ -52,7 +53,7 @@ class DiagonalSink(ReducingSink):
         check_computed(block, self._mode.problem.inputs)
         inputs = self._mode.problem.leaves
         for part in segments(chunk, block_leaves(self._mode)):
-            values = block[part.leaf].flatten(1)[part.rows, part.elements].diagonal()
+            values = rows_of(block[part.leaf])[part.rows, part.elements].diagonal()
             here = slice(chunk.start + part.rows.start, chunk.start + part.rows.stop)
             for own in segments(here, inputs):
                 self._found[own.leaf][own.elements] = values[own.rows].to(self._found[own.leaf])

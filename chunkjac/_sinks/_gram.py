@@ -16,6 +16,7 @@ from chunkjac._checks import check_computed
 from chunkjac._modes import Block, Mode, block_leaves, n_directions, seed_leaves
 from chunkjac._planner import even_chunk
 from chunkjac._sinks._reduction import ReducingSink, Reduction, starts_of, sum_dtype
+from chunkjac._tensors import rows_of
 from chunkjac._types import Leaf
 
 # Tiles of so many bytes are held whatever the Jacobian has: chunks take as much.
@@ -147,7 +148,7 @@ class Tiled(ReducingSink):
         place = self._products[self._start : self._start + n_rows, columns]
         place.zero_()
         for held, rows in zip(self._tile, block):
-            _add_product(place, held[:n_rows].flatten(1), rows.flatten(1))
+            _add_product(place, rows_of(held[:n_rows]), rows_of(rows))
 
     def release(self) -> None:
         """Keep the tile: what it holds is needed."""
@@ -178,7 +179,7 @@ class AddedUp(ReducingSink):
     def write(self, _chunk: slice, block: Block) -> None:
         """Add a block's products."""
         check_computed(block, self._mode.problem.inputs)
-        parts = [rows.flatten(1).to(self._products) for rows in block]  # all that takes memory
+        parts = [rows_of(rows).to(self._products) for rows in block]  # all that takes memory
         leaves = block_leaves(self._mode)
         half = len(leaves) // 2 if self._is_cross else 0
         for place, left, right in _pairs(self._products, leaves, parts, half):

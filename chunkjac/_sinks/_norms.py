@@ -11,6 +11,7 @@ from chunkjac._checks import check_computed
 from chunkjac._chunker import segments
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
 from chunkjac._sinks._reduction import ReducingSink, Reduction, sum_dtype
+from chunkjac._tensors import rows_of
 from chunkjac._types import Leaf, Norms
 
 # The squares of doubles within these limits add up without leaving their range.
@@ -47,8 +48,8 @@ class NormsSink(ReducingSink):
     def write(self, chunk: slice, block: Block) -> None:
         """Take the norms of a block."""
         check_computed(block, self._mode.problem.inputs)
-        own = [stable_norm(rows.flatten(1), dim=1) for rows in block]
-        others = [stable_norm(rows.flatten(1), dim=0) for rows in block]
+        own = [stable_norm(rows_of(rows), dim=1) for rows in block]
+        others = [stable_norm(rows_of(rows), dim=0) for rows in block]
         norms = own[0]
         for more in own[1:]:
             norms = torch.hypot(norms, more.to(norms.device))

@@ -1,0 +1,151 @@
+"""What users call to multiply a Jacobian, or its transpose, by vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+from chunkjac._along import moved_along, read_vectors, scales_of, weighted
+from chunkjac._calls import Options, check_options, job_of
+from chunkjac._errors import ArgumentError, ArgumentTypeError
+from chunkjac._plan import Plan
+from chunkjac._planning import plan_job
+from chunkjac._problem import Problem
+from chunkjac._run import run_job
+from chunkjac._sinks import sum_dtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def matvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Any:
+    """Return ``J v`` for one vector or many, in chunks; the Jacobian is never held.
+
+    Args:
+        func: As for :func:`jacobian`.
+        *args: Its arguments, and last the vectors: a tree like the inputs, each tensor like its input for one
+            vector, or with a dimension in front for many.
+        **options: As for :func:`gram`.
+
+    Returns:
+        The products in a tree like the outputs, in the types of Jacobians. With ``return_report`` a tuple: products,
+        report.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does.
+
+    Shapes:
+        ``(*output.shape)`` for one vector; ``(k, *output.shape)`` for ``(k, *input.shape)``.
+
+    Memory:
+        At most ``max_memory``, the products included.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> cj.matvec(lambda x: x**2, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]))
+        tensor([2., 4.])
+    """
+    check_options("matvec", options)
+    if options.get("bounds") is not None or not isinstance(options.get("step"), (int, float, type(None))):
+        raise ArgumentError("matvec steps along vectors: step must be None or a float there, and bounds None.")
+    *point, vectors = _with_vectors("matvec", args)
+    return Products(func, tuple(point), options).forth(vectors)
+
+
+def rmatvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Any:
+    """Return ``u J``, which is ``J^T u``, for one vector or many, in chunks; the Jacobian is never held.
+
+    Args:
+        func: As for :func:`jacobian`.
+        *args: Its arguments, and last the vectors: a tree like the outputs, each tensor like its output for one
+            vector, or with a dimension in front for many.
+        **options: As for :func:`gram`.
+
+    Returns:
+        The products in a tree like the inputs, in the types of Jacobians. With ``return_report`` a tuple: products,
+        report.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does.
+
+    Shapes:
+        ``(*input.shape)`` for one vector; ``(k, *input.shape)`` for ``(k, *output.shape)``.
+
+    Memory:
+        At most ``max_memory``, the products included.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> cj.rmatvec(lambda x: x**2, torch.tensor([1.0, 2.0]), torch.eye(2))
+        tensor([[2., 0.],
+                [0., 4.]])
+    """
+    check_options("rmatvec", options)
+    *point, vectors = _with_vectors("rmatvec", args)
+    return Products(func, tuple(point), options).back(vectors)
+
+
+def _with_vectors(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a call without vectors."""
+    if len(args) < 2:
+        raise ArgumentTypeError(f"{name} needs func's arguments, and the vectors last; found {len(args)} arguments.")
+    return args
+
+
+class Products:
+    """Multiply one Jacobian by vectors, and its transpose.
+
+    Args:
+        func: The function.
+        args: The point.
+        options: The user's options.
+        is_kept: Whether what is planned for as many vectors is kept, for more of them.
+    """
+
+    def __init__(
+        self, func: Callable[..., Any], args: tuple[Any, ...], options: Options, *, is_kept: bool = False
+    ) -> None:
+        rest = dict(options)
+        argnums: Any = rest.pop("argnums", 0)
+        self.problem = Problem.of(func, args, argnums, has_aux=False)
+        self._args = args
+        self._options: Any = rest
+        self._plans: dict[tuple[str, Any], Plan] | None = {} if is_kept else None
+
+    def forth(self, vectors: Any) -> Any:
+        """Return ``J v``, like the outputs."""
+        problem = self.problem
+        leaves, count = read_vectors(vectors, problem.inputs, problem.spec, "inputs")
+        t = torch.zeros(() if count is None else count, dtype=sum_dtype(problem.leaves), device=problem.device)
+        given = self._options.get("step") is not None
+        scales = torch.ones_like(t) if given else scales_of(leaves, problem.inputs, count).to(t)
+        found, report = self._run(moved_along(problem), (t, scales, vectors, *self._args), 0, count)
+        products = tree_map(lambda columns: _by_vector(columns.div_(scales), count), found)
+        return (products, report) if report is not None else products
+
+    def back(self, vectors: Any) -> Any:
+        """Return ``u J``, like the inputs."""
+        first = next((x for x in tree_leaves(vectors) if isinstance(x, torch.Tensor)), None)
+        count = None if first is None else tuple(first.shape)
+        func, args = weighted(self.problem), (*self._args, vectors)
+        found, report = self._run(func, args, self.problem.argnums, count)
+        return (found, report) if report is not None else found
+
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], argnums: Any, key: Any) -> tuple[Any, Any]:
+        """Compute a Jacobian; return it and its report, if that was asked for."""
+        wants_report = self._options.get("return_report", False)
+        if self._plans is None:
+            found = run_job(job := job_of(func, args, argnums=argnums, **self._options)).deliver(job)
+        else:
+            if (func.__name__, key) not in self._plans:
+                self._plans[func.__name__, key] = plan_job(job_of(func, args, argnums=argnums, **self._options))
+            found = self._plans[func.__name__, key].run(*args)
+        return found if wants_report else (found, None)
+
+
+def _by_vector(columns: torch.Tensor, count: int | None) -> torch.Tensor:
+    """Return products with the dimension of the vectors in front."""
+    return columns if count is None else columns.movedim(-1, 0)

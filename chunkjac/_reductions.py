@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from chunkjac._calls import Options, check_options, job_of
 from chunkjac._errors import ArgumentError, BudgetError
+from chunkjac._job import Job
 from chunkjac._options import check_name
+from chunkjac._randomness import RandomState
 from chunkjac._run import run_job
-from chunkjac._sinks import Diagonal, Gram, NormsOf, Reduction
+from chunkjac._sinks import Diagonal, Gram, ManyTilesError, NormsOf, Reduction
+from chunkjac._through import column_by_column
 from chunkjac._two_points import at_two_points
 from chunkjac._types import Norms
 
@@ -49,12 +52,14 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         ``(m, m)`` for m outputs, ``(m, m2)`` with ``x2``; ``(n, n)`` for n inputs with ``side="input"``.
 
     Memory:
-        At most ``max_memory``, the matrix included. Rows are multiplied in tiles: half of the room is taken by a tile,
-        and never the whole Jacobian, unless that has less than 64 MiB. The smaller ``max_memory``, the more often rows
-        are computed: ``(t + 1) / 2`` times for t tiles.
+        At most ``max_memory``, the matrix included. Rows are multiplied with one another where all of them take 64 MiB
+        or half of the room at most. Where they take more, a column of ``J J^T`` is made by one pass back and one forth,
+        and no row is held beyond its chunk; for functions without forward derivatives rows are multiplied in tiles,
+        and computed the more often the smaller ``max_memory`` is, ``(t + 1) / 2`` times for t tiles.
 
     Source:
-        Jacot, Gabriel, Hongler, *Neural Tangent Kernel*, 2018.
+        Jacot, Gabriel, Hongler, *Neural Tangent Kernel*, 2018; Novak, Sohl-Dickstein, Schoenholz, *Fast Finite Width
+        Neural Tangent Kernel*, 2022.
 
     Example:
         >>> import torch, chunkjac as cj
@@ -66,19 +71,29 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         tensor([[12.,  0.],
                 [ 0., 48.]])
     """
+    check_options("gram", options)
     check_name("side", side, _SIDES)
-    if x2 is not None:
-        if side != "output":
-            raise ArgumentError("x2 is for side='output', J(x) J(x2)^T; leave one of the two out.")
-        if options.get("bounds") is not None:
-            raise ArgumentError("bounds are for one point, found x2; leave one of the two out.")
-        func, args = at_two_points(func, args, x2, options.get("argnums", 0))
+    if x2 is not None and side != "output":
+        raise ArgumentError("x2 is for side='output', J(x) J(x2)^T; leave one of the two out.")
+    if x2 is not None and options.get("bounds") is not None:
+        raise ArgumentError("bounds are for one point, found x2; leave one of the two out.")
+    both = (func, args) if x2 is None else at_two_points(func, args, x2, options.get("argnums", 0))
+    job = job_of(*both, **options)
+    reduction = Gram(side == "output", x2 is not None)
+    if side == "output" and job.request.mode == "auto":
+        try:
+            return _run(job, replace(reduction, before=RandomState.now(job.problem.devices)))
+        except ManyTilesError as error:
+            shape, dtype = error.shape, error.dtype
+        found = column_by_column(func, args, x2, shape, dtype, options)
+        if found is not None:
+            return found
     for share in _TILE_SHARES[:-1]:
         try:
-            return _reduced("gram", Gram(side == "output", x2 is not None, share), func, args, options)
+            return _run(job, replace(reduction, tile_share=share))
         except BudgetError:
             pass  # a smaller tile may leave enough for a chunk
-    return _reduced("gram", Gram(side == "output", x2 is not None, _TILE_SHARES[-1]), func, args, options)
+    return _run(job, replace(reduction, tile_share=_TILE_SHARES[-1]))
 
 
 def norms(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Norms | Any:
@@ -139,7 +154,11 @@ def diagonal(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
 
 
 def _reduced(name: str, reduction: Reduction, func: Callable[..., Any], args: tuple[Any, ...], options: Options) -> Any:
-    """Run a job whose blocks go to a reduction."""
+    """Check a call, and hand the blocks to a reduction."""
     check_options(name, options)
-    job = replace(job_of(func, args, **options), out=reduction)
-    return run_job(job).deliver(job)
+    return _run(job_of(func, args, **options), reduction)
+
+
+def _run(job: Job, reduction: Reduction) -> Any:
+    """Run a job whose blocks go to a reduction."""
+    return run_job(replace(job, out=reduction)).deliver(job)

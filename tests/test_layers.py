@@ -20,6 +20,7 @@ ROWS = (
     ("_api", "_scipy"),
     ("_operator",),
     ("_products", "_reductions"),
+    ("_through",),
     ("_along", "_calls", "_planning", "_two_points"),
     ("_streams",),
     ("_run",),

@@ -90,26 +90,110 @@ def _kernel_job() -> tuple[Any, dict[str, torch.Tensor], torch.Tensor, torch.Ten
     return func, parameters, inputs, torch.cat([part.reshape(80, -1) for part in tree.values()], 1)
 
 
+@pytest.mark.parametrize("mode", ["auto", "reverse"])
 @pytest.mark.parametrize("share", [1.0, 0.4, 0.15, 0.1])
-def test_a_neural_tangent_kernel_takes_a_part_of_the_jacobians_memory(share: float) -> None:
+def test_a_neural_tangent_kernel_takes_a_part_of_the_jacobians_memory(share: float, mode: str) -> None:
     func, parameters, inputs, jacobian = _kernel_job()
     expected = jacobian.double() @ jacobian.double().T
     limit_bytes = int(share * jacobian.numel() * 4)
     cj.gram(func, parameters, inputs)  # lazy first-call work
     with LiveBytes(CPU) as live:
-        found, report = cj.gram(func, parameters, inputs, max_memory=limit_bytes, return_report=True)
+        found, report = cj.gram(func, parameters, inputs, mode=mode, max_memory=limit_bytes, return_report=True)
+    if share < 1:
+        assert report.plan.rung == "vmap(jvp(vjp))" if mode == "auto" else len(report.chunk_sizes) > 20
     assert live.peak_bytes <= limit_bytes
     assert report.peak_bytes <= limit_bytes
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(found, found.T)
 
 
-def test_a_large_jacobian_is_never_held_as_a_whole_though_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["auto", "reverse"])
+def test_a_large_jacobian_is_never_held_as_a_whole_though_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
     monkeypatch.setattr("chunkjac._sinks._gram._SMALL_BYTES", 2**20)
     func, parameters, inputs, jacobian = _kernel_job()
     with LiveBytes(CPU) as live:
-        cj.gram(func, parameters, inputs, chunk_size=4)
+        cj.gram(func, parameters, inputs, mode=mode, chunk_size=4)
     assert live.peak_bytes < jacobian.numel() * 4
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every matrix be too large for one tile."""
+    monkeypatch.setattr("chunkjac._sinks._gram._SMALL_BYTES", 1)
+
+
+def _rung_of(func: Any, *args: Any, **options: Any) -> tuple[torch.Tensor, str]:
+    """Return a Gram matrix, and the way in which it was made."""
+    found, report = cj.gram(func, *args, return_report=True, **options)
+    return found, report.plan.rung
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("chunk_size", [None, 1, 4, 50])
+def test_columns_by_passes_back_and_forth_are_those_of_the_product(chunk_size: int | None) -> None:
+    net, x, x2 = _net(30, 20, 9), _point(30), _point(30, seed=2)
+    jacobian, other = torch.func.jacrev(net)(x), torch.func.jacrev(net)(x2)
+    found, rung = _rung_of(net, x, chunk_size=chunk_size)
+    assert rung == "vmap(jvp(vjp))"
+    _close(found, jacobian @ jacobian.T)
+    found, rung = _rung_of(net, x, x2=x2, chunk_size=chunk_size)
+    assert rung == "vmap(jvp(vjp))"
+    _close(found, jacobian @ other.T)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_random_functions_and_wrong_derivatives_go_row_by_row() -> None:
+    x = _point(30)
+
+    class Doubled(torch.autograd.Function):
+        """Be the identity; the derivative is 2 backward and 1 forward."""
+
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return 2 * grad
+
+        @staticmethod
+        def jvp(ctx: Any, tangent: torch.Tensor) -> torch.Tensor:
+            return tangent.clone()
+
+    found, rung = _rung_of(lambda x: Doubled.apply(x)[:9], x)
+    assert rung != "vmap(jvp(vjp))"
+    _close(found, 4 * torch.eye(9, dtype=D))
+    found, rung = _rung_of(lambda x: torch.nn.functional.dropout(x, 0.5)[:9], x)
+    assert rung != "vmap(jvp(vjp))"
+    assert set(found.diagonal().tolist()) <= {0.0, 4.0}
+
+    class OnlyBackward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return 3 * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return 3 * grad
+
+    with pytest.warns(cj.RungWarning):
+        found, _ = _rung_of(lambda x: OnlyBackward.apply(x)[:9], x)
+    _close(found, 9 * torch.eye(9, dtype=D))
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_half_precision_stays_with_rows() -> None:
+    x = torch.full((64,), 0.5, dtype=torch.bfloat16)
+    found, rung = _rung_of(lambda x: (x * x)[:2], x)
+    assert rung != "vmap(jvp(vjp))"
+    assert found.tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_what_no_tile_makes_fit_is_refused_with_what_is_needed() -> None:
@@ -149,7 +233,7 @@ def test_differences_at_two_points_move_either_point() -> None:
 def test_progress_counts_what_is_computed_several_times() -> None:
     func, parameters, inputs, jacobian = _kernel_job()
     seen: list[cj.Progress] = []
-    cj.gram(func, parameters, inputs, max_memory=jacobian.numel(), progress=seen.append)
+    cj.gram(func, parameters, inputs, mode="reverse", max_memory=jacobian.numel(), progress=seen.append)
     assert seen[-1].done == seen[-1].total > 80
     assert seen[-1].before == 0
 

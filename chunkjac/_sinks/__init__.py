@@ -3,7 +3,7 @@
 from chunkjac._sinks._callback import CallbackSink
 from chunkjac._sinks._diagonal import Diagonal
 from chunkjac._sinks._file import FileSink
-from chunkjac._sinks._gram import Gram
+from chunkjac._sinks._gram import Gram, ManyTilesError, mirrored
 from chunkjac._sinks._norms import NormsOf
 from chunkjac._sinks._out import ResultSink, check_fits, check_with, is_callback, read_out, sink_for, sink_name
 from chunkjac._sinks._pulled_back import PulledBack
@@ -16,6 +16,7 @@ __all__ = [
     "Diagonal",
     "FileSink",
     "Gram",
+    "ManyTilesError",
     "NormsOf",
     "PulledBack",
     "Reduction",
@@ -25,6 +26,7 @@ __all__ = [
     "check_fits",
     "check_with",
     "is_callback",
+    "mirrored",
     "read_out",
     "sink_for",
     "sink_name",

@@ -13,8 +13,10 @@ from itertools import pairwise
 import torch
 
 from chunkjac._checks import check_computed
+from chunkjac._errors import ChunkjacError
 from chunkjac._modes import Block, Mode, block_leaves, n_directions, seed_leaves
 from chunkjac._planner import even_chunk
+from chunkjac._randomness import RandomState
 from chunkjac._sinks._reduction import ReducingSink, Reduction, starts_of, sum_dtype
 from chunkjac._tensors import rows_of
 from chunkjac._types import Leaf
@@ -30,6 +32,19 @@ _PART = 2**14
 _SQUARE = 512
 
 
+class ManyTilesError(ChunkjacError):
+    """Say that a tile would not have all rows, where another way was asked for then.
+
+    Attributes:
+        shape: The shape of the products.
+        dtype: Their type.
+    """
+
+    def __init__(self, shape: torch.Size, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.shape, self.dtype = shape, dtype
+
+
 @dataclass(frozen=True)
 class Gram(Reduction):
     """Multiply a Jacobian with its transpose.
@@ -39,11 +54,14 @@ class Gram(Reduction):
         is_cross: Whether the outputs are those of two points one after the other, and only the products of
             the first half with the second are wanted.
         tile_share: How much of the room a tile may take; it has one row at least.
+        before: What random generators were before the function was evaluated, if one that draws nothing may be
+            left for another way.
     """
 
     of_outputs: bool
     is_cross: bool = False
     tile_share: float = 0.5
+    before: RandomState | None = None
     name = "a Gram matrix"
 
     def held_bytes(self, mode: Mode, room_bytes: int) -> int:
@@ -52,12 +70,28 @@ class Gram(Reduction):
         return products_bytes + self._tile_size(mode, room_bytes) * _row_bytes(mode)
 
     def sink(self, mode: Mode, room_bytes: int) -> ReducingSink:
-        """Return what takes the blocks; see :class:`Reduction`."""
+        """Return what takes the blocks; see :class:`Reduction`.
+
+        Raises:
+            ManyTilesError: Rows would be computed several times, and may be left.
+        """
+        self._leave_if_slow(mode, room_bytes)
         device = seed_leaves(mode)[0].device
         products = torch.zeros(self._shape(mode), dtype=_dtype(mode), device=device)
         if self._is_tiled(mode):
             return Tiled(mode, products, self._tile_size(mode, room_bytes), is_cross=self.is_cross)
         return AddedUp(mode, products, is_cross=self.is_cross)
+
+    def _leave_if_slow(self, mode: Mode, room_bytes: int) -> None:
+        """Raise an error if rows would be computed several times, and there is a way that may be faster.
+
+        Numbers in half precision stay: that way rounds what is added up.
+        """
+        leaves = (*mode.outputs.leaves, *mode.problem.leaves)
+        is_half = any(leaf.dtype.itemsize < torch.float32.itemsize for leaf in leaves)
+        one_tile = not self._is_tiled(mode) or self._tile_size(mode, room_bytes) >= self._shape(mode)[0]
+        if self.before is not None and not (one_tile or is_half or self.before.has_moved()):
+            raise ManyTilesError(self._shape(mode), _dtype(mode))
 
     def _is_tiled(self, mode: Mode) -> bool:
         """Tell whether the blocks' directions are what is multiplied."""

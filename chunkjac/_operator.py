@@ -18,8 +18,7 @@ from chunkjac._types import Leaf, Outputs
 class JacobianOperator(LinearOperator):
     """Multiply NumPy's vectors by a Jacobian, and by its transpose.
 
-    Outputs and inputs are numbered through their trees in order. What products are planned with is kept from one to
-    the next.
+    Outputs and inputs are numbered through their trees in order. What one product finds out is kept for the next.
 
     Args:
         products: What multiplies.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,6 @@ from chunkjac._along import moved_along, read_vectors, scales_of, weighted
 from chunkjac._calls import Options, check_options, job_of
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._plan import Plan
-from chunkjac._planning import plan_job
 from chunkjac._problem import Problem
 from chunkjac._run import run_job
 from chunkjac._sinks import sum_dtype
@@ -102,7 +102,7 @@ class Products:
         func: The function.
         args: The point.
         options: The user's options.
-        is_kept: Whether what is planned for as many vectors is kept, for more of them.
+        is_kept: Whether what the first product with so many vectors finds out is kept for more of them.
     """
 
     def __init__(
@@ -136,14 +136,16 @@ class Products:
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], argnums: Any, key: Any) -> tuple[Any, Any]:
         """Compute a Jacobian; return it and its report, if that was asked for."""
-        wants_report = self._options.get("return_report", False)
+        if self._plans is not None and (func.__name__, key) in self._plans:
+            return self._plans[func.__name__, key].run(*args), None
+        job = job_of(func, args, argnums=argnums, **self._options)
         if self._plans is None:
-            found = run_job(job := job_of(func, args, argnums=argnums, **self._options)).deliver(job)
-        else:
-            if (func.__name__, key) not in self._plans:
-                self._plans[func.__name__, key] = plan_job(job_of(func, args, argnums=argnums, **self._options))
-            found = self._plans[func.__name__, key].run(*args)
-        return found if wants_report else (found, None)
+            found = run_job(job).deliver(job)
+            return found if job.return_report else (found, None)
+        job = replace(job, return_report=True)
+        found, report = run_job(job).deliver(job)
+        self._plans[func.__name__, key] = report.plan
+        return found, None
 
 
 def _by_vector(columns: torch.Tensor, count: int | None) -> torch.Tensor:

@@ -244,6 +244,7 @@ class _Attempt:
         notes = [verdict.reason, uncompiled if idle else ""]
         reasons = (*(known.reasons if known else self._reasons), *filter(None, notes))
         experience.programs.n_runs += 1
+        experience.programs.spent_s += elapsed_s
         if self._watch:
             experience.learnt.note_peak(tracker.highest_bytes - terms.base.result_bytes)
         report = None

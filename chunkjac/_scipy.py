@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ from chunkjac._calls import Options, check_options, job_of
 from chunkjac._checks import check_callable
 from chunkjac._errors import ArgumentError
 from chunkjac._plan import Plan
-from chunkjac._planning import plan_job
 from chunkjac._products import Products
+from chunkjac._run import run_job
 from chunkjac._tensors import rows_of
 from chunkjac._types import Block
 
@@ -35,8 +36,8 @@ def operator(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
 
     Returns:
         The operator, for ``A @ v``, ``A.T @ u``, and what takes such operators (``svds``, ``lsmr``, ``gmres``).
-        Outputs and inputs are numbered through their trees in order. What is needed to multiply is planned at the
-        first product and kept; each product evaluates ``func``.
+        Outputs and inputs are numbered through their trees in order. What the first product finds
+        out is kept for the next; each evaluates ``func``.
 
     Raises:
         ArgumentTypeError, ArgumentError, FunctionError: As :func:`jacobian` does; BudgetError at a product.
@@ -117,8 +118,8 @@ def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **options: Unpa
         **options: As for :func:`gram`, but for ``return_report``.
 
     Returns:
-        A function of the arguments of ``func``. What is planned at its first call is kept, as long as shapes and
-        types stay.
+        A function of the arguments of ``func``. What its first call finds out is kept, as long as shapes and types
+        stay.
 
     Raises:
         ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
@@ -143,35 +144,40 @@ def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **options: Unpa
 
 
 class _ScipyJacobian:
-    """Compute the Jacobian at points that are NumPy arrays, by one plan for all of the same shapes."""
+    """Compute the Jacobian at points that are NumPy arrays; what the first call finds out is kept for all like it."""
 
     def __init__(self, func: Callable[..., Any], sparse: bool, options: Options) -> None:
         self._func = func
         self._sparse = sparse
         self._options = options
-        self._plans: dict[Any, Plan] = {}
+        self._key: Any = None
+        self._plan: Plan | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the Jacobian at a point; SciPy hands ``args`` and ``kwargs`` on."""
         point = tuple(_as_tensor(arg) for arg in args)
-        if kwargs:
-            func = functools.partial(self._func, **kwargs)
-            return self._returned(plan_job(job_of(func, point, **self._options)))
-        key = tuple(_looks(arg) for arg in point)
-        if key not in self._plans:
-            self._plans = {key: plan_job(job_of(self._func, point, **self._options))}
-        return self._returned(self._plans[key], *point)
+        key = (tuple(_looks(arg) for arg in point), kwargs and object())  # what kwargs are is not looked at
+        collected = _Collected() if self._sparse else None
+        if self._plan is None or key != self._key:
+            func = functools.partial(self._func, **kwargs) if kwargs else self._func
+            job = replace(job_of(func, point, out=collected, **self._options), return_report=True)
+            found, report = run_job(job).deliver(job)
+            self._key, self._plan = key, report.plan
+        else:
+            found = self._plan.run(*point, out=collected)
+        return _dense(found) if collected is None else collected.array(self._plan.n_outputs, self._plan.n_inputs)
 
-    def _returned(self, plan: Plan, *point: Any) -> Any:
-        """Compute what is planned, as SciPy takes it."""
-        if self._sparse:
-            collected = _Collected()
-            plan.run(*point, out=collected)
-            return collected.array(plan.n_outputs, plan.n_inputs)
-        found = tree_leaves(plan.run(*point))
-        if len(found) > 1:
-            raise ArgumentError("func must take one array and return one for SciPy; choose the array with argnums.")
-        return found[0].cpu().numpy()
+
+def _dense(jacobian: Any) -> Any:
+    """Return a Jacobian as an array.
+
+    Raises:
+        ArgumentError: There are several.
+    """
+    found = tree_leaves(jacobian)
+    if len(found) > 1:
+        raise ArgumentError("func must take one array and return one for SciPy; choose the array with argnums.")
+    return found[0].cpu().numpy()
 
 
 class _Collected:

@@ -83,7 +83,9 @@ def _back(problem: Problem, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return rows
 
 
-def _job(product: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor, options: Options) -> Job:
+def _job(
+    product: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor, options: Options, batching: str = "vmap"
+) -> Job:
     """Return the job of a linear function's columns: its values at unit vectors, less that at zero."""
     return job_of(
         product,
@@ -91,7 +93,7 @@ def _job(product: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor, opti
         mode="finite-difference",
         scheme="forward",
         step=1.0,
-        batching="vmap",
+        batching=batching,
         max_memory=options.get("max_memory"),
         chunk_size=options.get("chunk_size"),
         progress=options.get("progress"),
@@ -108,9 +110,9 @@ def _agrees(matrix: torch.Tensor, here: Problem, there: Problem, job: Job) -> bo
 
     def number(t: torch.Tensor) -> torch.Tensor:
         pairs = zip(_back(here, t * left), _back(there, right))
-        return torch.stack([(v * w).sum().to(t.dtype) for v, w in pairs]).sum()
+        return torch.stack([torch.dot(v.reshape(-1), w.reshape(-1)).to(t.dtype) for v, w in pairs]).sum()
 
-    alone = _job(number, left.new_zeros(()), {"progress": False})
+    alone = _job(number, left.new_zeros(()), {"progress": False}, batching="loop")
     budget = replace(job.budget, n_bytes=job.budget.n_bytes - matrix.nbytes)
     expected = run_job(replace(alone, budget=budget)).jacobian
     tolerance = torch.finfo(matrix.dtype).eps ** _TOLERANCE_EXPONENT * torch.linalg.matrix_norm(matrix)

@@ -136,6 +136,7 @@ class Programs:
         is_kept: Whether another run may follow.
         compiles: Whether steps are compiled, and programs used at once.
         n_runs: How many runs are finished.
+        spent_s: What they took, all together.
         records: What is remembered, by mode.
         has_told: Whether somebody was told why steps cannot be compiled.
     """
@@ -143,6 +144,7 @@ class Programs:
     is_kept: bool = True
     compiles: bool = False
     n_runs: int = 0
+    spent_s: float = 0.0
     records: dict[str, Record] = field(default_factory=dict)
     has_told: bool = False
 

@@ -23,8 +23,8 @@ from chunkjac._types import Leaf, Outputs
 # so many evaluations; it saves half of the time, or a quarter.
 _NODE_S, _UNKNOWN_S, _EVALUATIONS, _SAVED_SHARE = 3e-4, 0.1, 15, 0.4
 
-# Less than that is not worth looking at.
-_WORTH_S = 0.05
+# Less than that is not worth looking at; and more than that for all nodes together is not spent at the second run.
+_WORTH_S, _VERY_LONG_S = 0.05, 1.0
 
 # What one direction needs at once, times the directions. Of 8 to 512 directions those that took 8-32 MiB were within
 # a fifth of the fastest on 17 of 23 functions; the others spend their time on calls, or on reading weights.
@@ -92,6 +92,7 @@ class Shortcut:
         self._programs = programs
         self._record = programs.of(mode)
         self._evaluation_s = evaluation_s
+        self._n_nodes = n_nodes
         self._recording_s = (_NODE_S * n_nodes or _UNKNOWN_S) + _EVALUATIONS * evaluation_s
         self._each_s = 0.0  # what a direction takes, but for what its chunk takes whatever its size
         self._exact_size = exact_size
@@ -143,8 +144,17 @@ class Shortcut:
         if n_left < 2:
             return False
         if self._programs.n_runs or self._programs.compiles:
-            return self._programs.wants(self._mode)
+            return self._programs.wants(self._mode) and not self._is_early
         return n_left * self._each_s > max(_WORTH_S, self._recording_s / _SAVED_SHARE)
+
+    @property
+    def _is_early(self) -> bool:
+        """Tell whether recording takes very long, and runs have not taken as long yet: there may be few of them.
+
+        So all runs together take twice as long, at most, as they would if their number was known.
+        """
+        is_very_long = _NODE_S * self._n_nodes > _VERY_LONG_S
+        return is_very_long and not self._record.trace and self._programs.spent_s < self._recording_s
 
     def is_known(self, n_left: int) -> bool:
         """Tell whether what comes next is a program that an earlier run has laid out and compared."""

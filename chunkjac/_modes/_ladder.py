@@ -232,8 +232,8 @@ class Derivative:
     @property
     def is_long(self) -> bool:
         """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
-        least_s = self._overhead_s + _LEAST_SHARE * self._evaluation_s * self._n_seeds
-        return self.batched and least_s > _LONG_S
+        work_s = max(0.0, self._evaluation_s - self._overhead_s)  # calls take the rest, once for a chunk
+        return self.batched and _LEAST_SHARE * work_s * self._n_seeds > _LONG_S
 
     @property
     def is_new(self) -> bool:

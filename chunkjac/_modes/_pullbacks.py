@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import islice
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +20,9 @@ from chunkjac._types import Outputs
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
 _TENSOR = object()
+
+# So many nodes tell how large tensors are on average.
+_SAMPLE = 64
 
 # What stands for an input in the graph.
 _LEAF = "torch::autograd::AccumulateGrad"
@@ -44,7 +49,7 @@ class VmapVjp:
             told["flows"] = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
             told["leaves"] = outputs_of(leaves, told["spec"], None).leaves
             nodes = nodes_behind(leaves)
-            told["nodes"] = names_of(nodes), len(nodes)
+            told["nodes"] = names_of(nodes), len(nodes), _numel_of(nodes)
             parts, told["aux_spec"] = tree_flatten(aux)
             told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
             return leaves, [part for part in parts if isinstance(part, torch.Tensor)]
@@ -154,7 +159,8 @@ class VmapGrad(BatchedGrad):
         super().__init__(problem)
         nodes = nodes_behind(self._leaves)
         self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
-        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes))
+        numel = _numel_of(nodes)
+        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=numel)
 
     @property
     def is_sure(self) -> bool:
@@ -189,6 +195,12 @@ def nodes_behind(leaves: Sequence[Any]) -> set[Any]:
 def names_of(nodes: set[Any]) -> frozenset[str]:
     """Return the names of nodes, but for those of the inputs."""
     return frozenset({node.name() for node in nodes} - {_LEAF})
+
+
+def _numel_of(nodes: set[Any]) -> float:
+    """Return how many elements a node makes, on average of some."""
+    made = [part.shape for node in islice(nodes, _SAMPLE) for part in node._input_metadata]
+    return sum(prod(shape) for shape in made) / max(1, len(made))
 
 
 def pulled_back(

@@ -12,7 +12,8 @@ import chunkjac as cj
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs" / "api.md").read_text()
-FUNCTIONS = ("jac", "hessian", "plan", "blocks", "open")
+FUNCTIONS = ("jac", "hessian", "plan", "blocks", "open", "gram", "norms", "diagonal", "matvec", "rmatvec")
+FUNCTIONS += ("operator", "svdvals", "scipy_jac")
 
 
 def rows(section: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from chunkjac._checks import check_computed
 from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
-from chunkjac._sinks._whole import put
+from chunkjac._sinks._whole import arrival, put
 from chunkjac._store import Layout, Piece, Staging, Store, Target, facts_of, open_store
 
 
@@ -70,7 +69,7 @@ class FileSink:
         buffers = self._staging.take(chunk.stop - chunk.start)
         for buffer, values in zip(buffers, block):
             put(buffer, values, non_blocking=True)
-        wait, release = _arrival(self._mode.problem.device), self._staging.hand_on()
+        wait, release = arrival(self._mode.problem.device), self._staging.hand_on()
         (part,) = segments(
             chunk, self._seeds
         )  # no block has directions of two tensors, and no chunk those of two blocks
@@ -96,21 +95,7 @@ class FileSink:
         self._store.close()
 
 
-def _arrival(device: torch.device) -> Callable[[], object]:
-    """Return what waits until all copies from a device that were begun so far are done."""
-    if device.type == "cpu":
-        return _nothing
-    event = getattr(torch, device.type).Event()
-    event.record()
-    wait: Callable[[], object] = event.synchronize
-    return wait
-
-
 def _bytes_of(values: torch.Tensor) -> memoryview:
     """Return the memory under contiguous values."""
     flat: Any = values.view(-1).view(torch.uint8).numpy() if values.numel() else b""
     return memoryview(flat)
-
-
-def _nothing() -> None:
-    """Do nothing."""

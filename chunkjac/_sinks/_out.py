@@ -14,6 +14,7 @@ from chunkjac._memory import LiveBytes, find_device, free_memory
 from chunkjac._modes import Mode, result_bytes
 from chunkjac._sinks._callback import CallbackSink
 from chunkjac._sinks._file import FileSink
+from chunkjac._sinks._host import HostSink
 from chunkjac._sinks._reduction import ReducingSink, Reduction
 from chunkjac._sinks._stream import Stream, StreamSink
 from chunkjac._sinks._tensor import TensorSink, check_out
@@ -84,7 +85,8 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes, room_bytes: int) -> Resul
         return out.sink(mode, room_bytes)
     if isinstance(out, torch.device):
         _check_room(mode, out)
-        return TensorSink(mode, device=out)
+        copies = out.type == "cpu" and mode.problem.device.type == "cuda"
+        return HostSink(mode) if copies else TensorSink(mode, device=out)
     return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out)
 
 

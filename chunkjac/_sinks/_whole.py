@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.utils._pytree import tree_unflatten
 
@@ -34,3 +36,17 @@ def block_for_users(mode: Mode, chunk: slice, block: Block) -> _types.Block:
     """Return a block as callables and loops are given it."""
     spec = mode.problem.spec if mode.by_rows else mode.outputs.spec
     return _types.Block("output" if mode.by_rows else "input", chunk, tree_unflatten(list(block), spec))
+
+
+def arrival(device: torch.device) -> Callable[[], object]:
+    """Return what waits until all copies from a device that were begun so far are done."""
+    if device.type == "cpu":
+        return _nothing
+    event = getattr(torch, device.type).Event()
+    event.record()
+    wait: Callable[[], object] = event.synchronize
+    return wait
+
+
+def _nothing() -> None:
+    """Do nothing."""

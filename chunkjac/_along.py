@@ -98,13 +98,19 @@ def scales_of(vectors: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor], c
 
     The steps of finite differences are made for numbers of the size of the inputs, 1 at least.
     """
-    size = max((float(x.abs().max()) for x in inputs if x.numel()), default=1.0)
+    size = max((float(_largest(x.reshape(1, -1))) for x in inputs if x.numel()), default=1.0)
     n_vectors = 1 if count is None else count
-    rows = [v.reshape(n_vectors, v.numel() // n_vectors).abs().amax(1) for v in vectors if v.numel()]
+    rows = [_largest(v.reshape(n_vectors, v.numel() // n_vectors)) for v in vectors if v.numel()]
     largest = torch.stack([row.double().cpu() for row in rows]).amax(0).tolist() if rows else [1.0] * n_vectors
     wanted = max(1.0, size) if math.isfinite(size) else 1.0
     scales = [2.0 ** round(math.log2(wanted / x)) if 0 < x < math.inf else 1.0 for x in largest]
     return torch.tensor(scales, dtype=torch.float64).view(() if count is None else (count,))
+
+
+def _largest(rows: torch.Tensor) -> torch.Tensor:
+    """Return the largest magnitude in each row, without memory for all magnitudes."""
+    found: torch.Tensor = torch.linalg.vector_norm(rows, ord=math.inf, dim=1)
+    return found
 
 
 def _combined(t: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from chunkjac._products import Products
 from chunkjac._sinks import sum_dtype
 from chunkjac._tensors import rows_of
-from chunkjac._types import Leaf, Outputs
+from chunkjac._types import Leaf
 
 
 class JacobianOperator(LinearOperator):
@@ -27,7 +27,7 @@ class JacobianOperator(LinearOperator):
     def __init__(self, products: Products) -> None:
         self._products = products
         self._inputs = products.problem.leaves
-        self._outputs: Outputs = products.problem.evaluate()[1]
+        self._outputs = products.outputs()
         shape = tuple(sum(leaf.numel for leaf in leaves) for leaves in (self._outputs.leaves, self._inputs))
         dtype = sum_dtype((*self._outputs.leaves, *self._inputs))
         super().__init__(torch.empty(0, dtype=dtype).numpy().dtype, shape)

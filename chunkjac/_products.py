@@ -12,10 +12,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from chunkjac._along import moved_along, read_vectors, scales_of, weighted
 from chunkjac._calls import Options, check_options, job_of
 from chunkjac._errors import ArgumentError, ArgumentTypeError
+from chunkjac._memory import OverBudget
 from chunkjac._plan import Plan
 from chunkjac._problem import Problem
+from chunkjac._refusal import over_budget
+from chunkjac._restoring import left_as_found
 from chunkjac._run import run_job
 from chunkjac._sinks import sum_dtype
+from chunkjac._types import Outputs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,6 +118,20 @@ class Products:
         self._args = args
         self._options: Any = rest
         self._plans: dict[tuple[str, Any], Plan] | None = {} if is_kept else None
+
+    def outputs(self) -> Outputs:
+        """Evaluate the function once, under the budget; return what that tells.
+
+        Raises:
+            BudgetError: An evaluation does not fit.
+        """
+        job = job_of(self.problem.func, self._args, argnums=self.problem.argnums, **self._options)
+        try:
+            with left_as_found(job.problem) as witness, job.tracker(), witness:
+                return job.problem.evaluate()[1]
+        except OverBudget as error:
+            failure = str(error)
+        raise over_budget(job, failure)
 
     def forth(self, vectors: Any) -> Any:
         """Return ``J v``, like the outputs."""

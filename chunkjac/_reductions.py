@@ -53,9 +53,9 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
 
     Memory:
         At most ``max_memory``, the matrix included. Rows are multiplied with one another where all of them take 64 MiB
-        or half of the room at most. Where they take more, a column of ``J J^T`` is made by one pass back and one forth,
-        and no row is held beyond its chunk; for functions without forward derivatives rows are multiplied in tiles,
-        and computed the more often the smaller ``max_memory`` is, ``(t + 1) / 2`` times for t tiles.
+        or half of the room at most. Where they take more, a column of the matrix is made by one pass back and one
+        forth, and no row is held beyond its chunk; for functions without forward derivatives rows are multiplied in
+        tiles, and computed the more often the smaller ``max_memory`` is, ``(t + 1) / 2`` times for t tiles.
 
     Source:
         Jacot, Gabriel, Hongler, *Neural Tangent Kernel*, 2018; Novak, Sohl-Dickstein, Schoenholz, *Fast Finite Width
@@ -79,13 +79,16 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         raise ArgumentError("bounds are for one point, found x2; leave one of the two out.")
     both = (func, args) if x2 is None else at_two_points(func, args, x2, options.get("argnums", 0))
     job = job_of(*both, **options)
+    if x2 is not None:  # the point between them is no part of what was held before
+        between_bytes = sum(x.nbytes for x in job.problem.inputs)
+        job = replace(job, budget=replace(job.budget, n_bytes=job.budget.n_bytes - between_bytes))
     reduction = Gram(side == "output", x2 is not None)
-    if side == "output" and job.request.mode == "auto":
+    if job.request.mode == "auto":
         try:
             return _run(job, replace(reduction, before=RandomState.now(job.problem.devices)))
         except ManyTilesError as error:
             shape, dtype = error.shape, error.dtype
-        found = column_by_column(func, args, x2, shape, dtype, options)
+        found = column_by_column(func, args, x2, side, shape, dtype, options)
         if found is not None:
             return found
     for share in _TILE_SHARES[:-1]:

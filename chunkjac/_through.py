@@ -1,7 +1,7 @@
-"""``J(x) J(x2)^T w`` without a Jacobian: back through the function at one point, forth through it at the other.
+"""Gram matrices without a Jacobian: back through the function at one point, and forth through it at the other.
 
-It is linear in ``w``, so that its difference quotients are exact whatever the step. Its columns are those of the Gram
-matrix, and each takes one pass back and one forth, however little memory there is.
+``J(x) J(x2)^T w`` is linear in ``w``, so that its difference quotients are exact whatever the step; so is ``J^T J w``,
+forth and back. The columns are those of the Gram matrix, and each takes two passes, however little memory there is.
 
 Source:
     Novak, Sohl-Dickstein, Schoenholz, *Fast Finite Width Neural Tangent Kernel*, 2022: NTK-vector products.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,22 +25,33 @@ from chunkjac._restoring import left_as_found
 from chunkjac._run import run_job
 from chunkjac._sinks import mirrored
 
+Leaves = tuple[torch.Tensor, ...]
+Pass = Callable[[torch.Tensor], Leaves]
+
 # Rounding alone makes a smaller difference, relative to the norm of the matrix.
 _TOLERANCE_EXPONENT = 0.4
 
 
 def column_by_column(
-    func: Callable[..., Any], args: tuple[Any, ...], x2: Any, shape: torch.Size, dtype: torch.dtype, options: Options
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    x2: Any,
+    side: str,
+    shape: torch.Size,
+    dtype: torch.dtype,
+    options: Options,
 ) -> Any:
-    """Return ``J(x) J(x2)^T`` as :func:`chunkjac.gram` does; ``None`` if the function has no way back and forth.
+    """Return what :func:`chunkjac.gram` does; ``None`` if the function has no way back and forth.
 
     Back and forth take different derivative formulas, so they are compared: for random ``v`` and ``w``, the number
-    ``v J(x) J(x2)^T w`` is the product of ``v J(x)`` with ``w J(x2)``, which take passes back alone.
+    ``v J(x) J(x2)^T w`` is the product of ``v J(x)`` with ``w J(x2)``, which take passes back alone; and
+    ``v J^T J w`` that of ``J v`` with ``J w``, which take passes forth.
 
     Args:
         func: The function.
         args: The point ``x``.
         x2: The other, as the user gave it; ``None`` for the same.
+        side: ``"output"`` for ``J(x) J(x2)^T``, ``"input"`` for ``J^T J``.
         shape: The shape of the matrix.
         dtype: Its type.
         options: The user's options.
@@ -49,38 +61,50 @@ def column_by_column(
     others = args if x2 is None else (x2,) if len(args) == 1 else x2
     there = Problem.of(func, others, argnums, has_aux=False)
     like = torch.zeros(shape[1], dtype=dtype, device=here.device)
-    job = _job(_through(here, there), like, options)
+    first, second = (partial(_back, there), partial(_forth, here))
+    if side == "input":
+        first, second = second, first
+    job = _job(lambda w: _flat(second(first(w)), w), like, options)
     try:
         with left_as_found(here):
             result = run_job(job)
             matrix: torch.Tensor = result.jacobian
-            is_right = _agrees(matrix, here, there, job)
+            is_right = _agrees(matrix, partial(first.func, here), first, job)
         if is_right:
             if x2 is None:
                 mirrored(matrix)
-            return replace(result, report=_told(result.report)).deliver(job)
+            return replace(result, report=_told(result.report, side)).deliver(job)
     except Exception:
         pass  # no forward derivative, no batching rule, no room; rows alone may do, or tell what is wrong
     reclaim(here.device)
     return None
 
 
-def _through(here: Problem, there: Problem) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return ``w -> J(here) J(there)^T w`` for flat ``w``."""
-
-    def product(weights: torch.Tensor) -> torch.Tensor:
-        _, pushed, *_ = torch.func.jvp(here.flat, here.inputs, _back(there, weights))
-        return torch.cat([values.reshape(-1).to(weights.dtype) for values in pushed])
-
-    return product
-
-
-def _back(problem: Problem, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return ``J^T w`` for flat ``w``."""
+def _back(problem: Problem, weights: torch.Tensor | Leaves) -> Leaves:
+    """Return ``J^T w``, leaf by leaf; ``w`` may be flat."""
     outputs, pull, *_ = torch.func.vjp(problem.flat, *problem.inputs)
-    parts = weights.split([y.numel() for y in outputs])
-    rows: tuple[torch.Tensor, ...] = pull(tuple(part.to(y.dtype).view(y.shape) for part, y in zip(parts, outputs)))
+    rows: Leaves = pull(_like(outputs, weights))
     return rows
+
+
+def _forth(problem: Problem, vectors: torch.Tensor | Leaves) -> Leaves:
+    """Return ``J v``, leaf by leaf; ``v`` may be flat."""
+    _, pushed, *_ = torch.func.jvp(problem.flat, problem.inputs, _like(problem.inputs, vectors))
+    columns: Leaves = pushed
+    return columns
+
+
+def _like(leaves: Leaves, values: torch.Tensor | Leaves) -> Leaves:
+    """Return flat values as leaves."""
+    if isinstance(values, tuple):
+        return values
+    parts = values.split([leaf.numel() for leaf in leaves])
+    return tuple(part.to(leaf.dtype).view(leaf.shape) for part, leaf in zip(parts, leaves))
+
+
+def _flat(leaves: Leaves, like: torch.Tensor) -> torch.Tensor:
+    """Return leaves as one vector."""
+    return torch.cat([leaf.reshape(-1).to(like.dtype) for leaf in leaves])
 
 
 def _job(
@@ -101,15 +125,22 @@ def _job(
     )
 
 
-def _agrees(matrix: torch.Tensor, here: Problem, there: Problem, job: Job) -> bool:
-    """Tell whether a product with two random vectors is what passes back give, in the room beside a job's result."""
+def _agrees(matrix: torch.Tensor, on_left: Pass, on_right: Pass, job: Job) -> bool:
+    """Tell whether a product with two random vectors is what passes of one kind give.
+
+    Args:
+        matrix: What is checked.
+        on_left: The pass for the vector on the left.
+        on_right: That for the other.
+        job: What has made the matrix: the check has the room beside that.
+    """
     if not matrix.numel():
         return True
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(n, generator=generator, dtype=torch.float64).to(matrix) for n in matrix.shape)
 
     def number(t: torch.Tensor) -> torch.Tensor:
-        pairs = zip(_back(here, t * left), _back(there, right))
+        pairs = zip(on_left(t * left), on_right(right))
         return torch.stack([torch.dot(v.reshape(-1), w.reshape(-1)).to(t.dtype) for v, w in pairs]).sum()
 
     alone = _job(number, left.new_zeros(()), {"progress": False}, batching="loop")
@@ -119,11 +150,12 @@ def _agrees(matrix: torch.Tensor, here: Problem, there: Problem, job: Job) -> bo
     return bool((left @ matrix @ right - expected).abs() <= tolerance)
 
 
-def _told(report: Report | None) -> Report | None:
+def _told(report: Report | None, side: str) -> Report | None:
     """Return a report in the words of what was done."""
     if report is None:
         return None
-    why = "one pass back and one forth makes a column: rows would be computed several times"
+    why = "one pass back and one forth make a column: directions would be computed several times"
     reasons = (why, *report.plan.reasons[1:])
-    plan = replace(report.plan, mode="reverse", rung="vmap(jvp(vjp))", reasons=reasons)
+    mode, rung = ("reverse", "vmap(jvp(vjp))") if side == "output" else ("forward", "vmap(vjp(jvp))")
+    plan = replace(report.plan, mode=mode, rung=rung, reasons=reasons)
     return replace(report, plan=plan, estimated_error=None)

@@ -17,7 +17,7 @@ def at_two_points(
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Return ``y -> (func(x + (y - c)), func(x2 + (y - c)))``, and its arguments: ``y = c`` are both points.
 
-    ``c`` has in each element what is larger of both, so that the steps of finite differences move either point.
+    ``c`` is in each element as large as both, so that the steps of finite differences move either point.
 
     Args:
         func: The function.
@@ -36,7 +36,7 @@ def at_two_points(
     first, second = _leaves(args, numbers), _leaves(others, numbers)
     check_inputs(first, argnums)
     _check_alike(first, second)
-    centre = {number: tree_map(_larger, args[number], others[number]) for number in numbers}
+    centre = {number: tree_map(_as_large_as_both, args[number], others[number]) for number in numbers}
 
     def both(*given: Any) -> tuple[Any, Any]:
         here, there = list(given[: len(args)]), list(given[len(args) :])
@@ -68,6 +68,6 @@ def _check_alike(first: Sequence[Any], second: Sequence[Any]) -> None:
             raise ArgumentError(f"x2 must be like x where func is differentiated: {was}, found {now}.")
 
 
-def _larger(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return in each element what is further from zero."""
-    return torch.where(other.abs() > x.abs(), other, x).detach()
+def _as_large_as_both(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return in each element the root of the sum of squares, with no memory beside it; 0 if that is not finite."""
+    return torch.hypot(x.detach(), other.detach()).nan_to_num_(0.0, 0.0, 0.0)

@@ -57,6 +57,19 @@ def test_an_operator_numbers_trees_in_order() -> None:
     np.testing.assert_allclose(dense, torch.cat(rows).numpy(), rtol=1e-6)
 
 
+def test_an_operator_leaves_everything_as_it_was_and_keeps_to_a_limit() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).to(D)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    view = cj.operator(net, _point(5, 4))
+    with pytest.warns(cj.RungWarning):
+        assert not (view @ np.zeros(20)).any()
+    with pytest.warns(cj.RungWarning):
+        assert not (view.T @ np.zeros(15)).any()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    with pytest.raises(cj.BudgetError):
+        cj.operator(lambda x: x.repeat(10_000).view(10_000, -1).sin().sum(0), _point(30), max_memory=100_000)
+
+
 def test_lsmr_solves_with_an_operator() -> None:
     net, x = _net(20, 30), _point(20)
     wanted = np.random.default_rng(0).normal(size=20)

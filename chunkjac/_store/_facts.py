@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,10 +14,8 @@ from torch.utils._pytree import tree_flatten
 from chunkjac._modules import behind
 from chunkjac._problem import Problem
 from chunkjac._randomness import RandomState
+from chunkjac._store._digests import tensor_digest
 from chunkjac._types import Leaf
-
-# So much of a digest is kept: two of a million million differ by chance alone.
-_N_DIGITS = 24
 
 
 def facts_of(
@@ -48,9 +45,9 @@ def facts_of(
         "their tree": str(tree),
         "argnums": list(problem.argnums) if isinstance(problem.argnums, tuple) else problem.argnums,
         "outputs": [f"{leaf.dtype} {list(leaf.shape)}" for leaf in outputs],
-        "parameters and buffers": _digest(tensor for tensor in held if tensor is not None),
-        "captured tensors": _digest(captured),
-        "random numbers": _digest(state for _, state in before.states) if before and draws else "none",
+        "parameters and buffers": tensor_digest(tensor for tensor in held if tensor is not None),
+        "captured tensors": tensor_digest(captured),
+        "random numbers": tensor_digest(state for _, state in before.states) if before and draws else "none",
         "mode": mode,
         **dict(settings),
         "torch": torch.__version__,
@@ -75,22 +72,7 @@ def _told(argument: Any) -> str:
     """Return an argument in words."""
     if not isinstance(argument, torch.Tensor):
         return repr(argument)
-    return f"{argument.dtype} {list(argument.shape)} {_digest([argument])}"
-
-
-def _digest(tensors: Iterable[torch.Tensor]) -> str:
-    """Return a digest of tensors' types, shapes and values."""
-    found = sha256()
-    for tensor in tensors:
-        found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        values = tensor.detach().to("cpu")
-        if values.layout != torch.strided:
-            values = values.to_dense()
-        flat = values.resolve_conj().resolve_neg().contiguous().view(-1)
-        if flat.numel():
-            data: Any = flat.view(torch.uint8).numpy()
-            found.update(data)
-    return found.hexdigest()[:_N_DIGITS]
+    return f"{argument.dtype} {list(argument.shape)} {tensor_digest([argument])}"
 
 
 def _own_version() -> str:

@@ -38,6 +38,7 @@ ROWS = (
     ("_witness",),
     (
         "_backoff",
+        "_code",
         "_errors",
         "_kernels",
         "_knee",

@@ -9,14 +9,12 @@ incomplete: then the program is compared with one direction of the function in e
 
 from __future__ import annotations
 
-import sys
-import sysconfig
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from enum import Enum
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from operator import methodcaller
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import ReferenceType
 
@@ -25,6 +23,7 @@ from torch import nn
 from torch.nn.modules import module as nn_module
 from torch.utils._pytree import tree_flatten
 
+from chunkjac._code import is_of_library, names_in, slots_of
 from chunkjac._problem import Problem
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size, range)
@@ -35,8 +34,6 @@ _MOST = 50_000
 # What these hold changes by itself, or is outside of the process.
 _RESTLESS = {"random", "time", "datetime", "os", "sys", "io", "secrets", "uuid", "socket", "subprocess", "tempfile"}
 _RESTLESS |= {"pathlib", "threading"}
-
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 # Set by the interpreter for types that are not written in Python (`Py_TPFLAGS_IMMUTABLETYPE`).
 _IMMUTABLE_TYPE = 1 << 8
@@ -183,7 +180,7 @@ class _Reach:
 
     def _look_into_function(self, function: FunctionType) -> None:
         """Look at a function's code, its defaults, and the variables around it; not into a library's."""
-        if _is_of_library(function.__module__):
+        if is_of_library(function.__module__):
             self.is_complete = self.is_complete and str(function.__module__).partition(".")[0] not in _RESTLESS
             self.add(*filter(None, map(_contents, function.__closure__ or ())))
             return
@@ -191,7 +188,7 @@ class _Reach:
         self.add(function.__defaults__, function.__kwdefaults__, vars(function))
         self._cells += function.__closure__ or ()
         self.add(*map(_contents, function.__closure__ or ()))
-        names = {*_names_in(function.__code__)}
+        names = {*names_in(function.__code__)}
         self._look_into_names(function.__globals__, names)
 
     def _look_into_names(self, variables: Mapping[str, Any], names: set[str]) -> None:
@@ -200,7 +197,7 @@ class _Reach:
             value = variables[name]
             self._entries.append((variables, name))
             self.add(value)
-            if isinstance(value, ModuleType) and not _is_of_library(value.__name__) and id(value) not in self._seen:
+            if isinstance(value, ModuleType) and not is_of_library(value.__name__) and id(value) not in self._seen:
                 self._seen[id(value)] = value
                 self._look_into_names(vars(value), names)
 
@@ -210,14 +207,14 @@ class _Reach:
             if id(each) in self._seen and each is not kind:
                 continue
             self._seen[id(each)] = each
-            if not _is_of_library(each.__module__):
+            if not is_of_library(each.__module__):
                 self._dictionaries.append(vars(each))
                 self.add(*(part for value in vars(each).values() for part in _unwrapped(value)))
 
     def _look_into_object(self, value: Any) -> None:
         """Look at an object's attributes, if it is written in Python."""
         kind = type(value)
-        slots = [name for each in kind.__mro__ for name in _slots_of(each)]
+        slots = [name for each in kind.__mro__ for name in slots_of(each)]
         is_open = hasattr(value, "__dict__") or bool(slots)
         if not is_open or kind.__flags__ & _IMMUTABLE_TYPE or _is_restless(value):
             self.is_complete = False
@@ -262,14 +259,6 @@ def _contents(cell: CellType) -> Any:
         return None
 
 
-def _names_in(code: CodeType) -> Iterator[str]:
-    """Yield the names in a function's code, and in that of functions within it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names_in(constant)
-
-
 def _unwrapped(value: Any) -> tuple[Any, ...]:
     """Return the functions in what a class defines."""
     if isinstance(value, (staticmethod, classmethod)):
@@ -277,13 +266,6 @@ def _unwrapped(value: Any) -> tuple[Any, ...]:
     if isinstance(value, property):
         return tuple(filter(None, (value.fget, value.fset)))
     return (value,) if isinstance(value, (FunctionType, list, dict, *_PLAIN)) else ()
-
-
-def _slots_of(kind: type) -> tuple[str, ...]:
-    """Return the names of a class's slots."""
-    slots: Any = vars(kind).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def _is_restless(value: Any) -> bool:
@@ -294,16 +276,6 @@ def _is_restless(value: Any) -> bool:
 def _is_torch_operator(value: Any) -> bool:
     """Tell whether a thing is an operator of torch, which stays what it is."""
     return type(value).__module__ == "torch._ops"
-
-
-@lru_cache(maxsize=4096)
-def _is_of_library(module: str | None) -> bool:
-    """Tell whether a module is installed, or Python's own: its code does not change, nor do the globals it uses."""
-    name = str(module)
-    top = name.partition(".")[0]
-    files = (getattr(sys.modules.get(each), "__file__", None) for each in (name, top))
-    file = next(filter(None, files), "")
-    return top in sys.stdlib_module_names or any(file.startswith(place) for place in _LIBRARIES)
 
 
 _values = methodcaller("values")

@@ -19,6 +19,16 @@ _PIECE_BYTES = 2**18
 _STAND_INS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def digest_of(*parts: bytes | str) -> str:
+    """Return a digest of texts or bytes; where one ends and the next begins counts."""
+    found = sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        found.update(b"%d:" % len(data))
+        found.update(data)
+    return found.hexdigest()[:_N_DIGITS]
+
+
 def tensor_digest(tensors: Iterable[torch.Tensor]) -> str:
     """Return a digest of tensors' types, shapes and values."""
     found = sha256()
@@ -28,6 +38,14 @@ def tensor_digest(tensors: Iterable[torch.Tensor]) -> str:
             found.update(f"{component.dtype} {list(component.shape)}".encode())
             for piece in _pieces(component):
                 found.update(_data(piece))
+    return found.hexdigest()[:_N_DIGITS]
+
+
+def array_digest(array: Any) -> str:
+    """Return a digest of a NumPy array's values; what is not one piece of memory is copied row by row."""
+    found = sha256()
+    for part in [array] if array.flags.c_contiguous or not array.ndim else array:
+        found.update(part.tobytes() if not part.flags.c_contiguous or not part.size else memoryview(part).cast("B"))
     return found.hexdigest()[:_N_DIGITS]
 
 

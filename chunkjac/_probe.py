@@ -47,7 +47,7 @@ class Probe:
     chunk_size: int
     peak_bytes: int
     certain: bool
-    steady_size: int = 1
+    steady_size: int
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
@@ -85,7 +85,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
         check_fits(mode, job.out)
         terms = job.terms(mode, tracker)
         if is_empty(mode):
-            return Probe(Facts.of(mode), reasons, terms.base, 1, terms.base.prologue_bytes, certain=True)
+            return Probe(Facts.of(mode), reasons, terms.base, 1, terms.base.prologue_bytes, certain=True, steady_size=1)
         samples = _Samples(mode, tracker)
         while True:
             cost = terms.fit(samples.held_bytes, samples.margin)
@@ -94,7 +94,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
                 break
             samples.take(size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
-    steady = _steady_size(mode, terms, cost, size)
+    steady = steady_size(mode, terms, cost, size)
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True, steady_size=steady)
 
 
@@ -130,12 +130,12 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: Witness) -> Pr
             tracker.restart_peak()
     cost = terms.fit(samples.held_bytes, samples.margin)
     size = terms.choose(cost, terms.n_directions)
-    steady = _steady_size(mode, terms, cost, size)
+    steady = steady_size(mode, terms, cost, size)
     peak_bytes = cost.peak_bytes(size)
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=False, steady_size=steady)
 
 
-def _steady_size(mode: Mode, terms: Terms, cost: Cost, size: int) -> int:
+def steady_size(mode: Mode, terms: Terms, cost: Cost, size: int) -> int:
     """Return the size for a job whose chunks all have one, and lie in buffers until they are written."""
     buffers_bytes = N_BUFFERS * sum(leaf.n_bytes for leaf in block_leaves(mode))
     roomy = replace(cost, direction_bytes=cost.direction_bytes + buffers_bytes)

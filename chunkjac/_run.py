@@ -32,7 +32,7 @@ from chunkjac._memory import Gauge, LiveBytes, OverBudget, heap_bytes
 from chunkjac._modes import Facts, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
-from chunkjac._probe import Probe
+from chunkjac._probe import Probe, steady_size
 from chunkjac._progress import show_progress
 from chunkjac._randomness import RandomState
 from chunkjac._rebuilding import Recipe, sources_of, with_graph
@@ -41,6 +41,7 @@ from chunkjac._restoring import left_as_found
 from chunkjac._select import Doubt, doubt_about, select_mode
 from chunkjac._sinks import ResultSink, TensorSink, check_with, read_out, sink_for, sink_name
 from chunkjac._store import Target
+from chunkjac._terms import Terms
 from chunkjac._units import format_bytes
 from chunkjac._verify import Verdict, verify
 from chunkjac._witness import Witness
@@ -249,7 +250,7 @@ class _Attempt:
             experience.learnt.note_peak(tracker.highest_bytes - terms.base.result_bytes)
         report = None
         if job.return_report or job.create_graph:
-            report = self._report(pacer, elapsed_s, rise_bytes, reasons, experience)
+            report = self._report(terms, pacer, elapsed_s, rise_bytes, reasons, experience)
             report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
 
@@ -293,18 +294,27 @@ class _Attempt:
         return self._tracker if self._watch else nullcontext()
 
     def _report(
-        self, pacer: Pacer, elapsed_s: float, rise_bytes: int, reasons: tuple[str, ...], experience: Experience
+        self,
+        terms: Terms,
+        pacer: Pacer,
+        elapsed_s: float,
+        rise_bytes: int,
+        reasons: tuple[str, ...],
+        experience: Experience,
     ) -> Report:
         """Return plan and measurement side by side."""
         sizes = tuple(self._log.chunk_sizes)
         largest = max(sizes, default=0)  # a probe, where those were larger than what is left
+        size = max(1, min(pacer.chunk_size or largest, largest))
+        in_files = replace(pacer.cost, result_bytes=0)  # there the result is allocated on the disk
         probe = Probe(
             facts=Facts.of(self.mode),
             reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
             cost=pacer.cost,
-            chunk_size=max(1, min(pacer.chunk_size or largest, largest)),
+            chunk_size=size,
             peak_bytes=pacer.cost.peak_bytes(largest),
             certain=False,
+            steady_size=steady_size(self.mode, terms, in_files, size),
         )
         plan = describe(self._job, probe, len(sizes), experience)
         return Report(

@@ -547,3 +547,15 @@ def test_a_random_function_is_gone_on_with_from_the_same_numbers_only(tmp_path: 
     torch.manual_seed(0)
     again = cj.jacobian(noisy, _point(30), mode="reverse", out=tmp_path / "J.npy", resume=True)
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("max_memory", [None, "400KiB"])
+def test_the_plan_in_a_report_writes_files_in_chunks_too(mode: str, max_memory: str | None, tmp_path: Path) -> None:
+    net, x = _net(200, 100), _point(200)
+    expected, first = cj.jacobian(net, x, mode=mode, max_memory=max_memory, return_report=True)
+    found, report = first.plan.run(out=tmp_path / "J.npy", return_report=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=_tolerance(mode))
+    assert max(report.chunk_sizes) >= 5
+    assert report.peak_bytes <= report.plan.budget_bytes
+    assert report.n_retries == 0

@@ -37,7 +37,7 @@ from chunkjac._progress import show_progress
 from chunkjac._randomness import RandomState
 from chunkjac._rebuilding import Recipe, sources_of, with_graph
 from chunkjac._refusal import over_budget
-from chunkjac._restoring import left_as_found
+from chunkjac._restoring import Found
 from chunkjac._select import Doubt, doubt_about, select_mode
 from chunkjac._sinks import ResultSink, TensorSink, check_with, read_out, sink_for, sink_name
 from chunkjac._store import Target
@@ -95,7 +95,7 @@ def run_job(
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     experience = experience or Experience.of(compiles=job.compile, is_kept=job.return_report)
-    steps = steps_of(job, known, watch, experience)
+    steps = steps_of(job, known, watch, experience, Found(job.problem))
     try:
         while True:
             try:
@@ -108,9 +108,17 @@ def run_job(
     raise error
 
 
-def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience) -> Steps:
-    """Run a job step by step, and connect the result to its graph if that was asked for."""
-    with left_as_found(job.problem) as witness:
+def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience, found: Found) -> Steps:
+    """Run a job step by step, and connect the result to its graph if that was asked for.
+
+    Args:
+        job: What was asked for.
+        known: What a plan knows of it.
+        watch: Whether live bytes are counted.
+        experience: What earlier runs of the plan have left.
+        found: What there was before; it is put back at the end.
+    """
+    with found as witness:
         if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
         result = yield from _steps(job, known, watch, witness, experience)

@@ -11,6 +11,7 @@ import torch
 from chunkjac._experience import Experience
 from chunkjac._job import Job
 from chunkjac._randomness import RandomState
+from chunkjac._restoring import Found
 from chunkjac._run import Steps, steps_of
 from chunkjac._sinks import Stream
 from chunkjac._types import Block
@@ -20,11 +21,11 @@ def blocks_of(job: Job) -> Iterator[Block]:
     """Yield the blocks of a job.
 
     Between two of them everything is as the caller has it: the random generators are those of the caller, and
-    what the function changes is put back when the last one was taken, or none is asked for any more.
+    what the function changes is put back until the next one is asked for.
     """
-    stream = Stream()
+    stream, found = Stream(), Found(job.problem)
     experience = Experience.of(compiles=False, is_kept=False)
-    steps = steps_of(replace(job, out=stream), None, watch=True, experience=experience)
+    steps = steps_of(replace(job, out=stream), None, watch=True, experience=experience, found=found)
     own: RandomState | None = None
     try:
         while True:
@@ -35,7 +36,8 @@ def blocks_of(job: Job) -> Iterator[Block]:
                     return
                 own = RandomState.now(job.problem.devices)
             assert stream.block is not None
-            yield stream.block
+            with found.back_in_place():
+                yield stream.block
     finally:
         with _callers_numbers(job):
             steps.close()

@@ -17,6 +17,9 @@ from chunkjac._zero_tensors import is_scaled_zero
 # `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
 _WRITTEN_UNSAID = ("running_mean", "running_var")
 
+# So many elements are exchanged at once: few, since they are held a third time.
+_PIECE_SIZE = 2**14
+
 
 class Witness(Watcher):
     """Keep a copy of each tensor that is written to for the first time, and note who takes part.
@@ -67,6 +70,18 @@ class Witness(Watcher):
         with torch.no_grad(), torch.inference_mode(False):
             for tensor, copy in self._copies.values():
                 tensor.copy_(copy)
+
+    def exchange(self) -> None:
+        """Give tensors that were written to the values that are kept, and keep theirs; done twice, nothing happened.
+
+        Graphs that hold such a tensor go on: ``data`` counts changes for itself, and the values come back.
+        """
+        with torch.no_grad(), torch.inference_mode(False):
+            for tensor, copy in self._copies.values():
+                for piece, other in zip(tensor.data.split(_PIECE_SIZE), copy.split(_PIECE_SIZE)):
+                    values = piece.clone()
+                    piece.copy_(other)
+                    other.copy_(values)
 
     def lasting(self, tree: Any) -> Any:
         """Return a tree so that its tensors keep their values when others get theirs back."""

@@ -157,3 +157,69 @@ def test_an_error_in_the_loop_is_the_loops() -> None:
     with pytest.raises(ZeroDivisionError):
         divide()
     torch.testing.assert_close(cj.jacobian(torch.sin, _point(3)), torch.diag(_point(3).cos()))
+
+
+# Loops beside one another
+
+
+def _norm() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).to(D), _point(5, 4)
+
+
+def _state(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+class Replacing(nn.Module):
+    """Replace a buffer at each evaluation, and write to a tensor that no module knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros((), dtype=D))
+        self.table = torch.ones(6, dtype=D)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = self.seen + 1
+        self.table.copy_(torch.arange(6, dtype=D))
+        return x.sin() * self.table.clone()
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.parametrize("first", MODES)
+@pytest.mark.parametrize("second", MODES)
+def test_loops_that_take_turns_leave_a_module_as_it_was(first: str, second: str) -> None:
+    net, x = _norm()
+    before = _state(net)
+    for _ in zip(cj.blocks(net, x, mode=first, chunk_size=7), cj.blocks(net, x, mode=second, chunk_size=7)):
+        torch.testing.assert_close(_state(net), before, rtol=0, atol=0)
+    gc.collect()
+    torch.testing.assert_close(_state(net), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "finite-difference"])
+def test_a_loop_that_is_left_before_another_leaves_a_module_as_it_was(mode: str) -> None:
+    replacing, x = Replacing(), _point(6)
+    seen, expected = replacing.seen, torch.diag(x.cos() * torch.arange(6, dtype=D))
+    one, other = (cj.blocks(replacing, x, mode=mode, chunk_size=2) for _ in range(2))
+    rows = [next(other).values.clone()]
+    next(one)
+    rows.append(next(other).values.clone())
+    one.close()  # type: ignore[attr-defined]
+    rows += [block.values.clone() for block in other]
+    torch.testing.assert_close(torch.cat(rows), expected, rtol=0, atol=1e-7)
+    assert replacing.seen is seen
+    assert torch.equal(replacing.table, torch.ones(6, dtype=D))
+
+
+@pytest.mark.parametrize("mode", ["reverse", "finite-difference"])
+def test_what_a_loop_changes_in_a_module_stays_and_does_not_reach_the_blocks(mode: str) -> None:
+    replacing, x = Replacing(), _point(6)
+    expected = torch.diag(x.cos() * torch.arange(6, dtype=D))
+    for i, block in enumerate(cj.blocks(replacing, x, mode=mode, chunk_size=2)):
+        torch.testing.assert_close(block.values, expected[block.slice], rtol=0, atol=1e-7)
+        assert not replacing.seen.any() or i
+        replacing.seen, new = torch.full((), i + 10.0, dtype=D), torch.full((6,), i + 20.0, dtype=D)
+        replacing.table.copy_(new)
+    assert replacing.seen == 12
+    assert torch.equal(replacing.table, new)

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,6 +220,30 @@ def test_a_run_goes_on_with_the_chunks_that_the_first_one_planned(mode: str, tmp
     _, report = cj.jacobian(net, x, out=paths[0], resume=True, max_memory="1GiB", return_report=True)
     assert len(report.chunk_sizes) == 2
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_run_goes_on_with_less_memory(tmp_path: Path) -> None:
+    """What has no room for its buffers must not wait for them."""
+    net, x, path = _net(400, 200), _point(400), tmp_path / "J.npy"
+    with pytest.raises(KeyboardInterrupt):
+        cj.jacobian(net, x, mode="forward", out=path, max_memory="500MiB", chunk_size=100, progress=_stop)
+    sizes: list[int] = []
+
+    def go_on() -> None:
+        _, report = cj.jacobian(net, x, out=path, max_memory="200KiB", resume=True, return_report=True)
+        sizes.extend(report.chunk_sizes)
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert sum(sizes) == 300
+    assert max(sizes) < 100
+    torch.testing.assert_close(cj.open(path), torch.func.jacrev(net)(x))
+
+
+def _stop(_: cj.Progress) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_linear_program_is_used_from_the_first_chunk_on(tmp_path: Path) -> None:

@@ -55,11 +55,13 @@ class Staging:
 
     def _make(self, n_rows: int) -> None:
         """Make all buffers, so that what is alive does not grow from chunk to chunk."""
-        self._n_rows = n_rows
-        for _ in range(N_BUFFERS):
-            self._free.put(
-                tuple(
-                    torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device="cpu", pin_memory=self._is_pinned)
-                    for leaf in self._leaves
-                )
+        made = [
+            tuple(
+                torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device="cpu", pin_memory=self._is_pinned)
+                for leaf in self._leaves
             )
+            for _ in range(N_BUFFERS)
+        ]
+        for buffers in made:
+            self._free.put(buffers)
+        self._n_rows = n_rows

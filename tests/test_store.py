@@ -113,6 +113,32 @@ def test_empty_and_scalar_results_are_files_too(mode: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["J.npy", "J"])
+@pytest.mark.parametrize(("n_out", "n_in"), [(0, 4), (4, 0)])
+def test_a_jacobian_without_elements_is_finished_at_once(
+    n_out: int, n_in: int, name: str, mode: str, tmp_path: Path
+) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.sum() * torch.ones(n_out, dtype=D)
+
+    x, path = _point(n_in), tmp_path / name
+    for found in (cj.jacobian(func, x, mode=mode, out=path), cj.open(path)):
+        assert torch.equal(found, torch.zeros(n_out, n_in, dtype=D))
+    assert cj.jacobian(func, x, out=path, resume=True).shape == (n_out, n_in)
+    assert check(path) == ([], [], 0)
+
+
+def test_what_has_no_elements_does_not_keep_others_from_being_written(tmp_path: Path) -> None:
+    def func(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (x * y.sum()).sin(), x[:0]
+
+    for mode in MODES:
+        found = cj.jacobian(func, _point(4), _point(0), argnums=(0, 1), mode=mode, out=tmp_path / mode)
+        expected = torch.func.jacrev(func, (0, 1))(_point(4), _point(0))
+        torch.testing.assert_close(found, expected, rtol=0, atol=_tolerance(mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_the_file_does_not_count_and_the_limit_is_kept(mode: str, tmp_path: Path) -> None:
     net, x = _net(400, 500), _point(400)
     limit_bytes = 300_000

@@ -136,7 +136,9 @@ class Layout:
         return asdict(self)
 
     def blocks(self) -> Iterator[FileBlock]:
-        """Yield all blocks, in order."""
+        """Yield all blocks, in order; none where directions have no values, since those are never computed."""
+        if not any(part.direction_bytes for part in self.parts):
+            return
         number = first = 0
         for leaf, (size, block_size) in enumerate(zip(self.sizes, self.block_sizes)):
             for start in range(0, size, block_size):

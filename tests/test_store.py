@@ -390,6 +390,39 @@ def test_a_second_writer_is_refused_and_damages_nothing(tmp_path: Path) -> None:
     assert check(path) == ([], [], 8)
 
 
+def test_an_interrupt_while_the_disk_is_busy_leaves_nothing_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What writes goes on alone, and closes all when it is done."""
+    from chunkjac._store import _writer
+
+    x, path, is_ready = _point(30), tmp_path / "J.npy", threading.Event()
+    sync, join, writers = _writer.sync, threading.Thread.join, []
+
+    def wait(file: int) -> None:
+        assert is_ready.wait(60)
+        sync(file)
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.name != "chunkjac-writer":
+            return join(thread, timeout)
+        writers.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_writer, "sync", wait)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cj.jacobian(torch.sin, x, mode="reverse", out=path, chunk_size=15)
+    with pytest.raises(cj.StoreError, match="is being written"):
+        cj.jacobian(torch.sin, x, out=path, resume=True)
+    is_ready.set()
+    writers[0].join(60)
+    assert check(path) == ([], [], 2)
+    found = cj.jacobian(torch.sin, x, out=path, resume=True)
+    torch.testing.assert_close(found, x.cos().diag())
+
+
 def test_a_full_disk_is_an_error_at_the_start_that_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

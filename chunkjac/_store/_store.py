@@ -42,7 +42,6 @@ class Store:
         self._target = target
         self._made: list[Path] = []
         self._closing = ExitStack()
-        self._is_closed = False
         try:
             self._journal = self._opened_journal()
             self._layout, is_new = self._agreed(layout, facts)
@@ -83,13 +82,11 @@ class Store:
             raise error
 
     def close(self) -> None:
-        """Bring what was taken to the disk, and let others write."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._writer.finish()
-            if self._missing and self._made and not os.path.getsize(self._target.journal_path):
-                self._abandon()
-            self._closing.close()
+        """Bring what was taken to the disk, and let others write.
+
+        An interrupt ends the wait for that, and nothing else.
+        """
+        self._writer.finish()
 
     def _opened_journal(self) -> int:
         """Return the journal's descriptor, locked; make it if it is not there."""
@@ -169,7 +166,8 @@ class Store:
         """Return what writes the missing blocks."""
         layout = self._layout
         files = [[self._opened_part(part) for part in layout.parts_of(leaf)] for leaf in range(len(layout.sizes))]
-        return Writer({(block.leaf, block.elements.start): block for block in self._missing}, files, self._journal)
+        blocks = {(block.leaf, block.elements.start): block for block in self._missing}
+        return Writer(blocks, files, self._journal, self._end)
 
     def _opened_part(self, part: Part) -> OpenFile:
         """Return a file with values, ready to be written to.
@@ -187,6 +185,12 @@ class Store:
         if os.fstat(file).st_size != len(header) + _n_bytes(part) or os.pread(file, len(header), 0) != header:
             raise StoreError(f"{str(path)!r} is not as it was made: its size or its header differs; give another path.")
         return OpenFile(file, len(header), part.direction_bytes)
+
+    def _end(self) -> None:
+        """Close all; files that were made here go if no block got finished."""
+        if self._missing and self._made and not os.fstat(self._journal).st_size:
+            self._abandon()
+        self._closing.close()
 
     def _abandon(self) -> None:
         """Remove what was made here, and close all."""

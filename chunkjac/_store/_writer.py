@@ -65,6 +65,7 @@ class Writer:
         blocks: Those that are to be written, by tensor and first element.
         files: For each tensor, its files.
         journal: The journal's descriptor.
+        close: Is called in the thread when all is written: also where who waits for that is interrupted.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class Writer:
         blocks: dict[tuple[int, int], FileBlock],
         files: Sequence[Sequence[OpenFile]],
         journal: int,
+        close: Callable[[], object],
     ) -> None:
         self.error: BaseException | None = None
-        self._blocks, self._files, self._journal = blocks, files, journal
+        self._blocks, self._files, self._journal, self._close = blocks, files, journal, close
         self._growing: _Growing | None = None
         self._queue: SimpleQueue[Piece | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="chunkjac-writer", daemon=True)
@@ -85,11 +87,21 @@ class Writer:
         self._queue.put(piece)
 
     def finish(self) -> None:
-        """Return once all that was taken is on the disk, or could not be brought there."""
+        """Return once all that was taken is on the disk, or could not be brought there, and all is closed."""
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
+        """Write until there is nothing more to come, and close."""
+        try:
+            try:
+                self._write_all()
+            finally:
+                self._close()
+        except BaseException as error:
+            self.error = self.error or error
+
+    def _write_all(self) -> None:
         """Write until there is nothing more to come; after an error, only let go."""
         is_open = True
         while is_open:

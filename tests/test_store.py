@@ -423,6 +423,26 @@ def test_an_interrupt_while_the_disk_is_busy_leaves_nothing_locked(
     torch.testing.assert_close(found, x.cos().diag())
 
 
+def test_a_lock_ends_with_the_run_though_a_child_has_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child holds copies of the descriptors, as many as there are."""
+    import fcntl
+
+    x, path, flock, copies = _point(5), tmp_path / "J.npy", fcntl.flock, []
+
+    def copied(file: int, how: int) -> None:
+        copies.append(os.dup(file))
+        flock(file, how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", copied)
+        expected = cj.jacobian(torch.sin, x, out=path)
+    try:
+        assert torch.equal(cj.jacobian(torch.sin, x, out=path, resume=True), expected)
+    finally:
+        for file in copies:
+            os.close(file)
+
+
 def test_a_full_disk_is_an_error_at_the_start_that_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def lock(file: int) -> bool:
     """Lock a file; return whether that could be done at once."""
@@ -12,3 +14,13 @@ def lock(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def close_locked(file: int) -> None:
+    """Unlock a file and close it: closing alone leaves the lock to children that were forked meanwhile."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    finally:
+        os.close(file)

@@ -16,7 +16,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
 from chunkjac._errors import StoreError
 from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal
 from chunkjac._store._layout import FileBlock, Layout, Part
-from chunkjac._store._lock import lock
+from chunkjac._store._lock import close_locked, lock
 from chunkjac._store._store import header_of
 from chunkjac._store._target import Target
 
@@ -172,4 +172,4 @@ def _strike(target: Target, blocks: Sequence[FileBlock]) -> None:
         drop_torn_line(file, target.journal_path.read_bytes())
         append(file, lines_of({block.number: None for block in blocks}))
     finally:
-        os.close(file)
+        close_locked(file)

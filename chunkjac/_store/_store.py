@@ -15,7 +15,7 @@ from typing import Any
 from chunkjac._errors import StoreError
 from chunkjac._store._journal import drop_torn_line, read_journal, sync, sync_folder, write_all
 from chunkjac._store._layout import Layout, Part
-from chunkjac._store._lock import lock
+from chunkjac._store._lock import close_locked, lock
 from chunkjac._store._target import Target
 from chunkjac._store._writer import OpenFile, Piece, Writer
 
@@ -100,7 +100,7 @@ class Store:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StoreError(f"{str(path)!r} cannot be made: {error.strerror}; give another path.") from error
-        self._closing.callback(os.close, file)
+        self._closing.callback(close_locked, file)
         if not lock(file):
             self._made = []
             raise StoreError(

@@ -443,6 +443,31 @@ def test_a_lock_ends_with_the_run_though_a_child_has_its_files(tmp_path: Path, m
             os.close(file)
 
 
+@pytest.mark.parametrize("name", ["J.npy", "J"])
+def test_a_run_that_gives_up_takes_nothing_from_the_next_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It removes its journal, and then its folder, between the moments at which the next one opens and locks that."""
+    import fcntl
+
+    x, path, flock, journals = _point(5), tmp_path / name, fcntl.flock, []
+
+    def late(file: int, how: int) -> None:
+        if not journals:
+            journals.append(path / "journal" if path.is_dir() else tmp_path / "J.npy.journal")
+            journals[0].unlink()
+            if path.is_dir():
+                path.rmdir()
+        flock(file, how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", late)
+        expected = cj.jacobian(torch.sin, x, out=path).clone()
+    assert len(journals) == 1
+    assert check(path) == ([], [], 1)
+    assert torch.equal(cj.jacobian(torch.sin, x, out=path, resume=True), expected)
+
+
 def test_a_full_disk_is_an_error_at_the_start_that_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

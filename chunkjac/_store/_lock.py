@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
-def lock(file: int) -> bool:
-    """Lock a file; return whether that could be done at once."""
+def open_locked(path: Path, flags: int = 0) -> int | None:
+    """Open a file and lock it at once; return nothing if it was removed meanwhile.
+
+    Who gives up removes the file that it has locked; a lock on what is at no path any more keeps nobody away.
+
+    Raises:
+        BlockingIOError: Another process has the lock.
+        OSError: The file cannot be opened, or its file system has no locks.
+    """
     import fcntl  # not on Windows, where no path is taken
 
+    file = os.open(path, os.O_RDWR | flags, 0o666)
+    is_kept = False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        is_kept = _is_at(path, file)
+    finally:
+        if not is_kept:
+            os.close(file)
+    return file if is_kept else None
 
 
 def close_locked(file: int) -> None:
@@ -24,3 +36,11 @@ def close_locked(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
     finally:
         os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Tell whether a file that was opened is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

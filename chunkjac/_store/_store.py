@@ -15,7 +15,7 @@ from typing import Any
 from chunkjac._errors import StoreError
 from chunkjac._store._journal import drop_torn_line, read_journal, sync, sync_folder, write_all
 from chunkjac._store._layout import Layout, Part
-from chunkjac._store._lock import close_locked, lock
+from chunkjac._store._lock import close_locked, open_locked
 from chunkjac._store._target import Target
 from chunkjac._store._writer import OpenFile, Piece, Writer
 
@@ -90,24 +90,37 @@ class Store:
 
     def _opened_journal(self) -> int:
         """Return the journal's descriptor, locked; make it if it is not there."""
-        target = self._target
-        if target.is_folder and not target.path.exists():
-            target.path.mkdir()
-            self._made.append(target.path)
-        path = target.journal_path
-        is_new = not path.exists()
+        file = None
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise StoreError(f"{str(path)!r} cannot be made: {error.strerror}; give another path.") from error
-        self._closing.callback(close_locked, file)
-        if not lock(file):
+            while file is None:  # another run may give up meanwhile, and remove what it has made
+                file = self._locked_journal()
+        except BlockingIOError as error:
             self._made = []
             raise StoreError(
-                f"{str(target.path)!r} is being written by another process; wait for it, or give another path."
-            )
-        if is_new:
+                f"{str(self._target.path)!r} is being written by another process; wait for it, or give another path."
+            ) from error
+        except OSError as error:
+            journal = str(self._target.journal_path)
+            raise StoreError(f"{journal!r} cannot be made: {error.strerror}; give another path.") from error
+        self._closing.callback(close_locked, file)
+        return file
+
+    def _locked_journal(self) -> int | None:
+        """Make the folder and the journal where they are missing, and lock it; nothing if it was removed meanwhile."""
+        target, path = self._target, self._target.journal_path
+        self._made = []
+        if target.is_folder and not target.path.exists():
+            target.path.mkdir(exist_ok=True)
+            self._made.append(target.path)
+        try:
+            file = open_locked(path, os.O_CREAT | os.O_EXCL)
             self._made.append(path)
+        except FileExistsError:
+            file = open_locked(path, os.O_CREAT)
+        except FileNotFoundError:
+            if not target.is_folder:
+                raise
+            file = None
         return file
 
     def _agreed(self, layout: Layout, facts: Mapping[str, Any]) -> tuple[Layout, bool]:

@@ -479,6 +479,19 @@ def test_a_full_disk_is_an_error_at_the_start_that_leaves_nothing(
     assert not [*tmp_path.iterdir()]
 
 
+def test_what_others_put_into_a_new_folder_stays_and_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put_and_fail(*_: Any) -> int:
+        (tmp_path / "J" / "mine").touch()
+        return _full()
+
+    monkeypatch.setattr(os, "posix_fallocate", put_and_fail)
+    with pytest.raises(cj.StoreError, match="there is no room"):
+        cj.jacobian(torch.sin, _point(30), out=tmp_path / "J")
+    assert [*(tmp_path / "J").iterdir()] == [tmp_path / "J" / "mine"]
+
+
 def test_a_disk_that_fails_later_costs_what_is_not_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: list[int]
 ) -> None:

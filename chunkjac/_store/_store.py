@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -201,19 +201,20 @@ class Store:
 
     def _end(self) -> None:
         """Close all; files that were made here go if no block got finished."""
-        if self._missing and self._made and not os.fstat(self._journal).st_size:
-            self._abandon()
-        self._closing.close()
+        if not self._missing or os.fstat(self._journal).st_size:
+            self._made = []
+        self._abandon()
 
     def _abandon(self) -> None:
-        """Remove what was made here, and close all."""
-        for path in reversed(self._made):
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink(missing_ok=True)
-        self._made = []
-        self._closing.close()
+        """Remove what was made here, as far as that can be done, and close all."""
+        with self._closing:
+            for path in reversed(self._made):
+                with suppress(OSError):  # what has ended the run is what is to be told
+                    if path.is_dir():
+                        path.rmdir()
+                    else:
+                        path.unlink()
+            self._made = []
 
 
 @cache

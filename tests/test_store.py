@@ -343,6 +343,53 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
         cj.jacobian(torch.sin, _point(3), out=tmp_path / "folder", resume=True)
 
 
+_FOREIGN_PLANS = (
+    "",
+    "[1]",
+    "null",
+    '{"my": 1}',
+    '{"format": 1, "facts": {"mode": "reverse"}}',
+    '{"format": 1, "facts": [], "layout": {}}',
+    '{"format": 1, "facts": {}, "layout": {}}',
+    '{"format": 1, "facts": {"mode": "reverse"}, "layout": {"parts": 3}}',
+)
+
+
+@pytest.mark.parametrize("name", ["J.npy", "J"])
+@pytest.mark.parametrize("text", _FOREIGN_PLANS)
+def test_a_plan_of_another_program_is_told_from_ours(text: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    plan = path / "plan.json" if name == "J" else tmp_path / "J.npy.plan.json"
+    plan.parent.mkdir(exist_ok=True)
+    plan.write_text(text)
+    for mode in ("auto", "reverse"):
+        with pytest.raises(cj.StoreError, match=r"plan.json.*give another path"):
+            cj.jacobian(_never, _point(3), mode=mode, out=path, resume=True)
+    for read in (cj.open, check):
+        with pytest.raises(cj.StoreError, match=r"plan.json.*give another path"):
+            read(path)
+    assert [*plan.parent.iterdir()] == [plan]
+    assert plan.read_text() == text
+
+
+def test_a_plan_that_names_files_elsewhere_is_none_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "J"
+    cj.jacobian(torch.sin, _point(3), out=path)
+    plan = path / "plan.json"
+    plan.write_text(plan.read_text().replace("0_0.npy", "../0_0.npy"))
+    with pytest.raises(cj.StoreError, match=r"plan.json.*give another path"):
+        cj.open(path)
+
+
+@pytest.mark.parametrize("name", ["J.npy", "J"])
+def test_a_link_to_nothing_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "none")
+    for resume in (False, True):
+        with pytest.raises(cj.StoreError, match="a link to nothing"):
+            cj.jacobian(_never, _point(3), out=tmp_path / name, resume=resume)
+    assert [*tmp_path.iterdir()] == [tmp_path / name]
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

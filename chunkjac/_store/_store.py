@@ -16,10 +16,8 @@ from chunkjac._errors import StoreError
 from chunkjac._store._journal import drop_torn_line, read_journal, sync, sync_folder, write_all
 from chunkjac._store._layout import Layout, Part
 from chunkjac._store._lock import close_locked, open_locked
-from chunkjac._store._target import Target
+from chunkjac._store._target import FORMAT, Target
 from chunkjac._store._writer import OpenFile, Piece, Writer
-
-FORMAT = 1
 
 
 class Store:
@@ -146,8 +144,6 @@ class Store:
     def _taken_over(self, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> Layout:
         """Return the layout of what is there, if that is the same Jacobian."""
         path = str(self._target.path)
-        if plan.get("format") != FORMAT:
-            raise StoreError(f"{path!r} was written by another version of chunkjac; give another path.")
         known = plan["facts"]
         told = [
             f"{name} was {known.get(name)!r}, is {facts.get(name)!r}"

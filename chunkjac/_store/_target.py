@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,8 +13,12 @@ from typing import Any
 
 from chunkjac._errors import ArgumentError, StoreError
 from chunkjac._randomness import RandomState
+from chunkjac._store._layout import Layout
+
+FORMAT = 1
 
 _SUFFIX = ".npy"
+_FILE_NAMES = r"[0-9]+_[0-9]+\.npy"
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Target:
         Raises:
             ArgumentError: The suffix tells of another kind of file, the folder is missing or read-only, or something is
                 there already.
+            StoreError: The path is a link to nothing, or the plan that is there cannot be read.
         """
         if self.path.suffix not in (_SUFFIX, ""):
             raise ArgumentError(f"out must be a .npy file, or a folder without a suffix, found {str(self.path)!r}.")
@@ -79,7 +85,9 @@ class Target:
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ArgumentError(f"out={str(self.path)!r} is in a folder that cannot be written to; give another path.")
-        is_there = self.path.exists() or self.path.is_symlink()
+        is_there = self.path.exists()
+        if self.path.is_symlink() and not is_there:
+            raise StoreError(f"out={str(self.path)!r} is a link to nothing; remove it, or give another path.")
         if is_there and self.path.is_dir() != self.is_folder:
             kind = "a folder" if self.path.is_dir() else "a file"
             raise ArgumentError(f"out={str(self.path)!r} is {kind} already; give another path.")
@@ -103,16 +111,36 @@ class Target:
         """Return what is computed there, if anything is.
 
         Raises:
-            StoreError: That cannot be read.
+            StoreError: That cannot be read, or is no plan of ours.
         """
         try:
             with self.plan_path.open("rb") as file:
-                found: dict[str, Any] = json.load(file)
+                found: Any = json.load(file)
+            self._check_plan(found)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise StoreError(f"the plan {str(self.plan_path)!r} cannot be read: {error}.") from error
-        return found
+            raise StoreError(f"the plan {str(self.plan_path)!r} cannot be read: {error}; give another path.") from error
+        return dict(found)
+
+    def _check_plan(self, found: Any) -> None:
+        """Refuse what another program, or another version, has written.
+
+        Raises:
+            ValueError: It says why.
+        """
+        if not isinstance(found, dict) or "format" not in found:
+            raise ValueError("chunkjac did not write it")
+        if found["format"] != FORMAT:
+            raise ValueError("another version of chunkjac wrote it")
+        try:
+            parts, mode = Layout.from_dict(found["layout"]).parts, found["facts"]["mode"]
+            names = _FILE_NAMES if self.is_folder else ""  # none elsewhere
+            is_whole = isinstance(mode, str) and all(re.fullmatch(names, part.name) for part in parts)
+        except (KeyError, TypeError, ValueError):
+            is_whole = False
+        if not is_whole:
+            raise ValueError("it is not as chunkjac writes it")
 
 
 def is_path(out: Any) -> bool:

@@ -207,6 +207,81 @@ def test_a_flipped_byte_is_found_and_its_block_is_computed_again(tmp_path: Path,
     assert path.read_bytes() == data
 
 
+_DAMAGES = {
+    "type": lambda data: data.replace(b"<f8", b"<i8", 1),
+    "order": lambda data: data.replace(b"False,", b"True, ", 1),
+    "shape": lambda data: data.replace(b"(40, 64)", b"(64, 40)", 1),
+    "length": lambda data: data + b"more",
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+def test_a_file_whose_header_or_length_is_another_is_refused(damage: str, tmp_path: Path) -> None:
+    net, x, path = _net(64, 40), _point(64), tmp_path / "J.npy"
+    cj.jacobian(net, x, mode="reverse", out=path)
+    data = _DAMAGES[damage](path.read_bytes())
+    assert data != path.read_bytes()
+    path.write_bytes(data)
+    for read in (cj.open, check, lambda path: cj.jacobian(net, x, out=path, resume=True)):
+        with pytest.raises(cj.StoreError, match="is not as it was made"):
+            read(path)
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@pytest.mark.parametrize("is_checked", [False, True])
+@pytest.mark.parametrize("n_bytes", [-1, -8 * 64 * 25, 70, None])
+def test_what_a_file_has_lost_at_its_end_is_computed_again(
+    n_bytes: int | None, is_checked: bool, mode: str, tmp_path: Path, computed: list[int]
+) -> None:
+    net, x, path = _net(64, 64), _point(64), tmp_path / "J.npy"
+    cj.jacobian(net, x, mode=mode, out=path, chunk_size=8)
+    data = path.read_bytes()
+    if n_bytes is None:
+        path.unlink()
+    else:
+        path.write_bytes(data[:n_bytes])
+    with pytest.raises(cj.StoreError, match=r"is not whole.*resume=True"):
+        cj.open(path)
+    first = {-1: 56, -8 * 64 * 25: 32}.get(n_bytes or 0, 0)
+    if is_checked:
+        damaged, unfinished, _ = check(path)
+        assert [block.directions.start for block in damaged] == [*range(first, 64, 8)]
+        assert unfinished == []
+    computed.clear()
+    cj.jacobian(net, x, mode=mode, out=path, resume=True)
+    assert computed == [*range(first, 64)]
+    assert path.read_bytes() == data
+    assert check(path) == ([], [], 8)
+
+
+def test_a_file_of_several_that_is_lost_is_computed_again(tmp_path: Path, computed: list[int]) -> None:
+    def func(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.sin(), x.cos()
+
+    x, path = _point(4), tmp_path / "J"
+    expected = tuple(part.clone() for part in cj.jacobian(func, x, mode="reverse", out=path))
+    (path / "1_0.npy").unlink()
+    computed.clear()
+    torch.testing.assert_close(cj.jacobian(func, x, out=path, resume=True), expected, rtol=0, atol=0)
+    assert computed == [4, 5, 6, 7]
+
+
+def test_blocks_are_taken_back_before_their_places_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room that was taken is full of zeros, which must not pass for what was computed."""
+    x, path = _point(30), tmp_path / "J.npy"
+    expected = cj.jacobian(torch.sin, x, mode="reverse", out=path, chunk_size=10).clone()
+    path.write_bytes(path.read_bytes()[:-1])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", _full)
+        with pytest.raises(cj.StoreError, match="there is no room"):
+            cj.jacobian(torch.sin, x, out=path, resume=True)
+    assert {*read_journal((tmp_path / "J.npy.journal").read_bytes())} == {0, 1}
+    assert torch.equal(cj.jacobian(torch.sin, x, out=path, resume=True), expected)
+
+
 def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, computed: list[int]) -> None:
     net, x, path = _net(64, 640), _point(64), tmp_path / "J.npy"
     done: list[int] = []

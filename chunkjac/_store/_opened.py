@@ -17,7 +17,7 @@ from chunkjac._errors import StoreError
 from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal
 from chunkjac._store._layout import FileBlock, Layout, Part
 from chunkjac._store._lock import close_locked, open_locked
-from chunkjac._store._store import header_of
+from chunkjac._store._npy import end_of, found_bytes, whole_bytes
 from chunkjac._store._target import Target
 
 # So much is read at once where checksums are checked.
@@ -64,9 +64,12 @@ def check(path: str | os.PathLike[str]) -> tuple[list[FileBlock], list[FileBlock
         The blocks that differ, those that are not finished, and how many there are in all.
 
     Raises:
-        StoreError: There is no Jacobian in files, or another process writes to it.
+        StoreError: There is no Jacobian in files, another process writes to it, or a file has another header.
     """
     found = _find(path)
+    if found.finished:  # all files were made before
+        for part in found.layout.parts:
+            found_bytes(found.target.file(part.name), part)
     blocks = list(found.layout.blocks())
     damaged = [block for block in blocks if block.number in found.finished and not _is_whole(found, block)]
     unfinished = [block for block in blocks if block.number not in found.finished]
@@ -122,10 +125,17 @@ def _mapped(target: Target, part: Part, *, by_rows: bool) -> torch.Tensor:
     """Return a file as a tensor; what is written to that stays in memory."""
     import numpy as np
 
+    path = target.file(part.name)
+    n_bytes = found_bytes(path, part)
+    if n_bytes < whole_bytes(part):
+        raise StoreError(
+            f"{str(path)!r} is not whole: {n_bytes} of {whole_bytes(part)} bytes are there; give resume=True to "
+            "compute the rest again."
+        )
     try:
-        values = np.load(target.file(part.name), mmap_mode="c", allow_pickle=False)
+        values = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise StoreError(f"{str(target.file(part.name))!r} cannot be read: {error}.") from error
+        raise StoreError(f"{str(path)!r} cannot be read: {error}.") from error
     with _disable_current_modes():  # mapped memory is none that a dispatch mode should count
         flat = torch.from_numpy(values)
     if by_rows or flat.shape == part.result_shape:
@@ -152,7 +162,7 @@ def _sum_of(path: Path, part: Part, elements: slice) -> int | None:
     found = 0
     try:
         with path.open("rb") as file:
-            file.seek(len(header_of(part)) + elements.start * part.direction_bytes)
+            file.seek(end_of(part, elements.start))
             while left:
                 data = file.read(min(left, _READ_BYTES))
                 if not data:

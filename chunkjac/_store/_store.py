@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from chunkjac._errors import StoreError
-from chunkjac._store._journal import drop_torn_line, read_journal, sync, sync_folder, write_all
+from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal, sync, sync_folder, write_all
 from chunkjac._store._layout import Layout, Part
 from chunkjac._store._lock import close_locked, open_locked
+from chunkjac._store._npy import end_of, found_bytes, header_of, reserve, whole_bytes
 from chunkjac._store._target import FORMAT, Target
 from chunkjac._store._writer import OpenFile, Piece, Writer
 
@@ -46,7 +44,9 @@ class Store:
             text = target.journal_path.read_bytes()
             finished = read_journal(text)
             drop_torn_line(self._journal, text)
-            if not finished:  # a run that was stopped may have made some of them, or parts of some
+            if finished:
+                finished = self._mended(finished)
+            else:  # a run that was stopped may have made some of them, or parts of some
                 for part in self._layout.parts:
                     self._make(part, is_new=is_new)
             blocks = list(self._layout.blocks())
@@ -164,12 +164,29 @@ class Store:
         try:
             if is_new:
                 self._made.append(path)
-            header = header_of(part)
-            _reserve(file, len(header) + _n_bytes(part), path)
-            write_all(file, header, 0)
+            reserve(file, whole_bytes(part), path)
+            write_all(file, header_of(part), 0)
             sync(file)
         finally:
             os.close(file)
+
+    def _mended(self, finished: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+        """Give files back what they have lost at their ends; return the blocks that are finished all the same."""
+        layout = self._layout
+        n_bytes = {part.name: found_bytes(self._target.file(part.name), part) for part in layout.parts}
+        short = [part for part in layout.parts if n_bytes[part.name] < whole_bytes(part)]
+        if not short:
+            return dict(finished)
+        lost = [
+            block.number
+            for block in layout.blocks()
+            if block.number in finished
+            and any(end_of(part, block.elements.stop) > n_bytes[part.name] for part in layout.parts_of(block.leaf))
+        ]
+        append(self._journal, lines_of(dict.fromkeys(lost)))  # first: the room that is taken for them is full of zeros
+        for part in short:
+            self._make(part, is_new=False)
+        return {number: sums for number, sums in finished.items() if number not in lost}
 
     def _started(self) -> Writer:
         """Return what writes the missing blocks."""
@@ -182,7 +199,7 @@ class Store:
         """Return a file with values, ready to be written to.
 
         Raises:
-            StoreError: It is missing, or not as it was made.
+            StoreError: It cannot be opened, or is not as it was made.
         """
         path = self._target.file(part.name)
         try:
@@ -190,10 +207,8 @@ class Store:
         except OSError as error:
             raise StoreError(f"{str(path)!r} cannot be gone on with: {error.strerror}.") from error
         self._closing.callback(os.close, file)
-        header = header_of(part)
-        if os.fstat(file).st_size != len(header) + _n_bytes(part) or os.pread(file, len(header), 0) != header:
-            raise StoreError(f"{str(path)!r} is not as it was made: its size or its header differs; give another path.")
-        return OpenFile(file, len(header), part.direction_bytes)
+        found_bytes(path, part)
+        return OpenFile(file, end_of(part, 0), part.direction_bytes)
 
     def _end(self) -> None:
         """Close all; files that were made here go if no block got finished."""
@@ -211,42 +226,3 @@ class Store:
                     else:
                         path.unlink()
             self._made = []
-
-
-@cache
-def header_of(part: Part) -> bytes:
-    """Return what NumPy reads at the beginning of a file."""
-    from io import BytesIO
-
-    from numpy.lib import format as npy
-
-    text = BytesIO()
-    npy.write_array_header_1_0(text, {"descr": part.dtype, "fortran_order": part.fortran_order, "shape": part.shape})
-    return text.getvalue()
-
-
-def _n_bytes(part: Part) -> int:
-    """Return the bytes of a file's values."""
-    import numpy as np
-
-    return prod(part.shape) * np.dtype(part.dtype).itemsize
-
-
-def _reserve(file: int, n_bytes: int, path: Path) -> None:
-    """Take room on the disk.
-
-    Raises:
-        StoreError: There is too little.
-    """
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, n_bytes)
-        else:
-            os.ftruncate(file, n_bytes)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreError(
-                f"{str(path)!r} needs {n_bytes} bytes, and there is no room for them: {error.strerror}; free some, or "
-                "give another path."
-            ) from error
-        os.ftruncate(file, n_bytes)  # a file system that cannot reserve

@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "and never held in memory), or a .pt file",
     )
     run.add_argument("--resume", action="store_true", help="go on with what an earlier run has left in --out")
-    run.add_argument("--force", action="store_true", help="remove what is in --out first")
+    run.add_argument(
+        "--force", action="store_true", help="remove first what an earlier run has left in --out, or a file"
+    )
     run.add_argument("--quiet", action="store_true", help="show no progress bar")
 
     verify = _add(commands, "verify", _verify, "compare a Jacobian in files with its checksums")

@@ -123,6 +123,20 @@ def test_an_existing_file_is_not_overwritten_without_force(capsys: pytest.Captur
     assert np.load("J.npy").shape == (4, 3)
 
 
+def test_force_makes_a_folder_anew_and_leaves_one_of_other_files_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["run", "functions:tree", "--input", "x.npy", "--out", "J"]
+    for options in ([], ["--mode", "reverse", "--force"]):
+        assert main([*run, *options]) == 0
+        assert torch.equal(cj.open("J")["sum"], torch.ones(3))
+    Path("J/mine").touch()
+    names = sorted(Path("J").iterdir())
+    capsys.readouterr()
+    assert main([*run, "--force"]) == 1
+    assert "'J/mine' was not made by chunkjac" in capsys.readouterr().err
+    assert sorted(Path("J").iterdir()) == names
+    assert torch.equal(cj.open("J")["sum"], torch.ones(3))
+
+
 def test_a_failed_run_leaves_no_file() -> None:
     assert main(["run", "functions:broken", "--input", "x.npy", "--out", "J.npy"]) == 1
     assert not list(Path().glob("J*"))

@@ -22,7 +22,7 @@ from torch import nn
 
 import chunkjac as cj
 from chunkjac._memory import LiveBytes
-from chunkjac._store import check
+from chunkjac._store import check, remove
 from chunkjac._store._journal import lines_of, read_journal
 from tests import killed_child
 
@@ -492,6 +492,88 @@ def _never(_: torch.Tensor) -> torch.Tensor:
 def test_resume_needs_a_path() -> None:
     with pytest.raises(cj.ArgumentError, match="resume=True"):
         cj.jacobian(torch.sin, _point(3), resume=True)
+
+
+# What is removed
+
+
+@pytest.mark.parametrize("name", ["J.npy", "J"])
+def test_all_that_was_written_is_removed_and_nothing_beside_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    remove(tmp_path / name)
+    cj.jacobian(torch.sin, _point(3), out=tmp_path / name)
+    remove(tmp_path / name)
+    assert [*tmp_path.iterdir()] == [tmp_path / "mine"]
+
+
+@pytest.mark.parametrize("left", ["plan.json", "journal"])
+def test_what_is_left_of_a_removal_or_of_a_start_that_was_stopped_is_removed(left: str, tmp_path: Path) -> None:
+    path = tmp_path / "J"
+    cj.jacobian(torch.sin, _point(3), out=path)
+    for file in path.iterdir():
+        if file.name == "journal":
+            file.write_bytes(b"")
+        elif file.name != left:
+            file.unlink()
+    remove(path)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["journal", "plan.json", "0_0.npy", "mine"])
+def test_a_folder_of_another_program_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "J"
+    path.mkdir()
+    (path / name).write_text("diary")
+    with pytest.raises(cj.StoreError, match="another path"):
+        remove(path)
+    with pytest.raises(cj.ChunkjacError, match="another path"):
+        cj.jacobian(_never, _point(3), out=path, resume=True)
+    assert [*path.iterdir()] == [path / name]
+    assert (path / name).read_text() == "diary"
+
+
+def test_a_folder_with_a_file_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
+    path, x = tmp_path / "J", _point(3)
+    expected = cj.jacobian(torch.sin, x, out=path).clone()
+    (path / "0_0.npy.bak").touch()
+    with pytest.raises(cj.StoreError, match=r"0_0\.npy\.bak.* was not made by chunkjac"):
+        remove(path)
+    assert torch.equal(cj.jacobian(torch.sin, x, out=path, resume=True), expected)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_journal_without_a_plan_is_not_written_to(resume: bool, tmp_path: Path) -> None:
+    journal = tmp_path / "J.npy.journal"
+    journal.write_text("diary")
+    with pytest.raises(cj.ArgumentError, match=r"J.npy.journal.*another path"):
+        cj.jacobian(_never, _point(3), out=tmp_path / "J.npy", resume=resume)
+    with pytest.raises(cj.StoreError, match=r"J.npy.journal.*another path"):
+        remove(tmp_path / "J.npy")
+    assert journal.read_text() == "diary"
+
+
+@pytest.mark.parametrize("name", ["J.npy", "J.npy.journal"])
+def test_what_came_there_after_a_plan_was_made_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    plan = cj.plan(torch.sin, _point(3), out=tmp_path / "J.npy")
+    (tmp_path / name).write_text("diary")
+    with pytest.raises(cj.StoreError, match="another path"):
+        plan.run()
+    assert [*tmp_path.iterdir()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "diary"
+
+
+def test_what_is_being_written_is_not_removed(tmp_path: Path) -> None:
+    path, x = tmp_path / "J.npy", _point(30)
+
+    def meanwhile(_: cj.Progress) -> None:
+        with pytest.raises(cj.StoreError, match="is being written"):
+            remove(path)
+
+    cj.jacobian(torch.sin, x, mode="reverse", out=path, chunk_size=10, progress=meanwhile)
+    assert check(path) == ([], [], 3)
+
+
+# Several at once
 
 
 def test_a_second_writer_is_refused_and_damages_nothing(tmp_path: Path) -> None:

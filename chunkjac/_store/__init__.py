@@ -2,7 +2,8 @@
 
 from chunkjac._store._facts import described, facts_of
 from chunkjac._store._layout import FileBlock, Layout
-from chunkjac._store._opened import check, open_store, remove
+from chunkjac._store._opened import check, open_store
+from chunkjac._store._removal import remove
 from chunkjac._store._staging import N_BUFFERS, Staging
 from chunkjac._store._store import Store
 from chunkjac._store._target import Target, is_path

@@ -3,7 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from chunkjac._errors import StoreError
+from chunkjac._store._target import Target
+
+
+@contextmanager
+def locked_journal(target: Target, flags: int = 0) -> Iterator[int]:
+    """Keep writers away; give the journal's descriptor.
+
+    Raises:
+        StoreError: The journal cannot be opened, or another process writes it.
+    """
+    file = None
+    try:
+        while file is None:
+            file = open_locked(target.journal_path, flags)
+    except BlockingIOError as error:
+        raise StoreError(f"{str(target.path)!r} is being written by another process; wait for it.") from error
+    except OSError as error:
+        raise StoreError(f"the journal {str(target.journal_path)!r} cannot be opened: {error.strerror}.") from error
+    try:
+        yield file
+    finally:
+        close_locked(file)
 
 
 def open_locked(path: Path, flags: int = 0) -> int | None:

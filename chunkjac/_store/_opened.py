@@ -16,7 +16,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
 from chunkjac._errors import StoreError
 from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal
 from chunkjac._store._layout import FileBlock, Layout, Part
-from chunkjac._store._lock import close_locked, open_locked
+from chunkjac._store._lock import locked_journal
 from chunkjac._store._npy import end_of, found_bytes, whole_bytes
 from chunkjac._store._target import Target
 
@@ -86,19 +86,6 @@ def _spec_of(text: str) -> TreeSpec | None:
         return None
 
 
-def remove(path: str | os.PathLike[str]) -> None:
-    """Remove what was written to a path, if anything was; in a folder only what chunkjac has made.
-
-    Raises:
-        StoreError: Its plan cannot be read.
-    """
-    target = Target(Path(path))
-    names = [] if target.plan is None else [part.name for part in Layout.from_dict(target.plan["layout"]).parts]
-    files = [target.file(name) for name in names] if target.is_folder else [target.path]
-    for file in (*files, target.plan_path, target.journal_path):
-        file.unlink(missing_ok=True)
-
-
 def _find(path: str | os.PathLike[str]) -> _Found:
     """Read the plan and the journal."""
     target = Target(Path(path))
@@ -107,7 +94,7 @@ def _find(path: str | os.PathLike[str]) -> _Found:
     try:
         finished = read_journal(target.journal_path.read_bytes())
     except OSError as error:
-        raise _unreadable(target, error) from error
+        raise StoreError(f"the journal {str(target.journal_path)!r} cannot be read: {error.strerror}.") from error
     return _Found(target, Layout.from_dict(target.plan["layout"]), finished)
 
 
@@ -175,31 +162,6 @@ def _sum_of(path: Path, part: Part, elements: slice) -> int | None:
 
 def _strike(target: Target, blocks: Sequence[FileBlock]) -> None:
     """Take blocks back in the journal."""
-    file = _locked_journal(target)
-    try:
+    with locked_journal(target) as file:
         drop_torn_line(file, target.journal_path.read_bytes())
         append(file, lines_of({block.number: None for block in blocks}))
-    finally:
-        close_locked(file)
-
-
-def _locked_journal(target: Target) -> int:
-    """Return the descriptor of a journal that is there, locked.
-
-    Raises:
-        StoreError: It is not there, or another process writes it.
-    """
-    file = None
-    try:
-        while file is None:
-            file = open_locked(target.journal_path)
-    except BlockingIOError as error:
-        raise StoreError(f"{str(target.path)!r} is being written by another process; wait for it.") from error
-    except OSError as error:
-        raise _unreadable(target, error) from error
-    return file
-
-
-def _unreadable(target: Target, error: OSError) -> StoreError:
-    """Return what says why a journal cannot be read."""
-    return StoreError(f"the journal {str(target.journal_path)!r} cannot be read: {error.strerror}.")

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,21 +124,19 @@ class Store:
 
     def _agreed(self, layout: Layout, facts: Mapping[str, Any]) -> tuple[Layout, bool]:
         """Return how the Jacobian lies in its files, and whether that was written just now; read under the lock."""
-        target = self._target
-        plan = Target(target.path, target.resume).plan
-        is_there = target.path.is_file() or plan is not None
-        if is_there and not target.resume:
-            self._made = []
+        target = replace(self._target)
+        plan = target.plan
+        is_refused = not target.resume if plan is not None else target.path.is_file() or target.others()
+        if is_refused:
             raise StoreError(f"out={str(target.path)!r} exists; give resume=True to go on with it, or another path.")
         if plan is not None:
             return self._taken_over(plan, facts), False
-        draft = target.plan_path.with_name(f"{target.plan_path.name}.draft")
-        self._made += [draft, target.plan_path]
-        with draft.open("w") as text:
+        self._made += [target.draft_path, target.plan_path]
+        with target.draft_path.open("w") as text:
             json.dump({"format": FORMAT, "facts": dict(facts), "layout": layout.to_dict()}, text, indent=1)
             text.flush()
             os.fsync(text.fileno())
-        draft.replace(target.plan_path)
+        target.draft_path.replace(target.plan_path)
         sync_folder(target.plan_path.parent)
         return layout, True
 

@@ -60,6 +60,22 @@ class Target:
         """Return the file that says which blocks are finished."""
         return self.path / "journal" if self.is_folder else self.path.with_name(f"{self.path.name}.journal")
 
+    @property
+    def draft_path(self) -> Path:
+        """Return the file that becomes the plan once all of it is written."""
+        return self.plan_path.with_name(f"{self.plan_path.name}.draft")
+
+    @property
+    def files(self) -> list[Path]:
+        """Return all files that a run makes there, in the order in which they can be removed.
+
+        Raises:
+            StoreError: The plan that is there cannot be read.
+        """
+        names = [] if self.plan is None else [part.name for part in Layout.from_dict(self.plan["layout"]).parts]
+        values = [self.file(name) for name in names] if self.is_folder else [self.path]
+        return [*values, self.draft_path, self.plan_path, self.journal_path]
+
     def file(self, name: str) -> Path:
         """Return one of the files with values."""
         return self.path / name if self.is_folder else self.path
@@ -93,18 +109,22 @@ class Target:
             raise ArgumentError(f"out={str(self.path)!r} is {kind} already; give another path.")
         if not self.resume and (is_there or self.plan_path.exists()):
             raise ArgumentError(f"out={str(self.path)!r} exists; give resume=True to go on with it, or another path.")
-        if self.resume and self.plan is None and self._holds_others():
+        others = self.others()
+        if self.plan is None and is_there and not self.is_folder:
+            others.append(self.path)
+        if self.plan is None and others:
             raise ArgumentError(
-                f"resume=True found {str(self.path)!r} without {self.plan_path.name}: chunkjac did not make it, and "
-                "will not write over it; give another path."
+                f"out={str(self.path)!r} found {str(others[0])!r} without {self.plan_path.name!r}: chunkjac did not "
+                "make it, and will not write over it; give another path."
             )
 
-    def _holds_others(self) -> bool:
-        """Tell whether there is something at the path that a run cannot have made before it wrote its plan."""
-        if not self.path.is_dir():
-            return self.path.exists()
-        own = {self.journal_path, self.plan_path.with_name(f"{self.plan_path.name}.draft")}
-        return not own.issuperset(self.path.iterdir())
+    def others(self) -> list[Path]:
+        """Return what is in the folder, or where the journal should be, that no run has made."""
+        own = {*self.files}
+        found = [file for file in self.path.iterdir() if file not in own] if self.path.is_dir() else []
+        if self.plan is None and self.journal_path.exists() and self.journal_path.stat().st_size:
+            found.append(self.journal_path)  # a run writes its plan first
+        return found
 
     @cached_property
     def plan(self) -> dict[str, Any] | None:

@@ -160,6 +160,37 @@ def test_what_is_written_to_an_opened_jacobian_stays_in_memory(tmp_path: Path) -
     assert bool(cj.open(path).diagonal().ne(0).all())
 
 
+@pytest.mark.parametrize("name", ["J.npy", "J"])
+def test_files_are_where_the_call_was_made_wherever_the_function_goes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        os.chdir(tmp_path / "there")
+        return x.sin()
+
+    plan = cj.plan(func, _point(3), mode="reverse", out=name)
+    assert name in plan.sink
+    assert str(tmp_path) not in plan.sink
+    found = plan.run()
+    torch.testing.assert_close(cj.open(tmp_path / "here" / name), found)
+    assert torch.equal(plan.run(resume=True), found)
+    assert not [*(tmp_path / "there").iterdir()]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_path_is_told_as_it_was_given(resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("J.npy").touch()
+    with pytest.raises(cj.ArgumentError, match=r"out='J\.npy'"):
+        cj.jacobian(_never, _point(3), out="J.npy", resume=resume)
+    with pytest.raises(cj.ArgumentError, match=r"out='none/\.\./K/L\.npy'"):
+        cj.jacobian(_never, _point(3), out=Path("none/../K/L.npy"), resume=resume)
+
+
 # Going on
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ class FileSink:
         outputs, inputs = mode.outputs.leaves, mode.problem.leaves
         if not target.is_folder and len(outputs) * len(inputs) != 1:
             raise ArgumentError(
-                f"out={str(target.path)!r} is one file, and there are {len(outputs)} outputs by {len(inputs)} inputs; "
-                f"give a folder, such as out={str(target.path.with_suffix(''))!r}."
+                f"out={target.given!r} is one file, and there are {len(outputs)} outputs by {len(inputs)} inputs; "
+                f"give a folder, such as out={str(Path(target.given).with_suffix(''))!r}."
             )
         specs = mode.outputs.spec, mode.problem.spec
         assert target.chunk_size is not None  # jobs with files are planned first

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +37,7 @@ def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]], her
     """
     device = _device_of(out)
     if is_path(out) and device is None:
-        target = Target(Path(os.fspath(out)), resume, tuple(settings))
+        target = Target.of(out, resume, settings)
         target.check()
         return target
     if resume:
@@ -137,7 +135,7 @@ def sink_name(out: Any) -> str:
     if isinstance(out, torch.device):
         return f"a new tensor on {out}"
     if isinstance(out, Target):
-        return f"the {'folder' if out.is_folder else 'file'} {out.path}"
+        return f"the {'folder' if out.is_folder else 'file'} {out.given}"
     if isinstance(out, Reduction):
         return out.name
     return "a loop" if isinstance(out, Stream) else "a callback" if is_callback(out) else "out"

@@ -23,9 +23,11 @@ def locked_journal(target: Target, flags: int = 0) -> Iterator[int]:
         while file is None:
             file = open_locked(target.journal_path, flags)
     except BlockingIOError as error:
-        raise StoreError(f"{str(target.path)!r} is being written by another process; wait for it.") from error
+        raise StoreError(f"{target.given!r} is being written by another process; wait for it.") from error
     except OSError as error:
-        raise StoreError(f"the journal {str(target.journal_path)!r} cannot be opened: {error.strerror}.") from error
+        raise StoreError(
+            f"the journal {target.told(target.journal_path)!r} cannot be opened: {error.strerror}."
+        ) from error
     try:
         yield file
     finally:

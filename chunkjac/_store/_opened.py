@@ -88,13 +88,15 @@ def _spec_of(text: str) -> TreeSpec | None:
 
 def _find(path: str | os.PathLike[str]) -> _Found:
     """Read the plan and the journal."""
-    target = Target(Path(path))
+    target = Target.of(path)
     if target.plan is None:
-        raise StoreError(f"there is no {str(target.plan_path)!r}: chunkjac has not written {str(path)!r}.")
+        raise StoreError(f"there is no {target.told(target.plan_path)!r}: chunkjac has not written {str(path)!r}.")
     try:
         finished = read_journal(target.journal_path.read_bytes())
     except OSError as error:
-        raise StoreError(f"the journal {str(target.journal_path)!r} cannot be read: {error.strerror}.") from error
+        raise StoreError(
+            f"the journal {target.told(target.journal_path)!r} cannot be read: {error.strerror}."
+        ) from error
     return _Found(target, Layout.from_dict(target.plan["layout"]), finished)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 
 from chunkjac._errors import StoreError
 from chunkjac._store._lock import locked_journal
@@ -17,13 +17,13 @@ def remove(path: str | os.PathLike[str]) -> None:
     Raises:
         StoreError: There is something else, the plan cannot be read, or another process writes there.
     """
-    target = Target(Path(path))
+    target = Target.of(path)
     is_there = target.path.exists()
     if is_there and target.path.is_dir() != target.is_folder:
         return  # no run takes it either
     others = target.others()
     if others:
-        raise StoreError(f"{str(others[0])!r} was not made by chunkjac; move it away, or give another path.")
+        raise StoreError(f"{target.told(others[0])!r} was not made by chunkjac; move it away, or give another path.")
     if is_there or any(file.exists() for file in target.files):
         _remove_files(target)
     if target.is_folder and is_there:
@@ -34,11 +34,11 @@ def remove(path: str | os.PathLike[str]) -> None:
 def _remove_files(target: Target) -> None:
     """Remove all files of a run; whatever ends that, it can be done again."""
     with locked_journal(target, os.O_CREAT) as journal:
-        if Target(target.path).plan != target.plan:
-            raise StoreError(f"{str(target.path)!r} was written by another process just now.")
+        if replace(target).plan != target.plan:
+            raise StoreError(f"{target.given!r} was written by another process just now.")
         try:
             os.ftruncate(journal, 0)  # no block passes for finished from now on
             for file in target.files:
                 file.unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError(f"{str(target.path)!r} cannot be removed: {error.strerror}.") from error
+            raise StoreError(f"{target.given!r} cannot be removed: {error.strerror}.") from error

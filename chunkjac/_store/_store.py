@@ -74,7 +74,7 @@ class Store:
         error = self._writer.error
         if isinstance(error, OSError):
             raise StoreError(
-                f"{str(self._target.path)!r} cannot be written: {error.strerror}; what is finished stays, resume=True "
+                f"{self._target.given!r} cannot be written: {error.strerror}; what is finished stays, resume=True "
                 "goes on from there."
             ) from error
         if error is not None:
@@ -96,10 +96,10 @@ class Store:
         except BlockingIOError as error:
             self._made = []
             raise StoreError(
-                f"{str(self._target.path)!r} is being written by another process; wait for it, or give another path."
+                f"{self._target.given!r} is being written by another process; wait for it, or give another path."
             ) from error
         except OSError as error:
-            journal = str(self._target.journal_path)
+            journal = self._target.told(self._target.journal_path)
             raise StoreError(f"{journal!r} cannot be made: {error.strerror}; give another path.") from error
         self._closing.callback(close_locked, file)
         return file
@@ -128,7 +128,7 @@ class Store:
         plan = target.plan
         is_refused = not target.resume if plan is not None else target.path.is_file() or target.others()
         if is_refused:
-            raise StoreError(f"out={str(target.path)!r} exists; give resume=True to go on with it, or another path.")
+            raise StoreError(f"out={target.given!r} exists; give resume=True to go on with it, or another path.")
         if plan is not None:
             return self._taken_over(plan, facts), False
         self._made += [target.draft_path, target.plan_path]
@@ -142,7 +142,7 @@ class Store:
 
     def _taken_over(self, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> Layout:
         """Return the layout of what is there, if that is the same Jacobian."""
-        path = str(self._target.path)
+        path = self._target.given
         known = plan["facts"]
         told = [
             f"{name} was {known.get(name)!r}, is {facts.get(name)!r}"

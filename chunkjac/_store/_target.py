@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -26,7 +27,8 @@ class Target:
     """Hold where a Jacobian is to go: a ``.npy`` file, or a folder of them.
 
     Attributes:
-        path: The file or the folder.
+        path: The file or the folder, wherever the function may go meanwhile: absolute.
+        given: The same as the user gave it, for messages.
         resume: Whether what is there is gone on with.
         settings: What else than function, inputs and mode the values depend on.
         chunk_size: How many directions are computed at once, once that is known: always the same ones, since
@@ -35,10 +37,17 @@ class Target:
     """
 
     path: Path
+    given: str
     resume: bool = False
     settings: tuple[tuple[str, str], ...] = ()
     chunk_size: int | None = None
     before: RandomState | None = None
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], resume: bool = False, settings: Iterable[tuple[str, str]] = ()) -> Target:
+        """Return the target at a path, seen from the working directory of now."""
+        given = Path(os.fspath(path))
+        return cls(given.absolute(), str(given), resume, tuple(settings))
 
     def begun(self, size: int, before: RandomState) -> Target:
         """Return the target of a job that begins, with the chunk size of what is there, or this one if nothing is."""
@@ -80,6 +89,10 @@ class Target:
         """Return one of the files with values."""
         return self.path / name if self.is_folder else self.path
 
+    def told(self, file: Path) -> str:
+        """Return the path of one of all files as the user would give it."""
+        return str(Path(self.given).parent / file.relative_to(self.path.parent))
+
     def check(self) -> None:
         """Refuse what could not be written to, before any work.
 
@@ -89,7 +102,7 @@ class Target:
             StoreError: The path is a link to nothing, or the plan that is there cannot be read.
         """
         if self.path.suffix not in (_SUFFIX, ""):
-            raise ArgumentError(f"out must be a .npy file, or a folder without a suffix, found {str(self.path)!r}.")
+            raise ArgumentError(f"out must be a .npy file, or a folder without a suffix, found {self.given!r}.")
         if not hasattr(os, "pwrite"):
             raise ArgumentError("out=a path needs a POSIX system (os.pwrite); give a callable, or a tensor.")
         if find_spec("numpy") is None:
@@ -97,24 +110,24 @@ class Target:
         folder = self.path.parent
         if not folder.is_dir():
             raise ArgumentError(
-                f"out={str(self.path)!r} is in a folder that does not exist; make {str(folder)!r} first."
+                f"out={self.given!r} is in a folder that does not exist; make {str(Path(self.given).parent)!r} first."
             )
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ArgumentError(f"out={str(self.path)!r} is in a folder that cannot be written to; give another path.")
+            raise ArgumentError(f"out={self.given!r} is in a folder that cannot be written to; give another path.")
         is_there = self.path.exists()
         if self.path.is_symlink() and not is_there:
-            raise StoreError(f"out={str(self.path)!r} is a link to nothing; remove it, or give another path.")
+            raise StoreError(f"out={self.given!r} is a link to nothing; remove it, or give another path.")
         if is_there and self.path.is_dir() != self.is_folder:
             kind = "a folder" if self.path.is_dir() else "a file"
-            raise ArgumentError(f"out={str(self.path)!r} is {kind} already; give another path.")
+            raise ArgumentError(f"out={self.given!r} is {kind} already; give another path.")
         if not self.resume and (is_there or self.plan_path.exists()):
-            raise ArgumentError(f"out={str(self.path)!r} exists; give resume=True to go on with it, or another path.")
+            raise ArgumentError(f"out={self.given!r} exists; give resume=True to go on with it, or another path.")
         others = self.others()
         if self.plan is None and is_there and not self.is_folder:
             others.append(self.path)
         if self.plan is None and others:
             raise ArgumentError(
-                f"out={str(self.path)!r} found {str(others[0])!r} without {self.plan_path.name!r}: chunkjac did not "
+                f"out={self.given!r} found {self.told(others[0])!r} without {self.plan_path.name!r}: chunkjac did not "
                 "make it, and will not write over it; give another path."
             )
 
@@ -140,7 +153,9 @@ class Target:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise StoreError(f"the plan {str(self.plan_path)!r} cannot be read: {error}; give another path.") from error
+            raise StoreError(
+                f"the plan {self.told(self.plan_path)!r} cannot be read: {error}; give another path."
+            ) from error
         return dict(found)
 
     def _check_plan(self, found: Any) -> None:

@@ -96,3 +96,27 @@ def test_a_short_job_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.ones(600)
     _, report = cj.jacobian(torch.sin, x, return_report=True)
     assert report.plan.mode == "reverse"
+
+
+def _chain(n_steps: int, width: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function of so many small steps, with four times as many outputs as inputs."""
+
+    def chain(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(n_steps):
+            x = x + 0.01 * x.sin()
+        return torch.cat([x, x.cos(), x.exp(), x.tanh()])
+
+    return lambda x: chain(x.repeat(width))
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "width", "mode"), [(200, 1, "reverse"), (20, 1, "forward"), (200, 1000, "forward")]
+)
+def test_chains_of_many_tiny_operations_take_reverse_mode(n_steps: int, width: int, mode: str) -> None:
+    x = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    func = _chain(n_steps, width)
+    jacobian, report = cj.jacobian(func, x, return_report=True)
+    assert report.plan.mode == mode
+    if mode == "reverse":
+        assert any("calls take the time" in reason for reason in report.plan.reasons)
+    torch.testing.assert_close(jacobian, torch.func.jacfwd(func)(x))

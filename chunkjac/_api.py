@@ -68,8 +68,9 @@ def jacobian(
             each finished :class:`chunkjac.Block`, in order: the Jacobian is never held, and ``None``
             stands in its place. What the callable makes does not count; what it raises comes through. Or an object
             whose ``write`` is called so. Or a device, ``"cpu"`` for instance, where the result is allocated. Or a path:
-            a ``.npy`` file for one output and one input, or a folder with one for each pair. Blocks go to disk while
-            the next ones are computed, each is noted once it is there, and what is returned is mapped to the files.
+            a ``.npy`` file for one output and one input, a folder with one for each pair, or a ``.zarr`` folder in
+            Zarr's format (extra ``zarr``). Blocks go to disk while the next ones are computed, each is noted once it is
+            there, and what is returned is mapped to the files, or consists of Zarr arrays.
         resume: With a path: go on with what is there, in chunks of the size that was planned first; what is finished is
             not computed again. Function, inputs, parameters, mode and versions must be the same.
         randomness: What ``func`` may draw where it is evaluated several times (forward mode, finite
@@ -306,12 +307,13 @@ def open_file(path: str | os.PathLike[str]) -> Any:
 
     Returns:
         The Jacobian in torch.func's tree. What is written to its tensors stays in memory, the files never change.
+        Of a ``.zarr`` folder, Zarr arrays that can be read only: matrices of flattened outputs and inputs.
 
     Raises:
         StoreError: Nothing was written there, or not all yet: the message says which rows or columns are missing.
 
     Shapes:
-        ``(*output.shape, *input.shape)`` for each pair.
+        ``(*output.shape, *input.shape)`` for each pair; ``(output.numel(), input.numel())`` in Zarr's format.
 
     Example:
         >>> import tempfile, pathlib, torch, chunkjac as cj

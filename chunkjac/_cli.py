@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        help="where to write: a .npy file for one output and one input, a folder for several (both while computing, "
-        "and never held in memory), or a .pt file",
+        help="where to write: a .npy file for one output and one input, a folder for several, a .zarr folder (all of "
+        "them while computing, and never held in memory), or a .pt file",
     )
     run.add_argument("--resume", action="store_true", help="go on with what an earlier run has left in --out")
     run.add_argument(
@@ -178,7 +178,9 @@ def _run(options: argparse.Namespace) -> None:
     progress = False if options.quiet else None
     if options.out.suffix == ".pt":
         if options.resume:
-            raise ArgumentError("--resume goes on with a .npy file or a folder, found a .pt file; leave it out.")
+            raise ArgumentError(
+                "--resume goes on with a .npy file, a folder or a .zarr folder, found a .pt file; leave it out."
+            )
         check_target(options.out, force=options.force)
         found, report = compute(progress=progress)
         save_result(options.out, found)

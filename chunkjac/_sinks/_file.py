@@ -30,7 +30,7 @@ class FileSink:
     def __init__(self, mode: Mode, target: Target) -> None:
         self._mode, self._target = mode, target
         outputs, inputs = mode.outputs.leaves, mode.problem.leaves
-        if not target.is_folder and len(outputs) * len(inputs) != 1:
+        if target.kind == "file" and len(outputs) * len(inputs) != 1:
             raise ArgumentError(
                 f"out={target.given!r} is one file, and there are {len(outputs)} outputs by {len(inputs)} inputs; "
                 f"give a folder, such as out={str(Path(target.given).with_suffix(''))!r}."
@@ -42,7 +42,7 @@ class FileSink:
             inputs,
             specs,
             by_rows=mode.by_rows,
-            in_folder=target.is_folder,
+            kind=target.kind,
             chunk_size=target.chunk_size,
         )
         self._store = Store(target, layout, facts_of(mode.problem, outputs, mode.name, target.settings, target.before))
@@ -78,7 +78,7 @@ class FileSink:
         self._store.put(Piece(part.leaf, part.elements, data, wait, release))
 
     def result(self) -> Any:
-        """Return the Jacobian in torch.func's tree, in mapped memory.
+        """Return the Jacobian in torch.func's tree, in mapped memory or as Zarr arrays.
 
         Raises:
             StoreError: Something could not be written.

@@ -135,7 +135,7 @@ def sink_name(out: Any) -> str:
     if isinstance(out, torch.device):
         return f"a new tensor on {out}"
     if isinstance(out, Target):
-        return f"the {'folder' if out.is_folder else 'file'} {out.given}"
+        return f"the {'file' if out.kind == 'file' else 'folder'} {out.given}"
     if isinstance(out, Reduction):
         return out.name
     return "a loop" if isinstance(out, Stream) else "a callback" if is_callback(out) else "out"

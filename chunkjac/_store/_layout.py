@@ -11,13 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils._pytree import TreeSpec, treespec_dumps
 
 from chunkjac._errors import ArgumentError
 from chunkjac._types import Leaf
+
+# A .npy file, a folder of them, or an array or a group of arrays in Zarr's format.
+Kind = Literal["file", "folder", "zarr"]
 
 # A block is written and synchronised at once, and is what a crash costs. Smaller ones spend their time on the latter
 # (0.1 ms where there is nothing to wait for); a tensor of many directions has so many blocks at least.
@@ -29,11 +32,11 @@ class Part:
     """Hold what is known of one file.
 
     Attributes:
-        name: The file's name; empty where the store is one file.
-        shape: The array's shape, as NumPy sees it.
-        fortran_order: Whether its first index is the fastest.
+        name: The file's name; empty where there is one only.
+        shape: The array's shape, as NumPy or Zarr sees it.
+        fortran_order: Whether directions are columns; in a ``.npy`` file, the first index is the fastest then.
         dtype: NumPy's name of its type.
-        direction_bytes: What a direction takes; those that follow one another lie one behind the other.
+        direction_bytes: What a direction takes, as it was computed.
         result_shape: The shape in torch.func's tree.
         n_output_dims: How many of its dimensions are the output's.
     """
@@ -96,28 +99,30 @@ class Layout:
         specs: tuple[TreeSpec, TreeSpec],
         *,
         by_rows: bool,
-        in_folder: bool,
+        kind: Kind,
         chunk_size: int,
     ) -> Layout:
         """Lay a Jacobian out.
 
-        Rows are in C order, columns in Fortran order, so that blocks are whole pieces of the file. Where
-        columns (or what they are columns of) have several dimensions, no array of the result's shape has them in
-        pieces, and the file is the matrix of flattened outputs and inputs.
+        In ``.npy`` files, rows are in C order, columns in Fortran order, so that blocks are whole pieces of the file.
+        Where columns (or what they are columns of) have several dimensions, no array of the result's shape has them in
+        pieces, and the file is the matrix of flattened outputs and inputs; so are Zarr arrays, where a block is what is
+        computed at once: each is packed as a whole.
         """
         seeds, blocks = (outputs, inputs) if by_rows else (inputs, outputs)
         parts = []
         for (i, seed), (j, block) in product(enumerate(seeds), enumerate(blocks)):
             output, x = (seed, block) if by_rows else (block, seed)
-            name = "" if not in_folder else f"{i}_{j}.npy" if by_rows else f"{j}_{i}.npy"
-            is_plain = by_rows or max(len(output.shape), len(x.shape)) <= 1
+            name = _name_of(kind, (i, j) if by_rows else (j, i), is_only=len(seeds) * len(blocks) == 1)
+            is_plain = kind != "zarr" and (by_rows or max(len(output.shape), len(x.shape)) <= 1)
             shape = (*output.shape, *x.shape)
             flat = shape if is_plain else (output.numel, x.numel)
             dtype, n_dims = _numpy_name(block.dtype), len(output.shape)
             parts.append(Part(name, tuple(flat), not by_rows, dtype, block.n_bytes, tuple(shape), n_dims))
         sizes = tuple(seed.numel for seed in seeds)
         most = _BLOCK_BYTES // max(1, sum(block.n_bytes for block in blocks))
-        block_sizes = tuple(max(1, min(most, ceil(size / _N_BLOCKS)) // chunk_size) * chunk_size for size in sizes)
+        n_chunks = [1 if kind == "zarr" else max(1, min(most, ceil(size / _N_BLOCKS)) // chunk_size) for size in sizes]
+        block_sizes = tuple(n * chunk_size for n in n_chunks)
         trees = _text_of(specs[0]), _text_of(specs[1])
         return cls(by_rows, len(outputs), len(inputs), chunk_size, sizes, block_sizes, tuple(parts), trees)
 
@@ -157,6 +162,13 @@ class Layout:
         return self.parts[output * self.n_inputs + x if self.by_rows else x * self.n_outputs + output]
 
 
+def _name_of(kind: Kind, pair: tuple[int, int], *, is_only: bool) -> str:
+    """Return the name of the file of an output by an input, within what is at the path."""
+    if kind == "file" or (kind == "zarr" and is_only):
+        return ""
+    return f"{pair[0]}_{pair[1]}" + (".npy" if kind == "folder" else "")
+
+
 def _text_of(spec: TreeSpec) -> str:
     """Return a tree as text; empty where torch cannot write it."""
     try:
@@ -174,4 +186,4 @@ def _numpy_name(dtype: torch.dtype) -> str:
     try:
         return torch.empty(0, dtype=dtype).numpy().dtype.str
     except (TypeError, RuntimeError) as error:
-        raise ArgumentError(f"out cannot be a .npy file of {dtype}, which NumPy has not; give out=a tensor.") from error
+        raise ArgumentError(f"out cannot be a file of {dtype}, which NumPy has not; give out=a tensor.") from error

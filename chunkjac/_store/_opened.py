@@ -1,27 +1,20 @@
-"""A Jacobian in files, read: as tensors in mapped memory, and checked."""
+"""A Jacobian in files, read: as tensors in mapped memory or as Zarr arrays, and checked."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from zlib import crc32
 
-import torch
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
 
 from chunkjac._errors import StoreError
 from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal
-from chunkjac._store._layout import FileBlock, Layout, Part
+from chunkjac._store._layout import FileBlock, Layout
 from chunkjac._store._lock import locked_journal
-from chunkjac._store._npy import end_of, found_bytes, whole_bytes
 from chunkjac._store._target import Target
-
-# So much is read at once where checksums are checked.
-_READ_BYTES = 8 * 2**20
+from chunkjac._store._values import values_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +27,7 @@ class _Found:
 
 
 def open_store(path: str | os.PathLike[str], specs: tuple[TreeSpec, TreeSpec] | None = None) -> Any:
-    """Return a Jacobian in torch.func's tree, in mapped memory.
+    """Return a Jacobian in torch.func's tree, in mapped memory, or as Zarr arrays.
 
     Args:
         path: Where it was written.
@@ -52,7 +45,7 @@ def open_store(path: str | os.PathLike[str], specs: tuple[TreeSpec, TreeSpec] | 
     rows = []
     for output in range(layout.n_outputs):
         parts = [layout.part(output, x) for x in range(layout.n_inputs)]
-        row = [_mapped(found.target, part, by_rows=layout.by_rows) for part in parts]
+        row = [values_at(found.target, part).opened() for part in parts]
         rows.append(row if inside is None else tree_unflatten(row, inside))
     return rows if outside is None else tree_unflatten(rows, outside)
 
@@ -69,7 +62,7 @@ def check(path: str | os.PathLike[str]) -> tuple[list[FileBlock], list[FileBlock
     found = _find(path)
     if found.finished:  # all files were made before
         for part in found.layout.parts:
-            found_bytes(found.target.file(part.name), part)
+            values_at(found.target, part).is_whole()
     blocks = list(found.layout.blocks())
     damaged = [block for block in blocks if block.number in found.finished and not _is_whole(found, block)]
     unfinished = [block for block in blocks if block.number not in found.finished]
@@ -110,56 +103,13 @@ def _told(layout: Layout, missing: Sequence[slice]) -> str:
     return f"{'rows' if layout.by_rows else 'columns'} {shown} of {sum(layout.sizes)} are missing"
 
 
-def _mapped(target: Target, part: Part, *, by_rows: bool) -> torch.Tensor:
-    """Return a file as a tensor; what is written to that stays in memory."""
-    import numpy as np
-
-    path = target.file(part.name)
-    n_bytes = found_bytes(path, part)
-    if n_bytes < whole_bytes(part):
-        raise StoreError(
-            f"{str(path)!r} is not whole: {n_bytes} of {whole_bytes(part)} bytes are there; give resume=True to "
-            "compute the rest again."
-        )
-    try:
-        values = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{str(path)!r} cannot be read: {error}.") from error
-    with _disable_current_modes():  # mapped memory is none that a dispatch mode should count
-        flat = torch.from_numpy(values)
-    if by_rows or flat.shape == part.result_shape:
-        return flat.view(part.result_shape)
-    # Columns: directions are outermost in the file, each tensor in C order.
-    output_shape, input_shape = part.result_shape[: part.n_output_dims], part.result_shape[part.n_output_dims :]
-    by_columns = flat.t().view(*input_shape, *output_shape)
-    n_input_dims = len(input_shape)
-    return by_columns.permute(*range(n_input_dims, by_columns.dim()), *range(n_input_dims))
-
-
 def _is_whole(found: _Found, block: FileBlock) -> bool:
     """Tell whether a block's bytes are those that were written."""
     sums = found.finished[block.number]
     parts = found.layout.parts_of(block.leaf)
     return len(sums) == len(parts) and all(
-        _sum_of(found.target.file(part.name), part, block.elements) == known for part, known in zip(parts, sums)
+        values_at(found.target, part).sum_of(block.elements) == known for part, known in zip(parts, sums)
     )
-
-
-def _sum_of(path: Path, part: Part, elements: slice) -> int | None:
-    """Return the checksum of some directions in a file; ``None`` if they cannot be read."""
-    left = (elements.stop - elements.start) * part.direction_bytes
-    found = 0
-    try:
-        with path.open("rb") as file:
-            file.seek(end_of(part, elements.start))
-            while left:
-                data = file.read(min(left, _READ_BYTES))
-                if not data:
-                    return None
-                found, left = crc32(data, found), left - len(data)
-    except OSError:
-        return None
-    return found
 
 
 def _strike(target: Target, blocks: Sequence[FileBlock]) -> None:

@@ -19,14 +19,14 @@ def remove(path: str | os.PathLike[str]) -> None:
     """
     target = Target.of(path)
     is_there = target.path.exists()
-    if is_there and target.path.is_dir() != target.is_folder:
+    if is_there and target.path.is_dir() != (target.kind != "file"):
         return  # no run takes it either
     others = target.others()
     if others:
         raise StoreError(f"{target.told(others[0])!r} was not made by chunkjac; move it away, or give another path.")
     if is_there or any(file.exists() for file in target.files):
         _remove_files(target)
-    if target.is_folder and is_there:
+    if target.kind == "folder" and is_there:
         with suppress(OSError):  # somebody has put something into it
             target.path.rmdir()
 
@@ -39,6 +39,6 @@ def _remove_files(target: Target) -> None:
         try:
             os.ftruncate(journal, 0)  # no block passes for finished from now on
             for file in target.files:
-                file.unlink(missing_ok=True)
+                target.discard(file)
         except OSError as error:
             raise StoreError(f"{target.given!r} cannot be removed: {error.strerror}.") from error

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chunkjac._errors import StoreError
-from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal, sync, sync_folder, write_all
-from chunkjac._store._layout import Layout, Part
+from chunkjac._store._journal import append, drop_torn_line, lines_of, read_journal, sync_folder
+from chunkjac._store._layout import Layout
 from chunkjac._store._lock import close_locked, open_locked
-from chunkjac._store._npy import end_of, found_bytes, header_of, reserve, whole_bytes
 from chunkjac._store._target import FORMAT, Target
-from chunkjac._store._writer import OpenFile, Piece, Writer
+from chunkjac._store._values import Values, all_values
+from chunkjac._store._writer import Piece, Writer
 
 
 class Store:
@@ -42,14 +42,15 @@ class Store:
         try:
             self._journal = self._opened_journal()
             self._layout, is_new = self._agreed(layout, facts)
+            self._files = all_values(target, self._layout)
             text = target.journal_path.read_bytes()
             finished = read_journal(text)
             drop_torn_line(self._journal, text)
             if finished:
                 finished = self._mended(finished)
             else:  # a run that was stopped may have made some of them, or parts of some
-                for part in self._layout.parts:
-                    self._make(part, is_new=is_new)
+                for file, block_size in self._all_files():
+                    file.make(block_size, self._made if is_new else None)
             blocks = list(self._layout.blocks())
             self._missing = [block for block in blocks if block.number not in finished]
             self._writer = self._started()
@@ -108,7 +109,7 @@ class Store:
         """Make the folder and the journal where they are missing, and lock it; nothing if it was removed meanwhile."""
         target, path = self._target, self._target.journal_path
         self._made = []
-        if target.is_folder and not target.path.exists():
+        if target.kind == "folder" and not target.path.exists():
             target.path.mkdir(exist_ok=True)
             self._made.append(target.path)
         try:
@@ -117,7 +118,7 @@ class Store:
         except FileExistsError:
             file = open_locked(path, os.O_CREAT)
         except FileNotFoundError:
-            if not target.is_folder:
+            if target.kind != "folder":
                 raise
             file = None
         return file
@@ -126,7 +127,7 @@ class Store:
         """Return how the Jacobian lies in its files, and whether that was written just now; read under the lock."""
         target = replace(self._target)
         plan = target.plan
-        is_refused = not target.resume if plan is not None else target.path.is_file() or target.others()
+        is_refused = not target.resume if plan is not None else target.path.is_file() or bool(target.others())
         if is_refused:
             raise StoreError(f"out={target.given!r} exists; give resume=True to go on with it, or another path.")
         if plan is not None:
@@ -156,58 +157,37 @@ class Store:
             )
         return Layout.from_dict(plan["layout"])
 
-    def _make(self, part: Part, *, is_new: bool) -> None:
-        """Make a file, and take room for it."""
-        path = self._target.file(part.name)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0), 0o666)
-        try:
-            if is_new:
-                self._made.append(path)
-            reserve(file, whole_bytes(part), path)
-            write_all(file, header_of(part), 0)
-            sync(file)
-        finally:
-            os.close(file)
-
     def _mended(self, finished: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-        """Give files back what they have lost at their ends; return the blocks that are finished all the same."""
-        layout = self._layout
-        n_bytes = {part.name: found_bytes(self._target.file(part.name), part) for part in layout.parts}
-        short = [part for part in layout.parts if n_bytes[part.name] < whole_bytes(part)]
-        if not short:
-            return dict(finished)
+        """Give files back what they have lost; return the blocks that are finished all the same."""
+        short = [file for file in self._all_files() if not file[0].is_whole()]
         lost = [
             block.number
-            for block in layout.blocks()
-            if block.number in finished
-            and any(end_of(part, block.elements.stop) > n_bytes[part.name] for part in layout.parts_of(block.leaf))
+            for block in self._layout.blocks()
+            if block.number in finished and not all(file.has(block.elements) for file in self._files[block.leaf])
         ]
-        append(self._journal, lines_of(dict.fromkeys(lost)))  # first: the room that is taken for them is full of zeros
-        for part in short:
-            self._make(part, is_new=False)
+        if lost:  # told of first: the room that is taken for them is full of zeros
+            append(self._journal, lines_of(dict.fromkeys(lost)))
+        for file, block_size in short:
+            file.make(block_size, None)
         return {number: sums for number, sums in finished.items() if number not in lost}
 
     def _started(self) -> Writer:
-        """Return what writes the missing blocks."""
-        layout = self._layout
-        files = [[self._opened_part(part) for part in layout.parts_of(leaf)] for leaf in range(len(layout.sizes))]
-        blocks = {(block.leaf, block.elements.start): block for block in self._missing}
-        return Writer(blocks, files, self._journal, self._end)
-
-    def _opened_part(self, part: Part) -> OpenFile:
-        """Return a file with values, ready to be written to.
+        """Return what writes the missing blocks.
 
         Raises:
-            StoreError: It cannot be opened, or is not as it was made.
+            StoreError: A file cannot be opened, or is not as it was made.
         """
-        path = self._target.file(part.name)
-        try:
-            file = os.open(path, os.O_RDWR)
-        except OSError as error:
-            raise StoreError(f"{str(path)!r} cannot be gone on with: {error.strerror}.") from error
-        self._closing.callback(os.close, file)
-        found_bytes(path, part)
-        return OpenFile(file, end_of(part, 0), part.direction_bytes)
+        for file, _ in self._all_files():
+            self._closing.callback(file.close)
+            file.open()
+        blocks = {(block.leaf, block.elements.start): block for block in self._missing}
+        return Writer(blocks, self._files, self._journal, self._end)
+
+    def _all_files(self) -> Iterator[tuple[Values, int]]:
+        """Yield what holds values, each with the size of its blocks."""
+        for files, block_size in zip(self._files, self._layout.block_sizes):
+            for file in files:
+                yield file, block_size
 
     def _end(self) -> None:
         """Close all; files that were made here go if no block got finished."""
@@ -220,8 +200,5 @@ class Store:
         with self._closing:
             for path in reversed(self._made):
                 with suppress(OSError):  # what has ended the run is what is to be told
-                    if path.is_dir():
-                        path.rmdir()
-                    else:
-                        path.unlink()
+                    self._target.discard(path)
             self._made = []

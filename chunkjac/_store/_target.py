@@ -14,17 +14,18 @@ from typing import Any
 
 from chunkjac._errors import ArgumentError, StoreError
 from chunkjac._randomness import RandomState
-from chunkjac._store._layout import Layout
+from chunkjac._store._layout import Kind, Layout
+from chunkjac._store._zarr import own_and_others
 
 FORMAT = 1
 
-_SUFFIX = ".npy"
-_FILE_NAMES = r"[0-9]+_[0-9]+\.npy"
+_KINDS: dict[str, Kind] = {".npy": "file", "": "folder", ".zarr": "zarr"}
+_FILE_NAMES: dict[Kind, str] = {"file": "", "folder": r"[0-9]+_[0-9]+\.npy", "zarr": r"([0-9]+_[0-9]+)?"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """Hold where a Jacobian is to go: a ``.npy`` file, or a folder of them.
+    """Hold where a Jacobian is to go: a ``.npy`` file, a folder of them, or a Zarr array or group.
 
     Attributes:
         path: The file or the folder, wherever the function may go meanwhile: absolute.
@@ -55,19 +56,19 @@ class Target:
         return replace(self, chunk_size=known or size, before=before)
 
     @property
-    def is_folder(self) -> bool:
-        """Tell whether there is a file for each pair of an output and an input."""
-        return self.path.suffix != _SUFFIX
+    def kind(self) -> Kind:
+        """Return what is at the path, by its suffix; only a single file cannot hold several outputs or inputs."""
+        return _KINDS.get(self.path.suffix, "folder")
 
     @property
     def plan_path(self) -> Path:
         """Return the file that says what is computed, and how it lies in its files."""
-        return self.path / "plan.json" if self.is_folder else self.path.with_name(f"{self.path.name}.plan.json")
+        return self._beside("plan.json")
 
     @property
     def journal_path(self) -> Path:
         """Return the file that says which blocks are finished."""
-        return self.path / "journal" if self.is_folder else self.path.with_name(f"{self.path.name}.journal")
+        return self._beside("journal")
 
     @property
     def draft_path(self) -> Path:
@@ -81,13 +82,30 @@ class Target:
         Raises:
             StoreError: The plan that is there cannot be read.
         """
-        names = [] if self.plan is None else [part.name for part in Layout.from_dict(self.plan["layout"]).parts]
-        values = [self.file(name) for name in names] if self.is_folder else [self.path]
+        if self.kind == "zarr":
+            values, _ = own_and_others(self.path)
+        elif self.kind == "file":
+            values = [self.path]
+        else:
+            parts = () if self.plan is None else Layout.from_dict(self.plan["layout"]).parts
+            values = [self.file(part.name) for part in parts]
         return [*values, self.draft_path, self.plan_path, self.journal_path]
 
     def file(self, name: str) -> Path:
-        """Return one of the files with values."""
-        return self.path / name if self.is_folder else self.path
+        """Return one of the files, or folders, with values."""
+        return self.path / name if name else self.path
+
+    def discard(self, path: Path) -> None:
+        """Remove one of the files, or a folder that is empty or a Zarr array's, if it is there.
+
+        Raises:
+            OSError: Something else is in the folder, for instance.
+        """
+        for each in own_and_others(path)[0] if self.kind == "zarr" and path.is_dir() else [path]:
+            if each.is_dir():
+                each.rmdir()
+            else:
+                each.unlink(missing_ok=True)
 
     def told(self, file: Path) -> str:
         """Return the path of one of all files as the user would give it."""
@@ -101,12 +119,16 @@ class Target:
                 there already.
             StoreError: The path is a link to nothing, or the plan that is there cannot be read.
         """
-        if self.path.suffix not in (_SUFFIX, ""):
-            raise ArgumentError(f"out must be a .npy file, or a folder without a suffix, found {self.given!r}.")
+        if self.path.suffix not in _KINDS:
+            raise ArgumentError(
+                f"out must be a .npy file, a folder without a suffix, or a .zarr folder, found {self.given!r}."
+            )
         if not hasattr(os, "pwrite"):
             raise ArgumentError("out=a path needs a POSIX system (os.pwrite); give a callable, or a tensor.")
         if find_spec("numpy") is None:
             raise ArgumentError("out=a path needs NumPy; install it with pip install 'chunkjac[numpy]'.")
+        if self.kind == "zarr" and find_spec("zarr") is None:
+            raise ArgumentError("a .zarr path needs Zarr; install it with pip install 'chunkjac[zarr]'.")
         folder = self.path.parent
         if not folder.is_dir():
             raise ArgumentError(
@@ -117,13 +139,17 @@ class Target:
         is_there = self.path.exists()
         if self.path.is_symlink() and not is_there:
             raise StoreError(f"out={self.given!r} is a link to nothing; remove it, or give another path.")
-        if is_there and self.path.is_dir() != self.is_folder:
+        if is_there and self.path.is_dir() != (self.kind != "file"):
             kind = "a folder" if self.path.is_dir() else "a file"
             raise ArgumentError(f"out={self.given!r} is {kind} already; give another path.")
         if not self.resume and (is_there or self.plan_path.exists()):
             raise ArgumentError(f"out={self.given!r} exists; give resume=True to go on with it, or another path.")
         others = self.others()
-        if self.plan is None and is_there and not self.is_folder:
+        if (
+            self.plan is None
+            and is_there
+            and (self.kind == "file" or (self.kind == "zarr" and any(self.path.iterdir())))
+        ):
             others.append(self.path)
         if self.plan is None and others:
             raise ArgumentError(
@@ -133,8 +159,12 @@ class Target:
 
     def others(self) -> list[Path]:
         """Return what is in the folder, or where the journal should be, that no run has made."""
-        own = {*self.files}
-        found = [file for file in self.path.iterdir() if file not in own] if self.path.is_dir() else []
+        if self.kind == "zarr":
+            own, found = own_and_others(self.path)
+            found += [] if self.plan is not None else own[:-1]  # all but the folder
+        else:
+            files = {*self.files}
+            found = [file for file in self.path.iterdir() if file not in files] if self.path.is_dir() else []
         if self.plan is None and self.journal_path.exists() and self.journal_path.stat().st_size:
             found.append(self.journal_path)  # a run writes its plan first
         return found
@@ -158,6 +188,10 @@ class Target:
             ) from error
         return dict(found)
 
+    def _beside(self, name: str) -> Path:
+        """Return a file of ours: in a folder of our own, beside what others read."""
+        return self.path / name if self.kind == "folder" else self.path.with_name(f"{self.path.name}.{name}")
+
     def _check_plan(self, found: Any) -> None:
         """Refuse what another program, or another version, has written.
 
@@ -170,8 +204,7 @@ class Target:
             raise ValueError("another version of chunkjac wrote it")
         try:
             parts, mode = Layout.from_dict(found["layout"]).parts, found["facts"]["mode"]
-            names = _FILE_NAMES if self.is_folder else ""  # none elsewhere
-            is_whole = isinstance(mode, str) and all(re.fullmatch(names, part.name) for part in parts)
+            is_whole = isinstance(mode, str) and all(re.fullmatch(_FILE_NAMES[self.kind], part.name) for part in parts)
         except (KeyError, TypeError, ValueError):
             is_whole = False
         if not is_whole:

@@ -12,8 +12,9 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from zlib import crc32
 
-from chunkjac._store._journal import append, lines_of, sync, write_all
+from chunkjac._store._journal import append, lines_of
 from chunkjac._store._layout import FileBlock
+from chunkjac._store._values import Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +34,6 @@ class Piece:
     values: Sequence[memoryview]
     wait: Callable[[], object]
     release: Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """Hold a file with values.
-
-    Attributes:
-        descriptor: What it is written by.
-        offset: Where values begin.
-        direction_bytes: What a direction takes.
-    """
-
-    descriptor: int
-    offset: int
-    direction_bytes: int
 
 
 @dataclass(slots=True)
@@ -71,7 +57,7 @@ class Writer:
     def __init__(
         self,
         blocks: dict[tuple[int, int], FileBlock],
-        files: Sequence[Sequence[OpenFile]],
+        files: Sequence[Sequence[Values]],
         journal: int,
         close: Callable[[], object],
     ) -> None:
@@ -130,13 +116,13 @@ class Writer:
     def _write(self, pieces: Sequence[Piece]) -> None:
         """Write pieces, wait for the disk, and note the blocks that are finished with them."""
         finished: dict[int, tuple[int, ...] | None] = {}
-        touched: set[int] = set()
+        touched: set[Values] = set()
         for piece in pieces:
             piece.wait()
-            touched.update(file.descriptor for file in self._files[piece.leaf])
+            touched.update(self._files[piece.leaf])
             self._write_piece(piece, finished)
         for file in touched:
-            sync(file)
+            file.sync()
         if finished:
             append(self._journal, lines_of(finished))
 
@@ -149,7 +135,7 @@ class Writer:
         growing = self._growing
         assert growing is not None
         for i, (values, file) in enumerate(zip(piece.values, self._files[piece.leaf])):
-            write_all(file.descriptor, values, file.offset + first * file.direction_bytes)
+            file.write(first, values)
             growing.sums[i] = crc32(values, growing.sums[i])
         if piece.elements.stop == growing.block.elements.stop:
             finished[growing.block.number] = tuple(growing.sums)

@@ -20,7 +20,7 @@ from chunkjac._schemes import SCHEME_NAMES
 from chunkjac._select import Request
 from chunkjac._sinks import check_with, read_out
 from chunkjac._steps import read_step
-from chunkjac._store import Target, described
+from chunkjac._store import Target
 from chunkjac._types import MODES
 
 
@@ -114,7 +114,7 @@ def job_of(
     problem = Problem.of(func, args, argnums, has_aux, randomness)
     config = get_config()
     target = problem.device if device is None else find_device(device)
-    settings = _settings(scheme, step, batching, bounds)
+    settings = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
     out = read_out(out, resume=resume, settings=settings, here=target)
     if isinstance(out, Target) and out.plan is not None and mode == "auto":
         mode = out.plan["facts"]["mode"]  # what was chosen when the file was made
@@ -152,9 +152,3 @@ def job_of(
         progress=config.progress if progress is None else progress,
         return_report=return_report,
     )
-
-
-def _settings(scheme: str, step: Any, batching: str | int, bounds: Any) -> tuple[tuple[str, str], ...]:
-    """Return what else than function, inputs and mode the values depend on, in words."""
-    given = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
-    return tuple((name, described(value)) for name, value in given.items())

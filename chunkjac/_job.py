@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Job:
         budget: What the job may hold there.
         chunk_size: The exact chunk size, if one was asked for.
         out: Where to write the result; ``None`` allocates it.
-        settings: What else than function, inputs and mode the values depend on.
+        settings: What else than function, inputs and mode the values depend on, as the user gave it.
         verify: In how many random directions the finished Jacobian is checked.
         create_graph: Whether the result can be differentiated again.
         compile: Whether the chunk's step is compiled.
@@ -60,7 +61,7 @@ class Job:
     budget: Budget
     chunk_size: int | None = None
     out: Any = None
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
     verify: int = 0
     create_graph: bool = False
     compile: bool = False

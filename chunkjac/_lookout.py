@@ -98,28 +98,34 @@ class Lookout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run a call, and have it looked at closely if need be."""
-        if kwargs and kwargs.get("generator") is not None and not are_fixed():
-            self._draws_apart = True
-        if self._is_followed or (_may_write(func, args, kwargs) and not self._writes_its_own(func, args)):
-            with self._counting(), self._witness:
-                made = func(*args, **(kwargs or {}))
-            self._is_followed = self._witness.copied_bytes > _SMALL_BYTES
-        elif self._is_counted:
-            with self._counting():
-                made = func(*args, **(kwargs or {}))
+        """Run a call, have it looked at closely if need be, and add up what it gives."""
+        if not (kwargs or self._is_followed or self._is_counted) and _is_plain(func):  # most calls
+            made = func(*args)
         else:
-            made = func(*args, **kwargs) if kwargs else func(*args)
+            made = self._looked_at(func, args, kwargs or {})
         if isinstance(made, torch.Tensor):
             self._add(made)
-            if isinstance(func, _BUILTIN) and _makes_memory(func.__name__):
-                self._own.add(_memory(made))
         elif isinstance(made, (tuple, list)):
             for value in tensors_among(made):
                 self._add(value)
         if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
             self._is_counted = True
             self._tracker.assume(min(self.made_bytes, max(0, self._given_bytes())), self._largest_bytes)
+        return made
+
+    def _looked_at(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a call that may write, draw, or make memory that others may write to."""
+        if kwargs.get("generator") is not None and not are_fixed():
+            self._draws_apart = True
+        if self._is_followed or (_may_write(func, args, kwargs) and not self._writes_its_own(func, args)):
+            with self._counting(), self._witness:
+                made = func(*args, **kwargs)
+            self._is_followed = self._witness.copied_bytes > _SMALL_BYTES
+        else:
+            with self._counting():
+                made = func(*args, **kwargs)
+        if isinstance(made, torch.Tensor) and isinstance(func, _BUILTIN) and _makes_memory(func.__name__):
+            self._own.add(_memory(made))
         return made
 
     def _add(self, tensor: torch.Tensor) -> None:
@@ -157,17 +163,29 @@ def _memory(tensor: torch.Tensor) -> int | None:
         return None
 
 
-def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+def _is_plain(func: Any) -> bool:
+    """Tell whether a function, given no keywords, neither writes nor always makes a new tensor."""
+    try:
+        return _is_known_as_plain(func)
+    except TypeError:  # it has no hash
+        return False
+
+
+@cache
+def _is_known_as_plain(func: Any) -> bool:
+    """Tell the same of what has a hash."""
+    return isinstance(func, _BUILTIN) and _writes(func) is False and not _makes_memory(func.__name__)
+
+
+def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Tell whether a call may write to memory that was there before it."""
     try:
         may = _writes(func)
     except TypeError:  # it has no hash
         return True
     if may is not None:
-        return may or (kwargs is not None and "out" in kwargs)
-    if kwargs and ("out" in kwargs or any(value is True for value in kwargs.values())):
-        return True
-    return any(value is True for value in args)
+        return may or "out" in kwargs
+    return "out" in kwargs or any(value is True for value in (*args, *kwargs.values()))
 
 
 def _works_in_place(name: str) -> bool:

@@ -27,17 +27,19 @@ def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Modul
         module = ahead.pop()
         if module not in found:
             found[module] = None
-            ahead += [child for child in reversed([*module._modules.values()]) if child is not None]
+            if module._modules:
+                ahead += [child for child in reversed(module._modules.values()) if child is not None]
     return list(found)
 
 
 def runs_compiled_code(func: Callable[..., Any], args: tuple[Any, ...], modules: list[nn.Module]) -> bool:
     """Tell whether a function can be seen to use scripted or compiled ones, which call torch unseen."""
     scripted = (torch.jit.ScriptFunction, torch.jit.ScriptModule)
-    return any(
-        isinstance(part, scripted) or "_torchdynamo_orig_callable" in getattr(part, "__dict__", ())
-        for part in (*args, *behind(func), *modules)
-    )
+    parts = [*args, *behind(func), *modules]
+    kinds = {*map(type, parts)}  # much fewer
+    if any(issubclass(kind, scripted) for kind in kinds):
+        return True
+    return any("_torchdynamo_orig_callable" in getattr(part, "__dict__", ()) for part in parts)
 
 
 @contextmanager

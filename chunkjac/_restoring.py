@@ -58,6 +58,8 @@ class Found:
     def _exchange_buffers(self) -> None:
         """Give modules the buffers that are held, and hold theirs."""
         for i, (current, others) in enumerate(self._buffers):
+            if not (current or others):
+                continue
             if [*map(id, current.values())] != [*map(id, others.values())] or current.keys() != others.keys():
                 self._buffers[i] = current, dict(current)
                 current.clear()

@@ -28,7 +28,7 @@ from chunkjac._experience import Experience
 from chunkjac._job import Job
 from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
-from chunkjac._memory import Gauge, LiveBytes, OverBudget, heap_bytes
+from chunkjac._memory import Gauge, LiveBytes, OverBudget, tells_heap
 from chunkjac._modes import Facts, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
@@ -192,7 +192,7 @@ class _Attempt:
         self._watch = watch
         tracker.restart_peak()
         self._counts = True  # whether all that is made is looked at, rather than told
-        can_look = job.trusting and job.device.type == "cpu" and heap_bytes() is not None
+        can_look = job.trusting and job.device.type == "cpu" and tells_heap()
         if not can_look or job.problem.runs_compiled_code:
             with self._watched(), witness:
                 self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)

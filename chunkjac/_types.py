@@ -46,7 +46,7 @@ class Outputs:
         aux: The auxiliary result.
         nodes: The names of the nodes of autograd's graph behind them; ``None`` where there was no graph.
         n_nodes: How many there are.
-        node_numel: How many elements each makes, on average of some.
+        node_numel: How many elements each makes, on average of some; ``None`` where they are few.
     """
 
     leaves: tuple[Leaf, ...]
@@ -54,7 +54,7 @@ class Outputs:
     aux: Any = None
     nodes: frozenset[str] | None = None
     n_nodes: int = 0
-    node_numel: float = 0.0
+    node_numel: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from chunkjac._memory._budget import Budget, devices_here, find_budget, find_device, free_memory
 from chunkjac._memory._gauge import Gauge
-from chunkjac._memory._heap import heap_bytes
+from chunkjac._memory._heap import heap_bytes, tells_heap
 from chunkjac._memory._tracker import LiveBytes, OverBudget
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "find_device",
     "free_memory",
     "heap_bytes",
+    "tells_heap",
 ]

@@ -16,7 +16,7 @@ from chunkjac._memory._readings import Free
 from chunkjac._units import format_bytes, parse_bytes
 
 # A reading is used again for so long, if the process itself has taken or given back no more than so much of the budget.
-_RECENT_S, _SLIGHT = 0.05, 1 / 64
+_RECENT_S, _SLIGHT = 0.2, 1 / 64
 
 _DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
 

@@ -22,14 +22,19 @@ class _Mallinfo2(ctypes.Structure):
 def heap_bytes() -> int | None:
     """Return the bytes that malloc has given out to the process; ``None`` where it cannot be asked.
 
-    One call takes 1-2 microseconds. All threads' memory is in it, and what torch keeps beside
-    tensors; glibc 2.33 and newer tell it.
+    One call takes 1-2 microseconds, and 30 where memory is in many pieces. All threads' memory is in it, and what
+    torch keeps beside tensors; glibc 2.33 and newer tell it.
     """
     ask = _mallinfo2()
     if ask is None:
         return None
     info = ask()
     return int(info.uordblks + info.hblkhd)
+
+
+def tells_heap() -> bool:
+    """Tell whether malloc can be asked."""
+    return _mallinfo2() is not None
 
 
 @cache

@@ -21,6 +21,9 @@ from chunkjac._types import Outputs
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
 _TENSOR = object()
 
+# From so many nodes on, calls may take all of the time, whatever they compute.
+_MANY_NODES = 500
+
 # So many nodes tell how large tensors are on average.
 _SAMPLE = 64
 
@@ -159,8 +162,7 @@ class VmapGrad(BatchedGrad):
         super().__init__(problem)
         nodes = nodes_behind(self._leaves)
         self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
-        numel = _numel_of(nodes)
-        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=numel)
+        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=_numel_of(nodes))
 
     @property
     def is_sure(self) -> bool:
@@ -197,8 +199,10 @@ def names_of(nodes: set[Any]) -> frozenset[str]:
     return frozenset({node.name() for node in nodes} - {_LEAF})
 
 
-def _numel_of(nodes: set[Any]) -> float:
-    """Return how many elements a node makes, on average of some."""
+def _numel_of(nodes: set[Any]) -> float | None:
+    """Return how many elements a node makes, on average of some; ``None`` if there are few, and it does not matter."""
+    if len(nodes) < _MANY_NODES:
+        return None
     made = [part.shape for node in islice(nodes, _SAMPLE) for part in node._input_metadata]
     return sum(prod(shape) for shape in made) / max(1, len(made))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,19 +16,19 @@ from chunkjac._sinks._host import HostSink
 from chunkjac._sinks._reduction import ReducingSink, Reduction
 from chunkjac._sinks._stream import Stream, StreamSink
 from chunkjac._sinks._tensor import TensorSink, check_out
-from chunkjac._store import Target, is_path
+from chunkjac._store import Target, described, is_path
 from chunkjac._units import format_bytes
 
 ResultSink = TensorSink | CallbackSink | FileSink | StreamSink | ReducingSink
 
 
-def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]], here: torch.device) -> Any:
+def read_out(out: Any, *, resume: bool, settings: Mapping[str, Any], here: torch.device) -> Any:
     """Return ``out`` as sinks take it: a path is looked at, of an object that writes its method is taken.
 
     Args:
         out: As the user gave it. A text that names a device is one; give ``Path("cpu")`` for a folder of that name.
         resume: Whether files that are there are gone on with.
-        settings: What else than function, inputs and mode the values depend on.
+        settings: What else than function, inputs and mode the values depend on, as the user gave it.
         here: Where the function runs.
 
     Raises:
@@ -37,7 +37,7 @@ def read_out(out: Any, *, resume: bool, settings: Iterable[tuple[str, str]], her
     """
     device = _device_of(out)
     if is_path(out) and device is None:
-        target = Target.of(out, resume, settings)
+        target = Target.of(out, resume, ((name, described(value)) for name, value in settings.items()))
         target.check()
         return target
     if resume:

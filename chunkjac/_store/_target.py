@@ -31,7 +31,7 @@ class Target:
         path: The file or the folder, wherever the function may go meanwhile: absolute.
         given: The same as the user gave it, for messages.
         resume: Whether what is there is gone on with.
-        settings: What else than function, inputs and mode the values depend on.
+        settings: What else than function, inputs and mode the values depend on, in words.
         chunk_size: How many directions are computed at once, once that is known: always the same ones, since
             rounding depends on it.
         before: The states of the random generators when the job began, which values may depend on.

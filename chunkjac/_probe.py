@@ -74,14 +74,15 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
     problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
     request = replace(job.request, timed=False)
-    with tracker, Witness():
-        mode, reasons = select_mode(problem, request, excluded)
-        name = mode.name
-        del mode
-        if tracker.live_bytes:
-            gc.collect()  # what a mode that failed left in cycles
-        tracker.restart_peak()
-        mode, _ = select_mode(problem, replace(request, mode=name))
+    with tracker:
+        with Witness():
+            mode, reasons = select_mode(problem, request, excluded)
+            name = mode.name
+            del mode
+            if tracker.live_bytes:
+                gc.collect()  # what a mode that failed left in cycles
+            tracker.restart_peak()
+            mode, _ = select_mode(problem, replace(request, mode=name))
         check_fits(mode, job.out)
         terms = job.terms(mode, tracker)
         if is_empty(mode):

@@ -158,7 +158,8 @@ class LiveBytes(Watcher):
             return args[0]
         kwargs = kwargs or {}
         if self._fake is not None:
-            args, kwargs = tree_map(self._faked, (args, kwargs))
+            args = tuple(map(self._all_faked, args))
+            kwargs = {name: self._all_faked(value) for name, value in kwargs.items()}
             kwargs = _where_it_is(func, args, kwargs)
         tensors = tensors_among((*args, *kwargs.values()) if kwargs else args)
         limit_bytes = self._limit_bytes
@@ -177,6 +178,10 @@ class LiveBytes(Watcher):
             worked_bytes = self.live_bytes + scratch_bytes(func, args, made, held_bytes)
             self._worked_bytes = max(self._worked_bytes, worked_bytes)
         return made
+
+    def _all_faked(self, value: Any) -> Any:
+        """Replace all real tensors among values by their fakes."""
+        return tree_map(self._faked, value) if isinstance(value, (list, tuple)) else self._faked(value)
 
     def _faked(self, value: Any) -> Any:
         """Replace a real tensor by its fake, which counts as held before."""

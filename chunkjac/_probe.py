@@ -74,8 +74,9 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
     problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
     request = replace(job.request, timed=False)
+    witness = Witness()  # what it copies is alive until the end, and counts
     with tracker:
-        with Witness():
+        with witness:
             mode, reasons = select_mode(problem, request, excluded)
             name = mode.name
             del mode

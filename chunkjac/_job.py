@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class Job:
         compile: Whether the chunk's step is compiled.
         progress: How to show progress.
         return_report: Whether the report is wanted beside the result.
+        held_bytes: What the call holds beside the job, which is not in the budget any more.
     """
 
     problem: Problem
@@ -67,6 +68,12 @@ class Job:
     compile: bool = False
     progress: ProgressOption = None
     return_report: bool = False
+    held_bytes: int = 0
+
+    def beside(self, n_bytes: int) -> Job:
+        """Return the same job in a smaller budget, where the call holds so much beside it."""
+        budget = replace(self.budget, n_bytes=self.budget.n_bytes - n_bytes)
+        return replace(self, budget=budget, held_bytes=self.held_bytes + n_bytes)
 
     @property
     def is_repeatable(self) -> bool:

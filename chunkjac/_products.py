@@ -53,8 +53,7 @@ def matvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> 
         tensor([2., 4.])
     """
     check_options("matvec", options)
-    if options.get("bounds") is not None or not isinstance(options.get("step"), (int, float, type(None))):
-        raise ArgumentError("matvec steps along vectors: step must be None or a float there, and bounds None.")
+    check_steps("matvec", options)
     *point, vectors = _with_vectors("matvec", args)
     return Products(func, tuple(point), options).forth(vectors)
 
@@ -88,8 +87,27 @@ def rmatvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) ->
                 [0., 4.]])
     """
     check_options("rmatvec", options)
+    _check_batching("rmatvec", options)
     *point, vectors = _with_vectors("rmatvec", args)
     return Products(func, tuple(point), options).back(vectors)
+
+
+def check_steps(name: str, options: Options) -> None:
+    """Refuse what does not hold along vectors.
+
+    Raises:
+        ArgumentError: The message names the option.
+    """
+    if options.get("bounds") is not None or not isinstance(options.get("step"), (int, float, type(None))):
+        raise ArgumentError(f"{name} steps along vectors: step must be None or a float there, and bounds None.")
+    _check_batching(name, options)
+
+
+def _check_batching(name: str, options: Options) -> None:
+    """Refuse batches of points: vectors are no part of the function that has a batch."""
+    batching = options.get("batching", "auto")
+    if batching not in ("auto", "vmap", "loop"):
+        raise ArgumentError(f"{name} takes batching='auto', 'vmap' or 'loop', found {batching!r}; give one of them.")
 
 
 def _with_vectors(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -138,9 +156,11 @@ class Products:
         problem = self.problem
         leaves, count = read_vectors(vectors, problem.inputs, problem.spec, "inputs")
         t = torch.zeros(() if count is None else count, dtype=sum_dtype(problem.leaves), device=problem.device)
-        given = self._options.get("step") is not None
-        scales = torch.ones_like(t) if given else scales_of(leaves, problem.inputs, count).to(t)
-        found, report = self._run(moved_along(problem), (t, scales, vectors, *self._args), 0, count)
+        has_steps = self._options.get("step") is None and self._options.get("mode") not in ("forward", "reverse")
+        scales, suffices = scales_of(leaves, problem.inputs, t) if has_steps else (torch.ones_like(t), True)
+        args = t, scales, vectors, *self._args
+        made_bytes = t.nbytes + scales.nbytes
+        found, report = self._run(moved_along(problem), args, 0, count, made_bytes=made_bytes, by_steps=suffices)
         products = tree_map(lambda columns: _by_vector(columns.div_(scales), count), found)
         return (products, report) if report is not None else products
 
@@ -152,18 +172,54 @@ class Products:
         found, report = self._run(func, args, self.problem.argnums, count)
         return (found, report) if report is not None else found
 
-    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], argnums: Any, key: Any) -> tuple[Any, Any]:
-        """Compute a Jacobian; return it and its report, if that was asked for."""
+    def _run(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        argnums: Any,
+        key: Any,
+        *,
+        made_bytes: int = 0,
+        by_steps: bool = True,
+    ) -> tuple[Any, Any]:
+        """Compute a Jacobian; return it and its report, if that was asked for.
+
+        Args:
+            func: The function that has it.
+            args: Its arguments.
+            argnums: What it is differentiated by.
+            key: What plans are kept by.
+            made_bytes: What was made for this.
+            by_steps: Whether finite differences can do it.
+        """
         if self._plans is not None and (func.__name__, key) in self._plans:
-            return self._plans[func.__name__, key].run(*args), None
-        job = job_of(func, args, argnums=argnums, **self._options)
-        if self._plans is None:
+            plan = self._plans[func.__name__, key]
+            _check_mode(plan.mode, by_steps)
+            return plan.run(*args), None
+        job = job_of(func, args, argnums=argnums, **self._options).beside(made_bytes)
+        if self._plans is None and by_steps:
             found = run_job(job).deliver(job)
             return found if job.return_report else (found, None)
+        wanted = job.return_report
         job = replace(job, return_report=True)
         found, report = run_job(job).deliver(job)
-        self._plans[func.__name__, key] = report.plan
-        return found, None
+        _check_mode(report.plan.mode, by_steps)
+        if self._plans is not None:
+            self._plans[func.__name__, key] = report.plan
+        return found, report if wanted else None
+
+
+def _check_mode(mode: str, by_steps: bool) -> None:
+    """Refuse products that finite differences have made where they could not.
+
+    Raises:
+        ArgumentError: The message says what can be done.
+    """
+    if mode == "finite-difference" and not by_steps:
+        raise ArgumentError(
+            "vectors are so small beside the inputs that no finite difference moves these; give larger ones (products "
+            "are linear in them), or mode='forward' or 'reverse'."
+        )
 
 
 def _by_vector(columns: torch.Tensor, count: int | None) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chunkjac._calls import Options, check_options, job_of
@@ -14,7 +15,7 @@ from chunkjac._randomness import RandomState
 from chunkjac._run import run_job
 from chunkjac._sinks import Diagonal, Gram, ManyTilesError, NormsOf, Reduction
 from chunkjac._through import column_by_column
-from chunkjac._two_points import at_two_points
+from chunkjac._two_points import are_far_apart, at_two_points, numbers_of, second_point
 from chunkjac._types import Norms
 
 if TYPE_CHECKING:
@@ -77,18 +78,24 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         raise ArgumentError("x2 is for side='output', J(x) J(x2)^T; leave one of the two out.")
     if x2 is not None and options.get("bounds") is not None:
         raise ArgumentError("bounds are for one point, found x2; leave one of the two out.")
-    both = (func, args) if x2 is None else at_two_points(func, args, x2, options.get("argnums", 0))
-    job = job_of(*both, **options)
-    if x2 is not None:  # the point between them is no part of what was held before
-        between_bytes = sum(x.nbytes for x in job.problem.inputs)
-        job = replace(job, budget=replace(job.budget, n_bytes=job.budget.n_bytes - between_bytes))
+    argnums = options.get("argnums", 0)
+    others = None if x2 is None else second_point(args, x2, argnums)
     reduction = Gram(side == "output", x2 is not None)
+    if others is None:
+        job = job_of(func, args, **options)
+    else:
+        both, points = at_two_points(func, args, others, argnums)
+        options["argnums"] = numbers_of(argnums, args)  # there are more arguments than before
+        job = job_of(both, points, **options)
+        job = job.beside(sum(x.nbytes for x in job.problem.inputs))  # the point between was not held before
+        if options.get("step") is None:
+            reduction = replace(reduction, far_apart=partial(are_far_apart, args, others, argnums))
     if job.request.mode == "auto":
         try:
             return _run(job, replace(reduction, before=RandomState.now(job.problem.devices)))
         except ManyTilesError as error:
             shape, dtype = error.shape, error.dtype
-        found = column_by_column(func, args, x2, side, shape, dtype, options)
+        found = column_by_column(func, args, others, side, shape, dtype, options)
         if found is not None:
             return found
     for share in _TILE_SHARES[:-1]:

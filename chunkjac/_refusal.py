@@ -19,25 +19,27 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
         failure: What is known where no dry run can tell.
         growth: The symptom, where the function keeps memory: then it has no need that could be told.
     """
-    where = f"the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source})"
+    budget_bytes = job.budget.n_bytes + job.held_bytes
+    where = f"the Jacobian does not fit in {format_bytes(budget_bytes)} ({job.budget.source})"
     if growth is not None:
         return BudgetError(
             f"{where}: {growth}. Let it keep nothing, or give {_either(_advice_on_growth(job))}.",
             needed_bytes=None,
             needed_bytes_by_mode={},
-            budget_bytes=job.budget.n_bytes,
+            budget_bytes=budget_bytes,
         )
     found = {name: _least(job, name) for name in MODES if name != "auto"}
     probes = {name: probe for name, probe in found.items() if probe is not None}
-    needs = {name: probe.peak_bytes for name, probe in probes.items()}
+    needs = {name: probe.peak_bytes + job.held_bytes for name, probe in probes.items()}
     own = _own_modes(job, probes)
     needed_bytes = min((needs[name] for name in own), default=None)
-    what = "; ".join(_say(probe) for probe in probes.values()) or failure
+    beside = f"{format_bytes(job.held_bytes)} are held beside it; " if job.held_bytes else ""
+    what = beside + ("; ".join(_say(probe) for probe in probes.values()) or failure)
     return BudgetError(
         f"{where}: {what}. Give {_either(_advice(job, probes, own, needed_bytes))}.",
         needed_bytes=needed_bytes,
         needed_bytes_by_mode=needs,
-        budget_bytes=job.budget.n_bytes,
+        budget_bytes=budget_bytes,
     )
 
 

@@ -15,7 +15,7 @@ from chunkjac._calls import Options, check_options, job_of
 from chunkjac._checks import check_callable
 from chunkjac._errors import ArgumentError
 from chunkjac._plan import Plan
-from chunkjac._products import Products
+from chunkjac._products import Products, check_steps
 from chunkjac._run import run_job
 from chunkjac._tensors import rows_of
 from chunkjac._types import Block
@@ -46,7 +46,7 @@ def operator(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
         ``(m, n)`` for m outputs and n inputs.
 
     Memory:
-        At most ``max_memory`` for each product, on the device of the inputs.
+        At most ``max_memory`` for each product, on the device of the inputs, beside SciPy's arrays as tensors.
 
     Example:
         >>> import torch, chunkjac as cj
@@ -56,6 +56,7 @@ def operator(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
     """
     _check_scipy("operator")
     _check_without_report("operator", options)
+    check_steps("operator", options)
     from chunkjac._operator import JacobianOperator
 
     return JacobianOperator(Products(func, args, options, is_kept=True))
@@ -75,7 +76,8 @@ def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **options: Unpack[
         ``eps`` times the largest squared, divided by the value.
 
     Raises:
-        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does.
+        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does; FunctionError also
+            where the Jacobian has elements that are not finite.
 
     Shapes:
         ``(k,)``.
@@ -91,20 +93,14 @@ def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **options: Unpack[
     """
     _check_scipy("svdvals")
     _check_without_report("svdvals", options)
-    import numpy as np
-    from scipy.sparse.linalg import svds
+    check_steps("svdvals", options)
+    from chunkjac._operator import largest_singular_values
 
     view = operator(func, *args, **options)
     least = min(view.shape)
     if isinstance(k, bool) or not isinstance(k, int) or not 0 < k <= least:
         raise ArgumentError(f"k must be a number from 1 to {least}, the smaller side of the Jacobian, found {k!r}.")
-    if k == least:  # which no Krylov space of a smaller dimension gives
-        flat = view if least == view.shape[1] else view.T
-        return torch.linalg.svdvals(torch.from_numpy(flat @ np.eye(least, dtype=view.dtype)))
-
-    start = np.random.default_rng(0).standard_normal(least)  # the same values in each call
-    values = svds(view, k, v0=start.astype(view.dtype), return_singular_vectors=False)
-    return torch.from_numpy(values.copy()).sort(descending=True).values
+    return largest_singular_values(view, k)
 
 
 def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **options: Unpack[Options]) -> Callable[..., Any]:
@@ -213,7 +209,9 @@ def _as_tensor(value: Any) -> Any:
 
     if isinstance(value, np.generic):
         return value.item()
-    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+    if not isinstance(value, np.ndarray):
+        return value
+    return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
 
 
 def _looks(value: Any) -> Any:

@@ -28,14 +28,17 @@ from chunkjac._sinks import mirrored
 Leaves = tuple[torch.Tensor, ...]
 Pass = Callable[[torch.Tensor], Leaves]
 
-# Rounding alone makes a smaller difference, relative to the norm of the matrix.
+# Rounding alone makes a smaller difference, relative to the norm of the matrix whose rows have norm 1.
 _TOLERANCE_EXPONENT = 0.4
+
+# Rows of zeros are looked at as if they were so many times smaller than the others: a formula may have left them out.
+_DOUBT = 1e4
 
 
 def column_by_column(
     func: Callable[..., Any],
     args: tuple[Any, ...],
-    x2: Any,
+    others: tuple[Any, ...] | None,
     side: str,
     shape: torch.Size,
     dtype: torch.dtype,
@@ -50,7 +53,7 @@ def column_by_column(
     Args:
         func: The function.
         args: The point ``x``.
-        x2: The other, as the user gave it; ``None`` for the same.
+        others: The other, like the first; ``None`` for the same.
         side: ``"output"`` for ``J(x) J(x2)^T``, ``"input"`` for ``J^T J``.
         shape: The shape of the matrix.
         dtype: Its type.
@@ -58,20 +61,19 @@ def column_by_column(
     """
     argnums = options.get("argnums", 0)
     here = Problem.of(func, args, argnums, has_aux=False)
-    others = args if x2 is None else (x2,) if len(args) == 1 else x2
-    there = Problem.of(func, others, argnums, has_aux=False)
+    there = Problem.of(func, args if others is None else others, argnums, has_aux=False)
     like = torch.zeros(shape[1], dtype=dtype, device=here.device)
     first, second = (partial(_back, there), partial(_forth, here))
     if side == "input":
         first, second = second, first
-    job = _job(lambda w: _flat(second(first(w)), w), like, options)
+    job = _job(lambda w: _flat(second(first(w)), w), like, options).beside(like.nbytes)
     try:
         with left_as_found(here):
             result = run_job(job)
             matrix: torch.Tensor = result.jacobian
             is_right = _agrees(matrix, partial(first.func, here), first, job)
         if is_right:
-            if x2 is None:
+            if others is None:
                 mirrored(matrix)
             return replace(result, report=_told(result.report, side)).deliver(job)
     except Exception:
@@ -138,15 +140,18 @@ def _agrees(matrix: torch.Tensor, on_left: Pass, on_right: Pass, job: Job) -> bo
         return True
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(n, generator=generator, dtype=torch.float64).to(matrix) for n in matrix.shape)
+    sizes = torch.linalg.vector_norm(matrix, dim=1)
+    least = sizes[sizes > 0].amin() if bool((sizes > 0).any()) else 1.0
+    left /= sizes.masked_fill_(sizes == 0, least / _DOUBT)  # all rows count alike, those of zeros more
 
     def number(t: torch.Tensor) -> torch.Tensor:
         pairs = zip(on_left(t * left), on_right(right))
         return torch.stack([torch.dot(v.reshape(-1), w.reshape(-1)).to(t.dtype) for v, w in pairs]).sum()
 
     alone = _job(number, left.new_zeros(()), {"progress": False}, batching="loop")
-    budget = replace(job.budget, n_bytes=job.budget.n_bytes - matrix.nbytes)
-    expected = run_job(replace(alone, budget=budget)).jacobian
-    tolerance = torch.finfo(matrix.dtype).eps ** _TOLERANCE_EXPONENT * torch.linalg.matrix_norm(matrix)
+    beside_bytes = matrix.nbytes + 2 * left.nbytes + right.nbytes
+    expected = run_job(replace(alone, budget=job.budget).beside(beside_bytes)).jacobian
+    tolerance = torch.finfo(matrix.dtype).eps ** _TOLERANCE_EXPONENT * len(matrix) ** 0.5
     return bool((left @ matrix @ right - expected).abs() <= tolerance)
 
 

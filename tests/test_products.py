@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -84,6 +85,65 @@ def test_differences_step_by_the_size_of_the_point_however_long_a_vector_is(size
     scale = max(size, 1.0)
     found = cj.matvec(lambda x: (x / scale).sin() * scale, x, v, mode="finite-difference")
     torch.testing.assert_close(found, (x / scale).cos() * v, rtol=1e-7, atol=0)
+
+
+def test_differences_move_no_element_by_more_than_suits_it() -> None:
+    def black_box(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.sin(x.detach().numpy()))
+
+    x, v = torch.tensor([1e6, 0.5], dtype=D), torch.tensor([0.0, 1.0], dtype=D)
+    for vectors in (v, torch.stack([v, 1e-9 * v, 1e9 * v])):
+        torch.testing.assert_close(
+            cj.matvec(black_box, x, vectors, batching="loop"), x.cos() * vectors, rtol=1e-8, atol=0
+        )
+
+
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+@pytest.mark.parametrize(
+    ("dtype", "size", "length"),
+    [
+        (torch.float16, 1000.0, 0.01),
+        (torch.float16, 1.0, 1e-5),
+        (torch.bfloat16, 1e20, 1e-20),
+        (torch.float32, 1e20, 1e-20),
+        (torch.float32, 1.0, 1e-40),
+        (D, 1e200, 1e-200),
+        (D, 1.0, 5e-324),
+    ],
+)
+def test_no_size_of_vectors_is_out_of_range(dtype: torch.dtype, size: float, length: float, mode: str) -> None:
+    x, v = torch.full((3,), size, dtype=dtype), torch.full((3,), length, dtype=dtype)
+    found = cj.matvec(lambda x: 2 * x, x, v, mode=mode)
+    torch.testing.assert_close(found.to(dtype), 2 * v, rtol=1e-2, atol=0)
+
+
+def test_vectors_that_move_nothing_have_no_differences() -> None:
+    x, v = torch.full((3,), 1e200, dtype=D), torch.full((3,), 1e-200, dtype=D)
+    for func, mode in ((torch.sin, "finite-difference"), (lambda x: x.detach().sin(), "auto")):
+        with pytest.raises(cj.ArgumentError, match=r"vectors are so small.*mode='forward'"):
+            cj.matvec(func, x, v, mode=mode)
+
+
+def test_the_imaginary_axis_is_an_axis_for_products_too() -> None:
+    x, v = _point(3), _point(2, 3, seed=2)
+    for vectors in (v, v[0]):
+        options: Any = {"mode": "finite-difference", "scheme": "complex"}
+        torch.testing.assert_close(cj.matvec(torch.sin, x, vectors, **options), x.cos() * vectors, rtol=1e-12, atol=0)
+        torch.testing.assert_close(cj.rmatvec(torch.sin, x, vectors, **options), x.cos() * vectors, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("batching", ["native", 3])
+def test_batches_of_points_are_refused(batching: Any) -> None:
+    for multiply in (cj.matvec, cj.rmatvec):
+        with pytest.raises(cj.ArgumentError, match="batching='auto', 'vmap' or 'loop'"):
+            multiply(torch.sin, _point(3), _point(3), batching=batching)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_outputs_of_several_types_keep_their_precision(mode: str) -> None:
+    x, u = _point(3), (torch.zeros(3), _point(3, seed=2), torch.zeros(3))
+    found = cj.rmatvec(lambda x: (x.float(), x**2, x.float()), x, u, mode=mode)
+    torch.testing.assert_close(found, 2 * x * u[1], rtol=0, atol=1e-7 if mode == "finite-difference" else 1e-14)
 
 
 def test_a_step_of_the_users_is_taken_along_the_vector() -> None:

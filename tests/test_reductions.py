@@ -6,6 +6,7 @@ import importlib
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -230,9 +231,155 @@ def test_kernels_between_inputs_of_other_sizes_are_products_of_both_jacobians() 
 
 
 def test_differences_at_two_points_move_either_point() -> None:
-    x, x2 = torch.tensor([1.0, 1e6]), torch.tensor([1e6, 1.0])
+    x, x2 = torch.tensor([1.0, 3e6]), torch.tensor([3.0, 1e6])
     found = cj.gram(lambda x: 3 * x, x, x2=x2, mode="finite-difference")
     torch.testing.assert_close(found, 9 * torch.eye(2), rtol=1e-2, atol=1e-2)
+
+
+def test_points_of_different_sizes_have_no_common_step() -> None:
+    def black_box(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.sin(x.detach().numpy()))
+
+    x, x2 = torch.tensor([0.5, 1.0], dtype=D), torch.tensor([1e7, 1e-3], dtype=D)
+    for mode in ("auto", "finite-difference"):
+        with pytest.raises(cj.ArgumentError, match=r"x2 has elements of another size.*give step"):
+            cj.gram(black_box, x, x2=x2, mode=mode)
+    _close(cj.gram(black_box, x, x2=x2, step=1e-5), (x.cos() * x2.cos()).diag(), "finite-difference")
+    _close(cj.gram(torch.sin, x, x2=x2), (x.cos() * x2.cos()).diag())
+
+
+def test_a_point_between_that_overflows_is_no_zero() -> None:
+    x = torch.tensor([3e38])
+    with pytest.raises(cj.ArgumentError, match="out of the range"):
+        cj.gram(lambda x: x / 2, x, x2=x, mode="finite-difference")
+
+
+@pytest.mark.parametrize("max_memory", [None, "300KiB"])
+@pytest.mark.parametrize("mode", ["auto", "reverse", "forward"])
+def test_keys_of_the_second_point_may_come_in_another_order(mode: str, max_memory: str | None) -> None:
+    a, b, x, y, x2, y2 = (_point(*shape, seed=i) for i, shape in enumerate([(24, 1200)] * 2 + [(1200,)] * 4))
+
+    def func(p: dict[str, torch.Tensor]) -> torch.Tensor:
+        return a @ p["x"].sin() + b @ p["y"].sin()
+
+    expected = (a * x.cos()) @ (a * x2.cos()).T + (b * y.cos()) @ (b * y2.cos()).T
+    found = cj.gram(func, {"x": x, "y": y}, x2={"y": y2, "x": x2}, mode=mode, max_memory=max_memory)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["auto", *MODES])
+def test_arguments_may_be_counted_from_the_last_one(mode: str) -> None:
+    x, y = _point(3), _point(3, seed=2)
+    options: Any = {"x2": (2 * x, 3 * y), "mode": mode}
+    _close(cj.gram(torch.mul, x, y, argnums=-1, **options), (2 * x**2).diag(), mode)
+    _close(cj.gram(torch.mul, x, y, argnums=(-1, 0), **options), (2 * x**2 + 3 * y**2).diag(), mode)
+
+
+@pytest.mark.parametrize("mode", ["auto", *MODES])
+def test_points_may_have_different_numbers_of_outputs(mode: str) -> None:
+    def func(w: torch.Tensor, rows: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [(w @ row).sin() for row in rows]
+
+    w, rows = _point(3), [*_point(4, 3, seed=2)]
+    one, others = (torch.stack(torch.func.jacrev(func)(w, part)) for part in (rows[:1], rows[1:]))
+    _close(cj.gram(func, w, rows[:1], x2=(w, rows[1:]), mode=mode), one @ others.T, mode)
+
+
+def test_a_second_point_that_is_not_like_the_first_is_refused_with_what_differs() -> None:
+    x = _point(3)
+    _close(cj.gram(torch.sin, x, x2=(x,)), x.cos().square().diag())
+    for args, x2, why in (
+        ((x,), [x], "found list"),
+        ((x,), 1.0, "found float"),
+        ((x, x), (x,), "a tuple of 2 arguments.*found 1"),
+        (({"a": x},), {"b": x}, "tree"),
+        (({"a": x},), (x,), "tree"),
+    ):
+        with pytest.raises((cj.ArgumentError, cj.ArgumentTypeError), match=f"x2 must .*{why}"):
+            cj.gram(lambda *_: x, *args, x2=x2)
+
+
+@pytest.mark.parametrize("max_memory", [None, 34_154_432])
+def test_what_has_no_derivatives_is_not_taken_back_and_forth(max_memory: int | None) -> None:
+    a, x = _point(48, 2048), _point(2048, seed=2)
+    found, report = cj.gram(lambda x: a @ x.detach().sin(), x, side="input", max_memory=max_memory, return_report=True)
+    jacobian = a * x.cos()
+    assert report.plan.mode == "finite-difference"
+    torch.testing.assert_close(found, jacobian.T @ jacobian, rtol=0, atol=1e-5)
+
+
+class _Wrong(torch.autograd.Function):
+    """Multiply forward derivatives by 1.5."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(*_: Any) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(_: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad
+
+    @staticmethod
+    def jvp(_: Any, tangent: torch.Tensor) -> torch.Tensor:
+        return 1.5 * tangent
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 0.0])
+def test_a_wrong_forward_formula_is_found_however_small_its_rows_are(scale: float) -> None:
+    a, x = _point(40, 3000), _point(3000, seed=2)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        y = a @ x
+        return torch.cat([y[:20], scale * _Wrong.apply(y[20:])])
+
+    rows = torch.cat([a[:20], scale * a[20:]])
+    found, report = cj.gram(func, x, max_memory=300_000, return_report=True)
+    assert (report.plan.rung == "vmap(jvp(vjp))") == (scale == 0)
+    sizes = rows.norm(dim=1).clamp(min=1e-100)
+    torch.testing.assert_close(found / sizes.outer(sizes), rows @ rows.T / sizes.outer(sizes), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", ["output", "input"])
+@pytest.mark.parametrize("mode", ["auto", *MODES])
+def test_nothing_exceeds_the_limit_beside_the_blocks(mode: str, side: str) -> None:
+    a, x = _point(512, 600).float(), _point(600, seed=2).float()
+    limit_bytes = 4 * (512 if side == "output" else 600) ** 2 + 60_000
+    with LiveBytes(CPU) as live:
+        found = cj.gram(lambda x: a @ x.sin(), x, side=side, mode=mode, max_memory=limit_bytes)
+    assert live.peak_bytes <= limit_bytes
+    jacobian = (a * x.cos()).double()
+    expected = jacobian @ jacobian.T if side == "output" else jacobian.T @ jacobian
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("n", [70, 2000])
+def test_what_an_error_says_is_needed_is_enough(n: int, mode: str) -> None:
+    a, x, x2 = _point(40, n).float(), _point(n, seed=2).float(), _point(n, seed=3).float()
+    vectors = torch.ones(50, n)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return a @ x.sin()
+
+    for call in (
+        lambda limit: cj.gram(func, x, max_memory=limit, mode=mode),
+        lambda limit: cj.gram(func, x, x2=x2, max_memory=limit, mode=mode),
+        lambda limit: cj.norms(func, x, max_memory=limit, mode=mode),
+        lambda limit: cj.matvec(func, x, vectors, max_memory=limit, mode=mode),
+    ):
+        with pytest.raises(cj.BudgetError) as caught:
+            call(1)
+        needed_bytes = caught.value.needed_bytes
+        assert needed_bytes is not None
+        with LiveBytes(CPU) as live:
+            call(needed_bytes)
+        assert live.peak_bytes <= needed_bytes
 
 
 def test_progress_counts_what_is_computed_several_times() -> None:
@@ -375,7 +522,7 @@ def test_everything_is_left_as_it_was() -> None:
 
 
 def test_mirroring_copies_the_upper_triangle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._sinks._gram._SQUARE", 3)
+    monkeypatch.setattr("chunkjac._sinks._gram._STRIP", 3)
     matrix = _point(8, 8)
     upper = matrix.triu()
     assert torch.equal(mirrored(matrix.clone()), upper + upper.triu(1).T)

@@ -45,6 +45,55 @@ def test_an_operator_multiplies_as_the_dense_jacobian(mode: str) -> None:
     assert (view.shape, view.dtype) == ((20, 30), np.float64)
 
 
+def test_an_operator_multiplies_complex_vectors() -> None:
+    view = cj.operator(torch.square, torch.tensor([1.0, 2.0], dtype=D))
+    vector = np.array([1j, 1 + 1j])
+    for found in (view @ vector, view.T @ vector, view.H @ vector):
+        np.testing.assert_allclose(found, [2j, 4 + 4j], atol=1e-12)
+    np.testing.assert_allclose(view @ vector[:, None], [[2j], [4 + 4j]], atol=1e-12)
+
+
+def test_an_operator_may_have_parts_without_elements() -> None:
+    x = torch.ones(2, dtype=D)
+    view = cj.operator(lambda p: (p["a"] * 2, p["b"]), {"a": x, "b": x[:0]})
+    np.testing.assert_allclose(view @ np.ones(2), [2, 2])
+    np.testing.assert_allclose(view.T @ np.ones(2), [2, 2])
+    nothing = cj.operator(lambda x: torch.zeros(3, dtype=D) + x.sum(), x[:0])
+    np.testing.assert_allclose(nothing @ np.ones(0), np.zeros(3))
+
+
+def test_options_that_do_not_hold_along_vectors_are_refused() -> None:
+    x = torch.ones(2, dtype=D)
+    options: list[Any] = [{"bounds": (0.5, 2.0)}, {"step": x}, {"batching": "native"}]
+    for option in options:
+        for call in (cj.operator, cj.svdvals):
+            with pytest.raises(cj.ArgumentError, match=f"{call.__name__} .*{next(iter(option))}"):
+                call(torch.sqrt, x, mode="finite-difference", **option)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+@pytest.mark.parametrize("k", [1, 2, 8])
+def test_singular_values_of_any_size(k: int, scale: float, dtype: torch.dtype) -> None:
+    numbers = torch.arange(1.0, 9.0, dtype=dtype)
+    found = cj.svdvals(lambda x: x * scale * numbers, torch.ones(8, dtype=dtype), k=k)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found / scale, numbers.flip(0)[:k], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_singular_values_of_zeros_and_of_no_numbers(k: int) -> None:
+    x = torch.ones(5, dtype=D)
+    assert torch.equal(cj.svdvals(lambda x: 0 * x, x, k=k), torch.zeros(k, dtype=D))
+    with pytest.raises(cj.FunctionError, match="not finite"):
+        cj.svdvals(lambda x: x * math.nan, x, k=k)
+
+
+def test_arrays_of_the_other_byte_order_are_read() -> None:
+    found = cj.scipy_jac(torch.square)(np.array([1.0, 2.0], dtype=">f8"))
+    np.testing.assert_allclose(found, np.diag([2.0, 4.0]))
+
+
 def test_an_operator_numbers_trees_in_order() -> None:
     args = {"a": _point(2), "b": _point(2, 2).float()}, _point(3)
 

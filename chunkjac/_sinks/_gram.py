@@ -6,14 +6,15 @@ from blocks of rows need every pair of blocks: a tile of rows is held, and all r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from chunkjac._checks import check_computed
-from chunkjac._errors import ChunkjacError
+from chunkjac._errors import ArgumentError, ChunkjacError
 from chunkjac._modes import Block, Mode, block_leaves, n_directions, seed_leaves
 from chunkjac._planner import even_chunk
 from chunkjac._randomness import RandomState
@@ -28,8 +29,8 @@ _SMALL_BYTES = 64 * 2**20
 # errors of 5e-5, and of 1e-6 in parts of this size (MKL, torch 2.13).
 _PART = 2**14
 
-# The products are made symmetric in squares of so many rows, and so is the memory that takes.
-_SQUARE = 512
+# The products are made symmetric in strips of so many rows.
+_STRIP = 64
 
 
 class ManyTilesError(ChunkjacError):
@@ -56,12 +57,14 @@ class Gram(Reduction):
         tile_share: How much of the room a tile may take; it has one row at least.
         before: What random generators were before the function was evaluated, if one that draws nothing may be
             left for another way.
+        far_apart: Tells whether no step of finite differences suits both points, if none was given.
     """
 
     of_outputs: bool
     is_cross: bool = False
     tile_share: float = 0.5
     before: RandomState | None = None
+    far_apart: Callable[[], bool] | None = None
     name = "a Gram matrix"
 
     def held_bytes(self, mode: Mode, room_bytes: int) -> int:
@@ -74,7 +77,13 @@ class Gram(Reduction):
 
         Raises:
             ManyTilesError: Rows would be computed several times, and may be left.
+            ArgumentError: Finite differences have no step for both points.
         """
+        if mode.name == "finite-difference" and self.far_apart is not None and self.far_apart():
+            raise ArgumentError(
+                "x2 has elements of another size than those of x, and finite differences take one step for both; give "
+                "step, an absolute one that suits both."
+            )
         self._leave_if_slow(mode, room_bytes)
         device = seed_leaves(mode)[0].device
         products = torch.zeros(self._shape(mode), dtype=_dtype(mode), device=device)
@@ -85,12 +94,14 @@ class Gram(Reduction):
     def _leave_if_slow(self, mode: Mode, room_bytes: int) -> None:
         """Raise an error if rows would be computed several times, and there is a way that may be faster.
 
-        Numbers in half precision stay: that way rounds what is added up.
+        Numbers in half precision stay: that way rounds what is added up. So do finite differences, which are taken
+        where derivatives tell nothing.
         """
         leaves = (*mode.outputs.leaves, *mode.problem.leaves)
         is_half = any(leaf.dtype.itemsize < torch.float32.itemsize for leaf in leaves)
         one_tile = not self._is_tiled(mode) or self._tile_size(mode, room_bytes) >= self._shape(mode)[0]
-        if self.before is not None and not (one_tile or is_half or self.before.has_moved()):
+        has_derivatives = mode.name != "finite-difference"
+        if has_derivatives and self.before is not None and not (one_tile or is_half or self.before.has_moved()):
             raise ManyTilesError(self._shape(mode), _dtype(mode))
 
     def _is_tiled(self, mode: Mode) -> bool:
@@ -103,7 +114,7 @@ class Gram(Reduction):
         total = starts_of(leaves)[-1]
         if not self.is_cross:
             return torch.Size((total, total))
-        n_first = starts_of(leaves)[len(leaves) // 2]
+        n_first = starts_of(leaves)[_n_of_first_point(mode)]
         return torch.Size((n_first, total - n_first))
 
     def _tile_size(self, mode: Mode, room_bytes: int) -> int:
@@ -215,7 +226,7 @@ class AddedUp(ReducingSink):
         check_computed(block, self._mode.problem.inputs)
         parts = [rows_of(rows).to(self._products) for rows in block]  # all that takes memory
         leaves = block_leaves(self._mode)
-        half = len(leaves) // 2 if self._is_cross else 0
+        half = _n_of_first_point(self._mode) if self._is_cross else 0
         for place, left, right in _pairs(self._products, leaves, parts, half):
             place.addmm_(left.mT, right)
 
@@ -246,13 +257,19 @@ def _add_product(place: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
 
 
 def mirrored(matrix: torch.Tensor) -> torch.Tensor:
-    """Copy the upper triangle of a square matrix to the lower one, in place."""
-    for start in range(0, len(matrix), _SQUARE):
-        stop = min(start + _SQUARE, len(matrix))
-        square = matrix[start:stop, start:stop]
-        square.copy_(square.triu() + square.triu(1).mT)
+    """Copy the upper triangle of a square matrix to the lower one, in place; that takes no memory."""
+    for start in range(0, len(matrix), _STRIP):
+        stop = min(start + _STRIP, len(matrix))
+        for i in range(start, stop - 1):
+            matrix[i + 1 : stop, i] = matrix[i, i + 1 : stop]
         matrix[stop:, start:stop] = matrix[start:stop, stop:].mT
     return matrix
+
+
+def _n_of_first_point(mode: Mode) -> int:
+    """Return how many of the outputs are those of the first of two points, which need not have the same tree."""
+    first, _ = tree_unflatten(list(mode.outputs.leaves), mode.outputs.spec)
+    return len(tree_leaves(first))
 
 
 def _row_bytes(mode: Mode) -> int:

@@ -25,7 +25,7 @@ class NormsOf(Reduction):
 
     def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
         """Return what the norms take; see :class:`Reduction`."""
-        leaves = (*mode.outputs.leaves, *mode.problem.leaves)
+        leaves = (*mode.outputs.leaves, *mode.problem.leaves, *block_leaves(mode))  # the last: those of one block
         return sum(leaf.numel * _wide_type(leaf.device).itemsize for leaf in leaves)
 
     def sink(self, mode: Mode, _room_bytes: int) -> ReducingSink:

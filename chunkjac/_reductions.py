@@ -38,7 +38,8 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         *args: See there.
         side: ``"output"`` for ``J J^T``, ``"input"`` for ``J^T J``.
         x2: Another point, for the products of the rows at ``args`` with those there: ``J(x) J(x2)^T``. It is what
-            stands for the only argument, or a tuple of what stands for all. Only with ``side="output"``.
+            stands for the only argument, or a tuple of what stands for all. Only with ``side="output"``; finite
+            differences need ``step`` where the points differ in size.
         **options: ``argnums``, ``mode``, ``scheme``, ``step``, ``batching``, ``bounds``, ``max_memory``,
             ``chunk_size``, ``randomness``, ``progress`` and ``return_report``, as for :func:`jacobian`.
 

@@ -82,6 +82,9 @@ def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **options: Unpack[
     Shapes:
         ``(k,)``.
 
+    Memory:
+        At most ``max_memory`` for each product; the Jacobian is held beside it if ``k`` is its smaller side.
+
     Source:
         Lehoucq, Sorensen, Yang, *ARPACK Users' Guide*, 1998, through ``scipy.sparse.linalg.svds``. All values at once
         are LAPACK's, of a Jacobian that is held.

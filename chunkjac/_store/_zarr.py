@@ -35,7 +35,7 @@ class ZarrArray:
 
     def __init__(self, path: Path, part: Part) -> None:
         self._path, self._part = path, part
-        self._array: Any = None
+        self._array: Any = None  # kept while it is there: opening takes a millisecond
         self._written: set[Path] = set()
 
     def make(self, block_size: int, made: list[Path] | None) -> None:
@@ -49,6 +49,7 @@ class ZarrArray:
                 made.append(folder)
         if group is not None:
             zarr.open_group(group, mode="a", zarr_format=3)
+        self._array = None
         (self._path / _METADATA).unlink(missing_ok=True)
         zarr.create_array(
             self._path,
@@ -67,17 +68,17 @@ class ZarrArray:
 
     def is_whole(self) -> bool:
         """Tell whether the array is there; :meth:`has` tells of its pieces."""
-        return all(path.exists() for path in self._metadata()) and self._found("r") is not None
+        return all(path.exists() for path in self._metadata()) and self._found() is not None
 
     def has(self, elements: slice) -> bool:
         """Tell whether all pieces of some directions are there."""
-        array = self._found("r")
+        array = self._found()
         return array is not None and all(path.exists() for path in self._pieces(array, elements))
 
     def open(self) -> None:
         """Make ready for writing; what was being written when a run was killed goes."""
-        self._array = self._found("r+")
-        if self._array is None:
+        self._array = None
+        if self._found("r+") is None:
             raise StoreError(f"{str(self._path)!r} cannot be gone on with: {_METADATA!r} is not there.")
         for path in self._path.glob(f"*{_UNFINISHED}"):
             path.unlink(missing_ok=True)
@@ -106,7 +107,7 @@ class ZarrArray:
         import numpy as np
 
         try:
-            rows = self._found("r")[self._index(elements)]
+            rows = self._found()[self._index(elements)]
         except Exception:  # what unpacks a damaged piece tells of it in many ways
             return None
         data: Any = np.ascontiguousarray(rows.T if self._part.fortran_order else rows)
@@ -114,7 +115,7 @@ class ZarrArray:
 
     def opened(self) -> Any:
         """Return the array, which reads what it is asked for."""
-        array = self._found("r")
+        array = self._found()
         pieces = [] if array is None else [*self._pieces(array, slice(0, array.shape[self._axis]))]
         n_found = sum(path.exists() for path in pieces)
         if array is None or n_found < len(pieces):
@@ -145,7 +146,7 @@ class ZarrArray:
         """Return the files that Zarr knows the array by, and its group."""
         return [self._path / _METADATA, *([self._path.parent / _METADATA] if self._part.name else [])]
 
-    def _found(self, mode: str) -> Any:
+    def _found(self, mode: str = "r") -> Any:
         """Return the array, ``None`` if it is not there.
 
         Raises:
@@ -165,6 +166,7 @@ class ZarrArray:
                 f"{str(self._path)!r} is not as it was made: its shape is {array.shape} and its type {array.dtype}, "
                 f"instead of {self._part.shape} and {self._part.dtype}; compute it at another path."
             )
+        self._array = array
         return array
 
     def _pieces(self, array: Any, elements: slice) -> Iterator[Path]:

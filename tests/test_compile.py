@@ -245,7 +245,9 @@ def test_compiled_code_has_the_jacobian_that_uncompiled_has(
 @pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
 def test_attention_compiles_in_both_modes_and_at_other_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     let_it_take(monkeypatch, 1, 2)
-    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).double()
+    torch.manual_seed(0)
+    options = {"dropout": 0.0, "activation": "gelu", "batch_first": True}  # differences do not see kinks
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, **options).double()
     expected = None
     for mode in ("reverse", "forward"):
         plan = cj.plan(layer, torch.randn(1, 4, 8, dtype=torch.float64), mode=mode, compile=True)

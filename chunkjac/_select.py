@@ -30,11 +30,6 @@ _WORTH_TIMING_S, _LONG_S, _VERY_LONG_S = 0.1, 1.0, 5.0
 # A job is short if a 16th of its rows, 64 at most, tells that it takes less than that.
 _SHORT_S, _SHORT_SHARE, _LARGEST_TRIAL = 0.3, 16, 64
 
-# Where a function has many operations, and all rows of one have so few elements, a call takes longer than what it
-# computes. Those of forward mode take 4 times as long as those of reverse mode then (200 steps of a Runge-Kutta
-# method on 8 numbers: 0.27 and 0.07 s).
-_TINY_NUMEL = 2**14
-
 # So many directions together take as long as the prologue, or so.
 _PER_PROLOGUE = 16
 
@@ -171,7 +166,7 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
     outputs = reverse.outputs if reverse else problem.evaluate()[1]
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
-    if reverse and outputs.node_numel is not None and n_rows * outputs.node_numel <= _TINY_NUMEL:
+    if reverse and outputs.are_calls_all(n_rows):
         return reverse, (counts, "calls take the time, whatever the number of rows: operations are many and tiny")
     choice = _judge(n_rows, n_columns, prologue_s if request.timed else 0.0)
     if reverse and choice == "timed" and _is_short(reverse):

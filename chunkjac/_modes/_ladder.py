@@ -232,7 +232,8 @@ class Derivative:
     @property
     def is_long(self) -> bool:
         """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
-        work_s = max(0.0, self._evaluation_s - self._overhead_s)  # calls take the rest, once for a chunk
+        calls_s = self._overhead_s if self.outputs.are_calls_all(self._n_seeds) else 0.0  # once for a chunk
+        work_s = max(0.0, self._evaluation_s - calls_s)
         return self.batched and _LEAST_SHARE * work_s * self._n_seeds > _LONG_S
 
     @property

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_flatten
 
 import chunkjac as cj
 from chunkjac import _select
 from chunkjac._select import _judge
+from chunkjac._types import Outputs
 
 
 @pytest.mark.parametrize(
@@ -120,3 +122,12 @@ def test_chains_of_many_tiny_operations_take_reverse_mode(n_steps: int, width: i
     if mode == "reverse":
         assert any("calls take the time" in reason for reason in report.plan.reasons)
     torch.testing.assert_close(jacobian, torch.func.jacfwd(func)(x))
+
+
+@pytest.mark.parametrize(
+    ("numel", "n_directions", "are_all"),
+    [(None, 1, False), (8.0, 400, True), (1000.0, 1000, False), (2.0**14, 1, True)],
+)
+def test_calls_take_all_the_time_of_tiny_operations_only(numel: float | None, n_directions: int, are_all: bool) -> None:
+    told = Outputs((), tree_flatten(())[1], n_nodes=1000, node_numel=numel)
+    assert told.are_calls_all(n_directions) == are_all

@@ -149,31 +149,32 @@ def test_columns_by_passes_back_and_forth_are_those_of_the_product(chunk_size: i
     _close(found, jacobian.T @ jacobian)
 
 
+class _Doubled(torch.autograd.Function):
+    """Be the identity; the derivative is 2 backward and 1 forward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return 2 * grad
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor) -> torch.Tensor:
+        return tangent.clone()
+
+
 @pytest.mark.usefixtures("small_tiles")
 def test_random_functions_and_wrong_derivatives_go_row_by_row() -> None:
     x = _point(30)
 
-    class Doubled(torch.autograd.Function):
-        """Be the identity; the derivative is 2 backward and 1 forward."""
-
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            return x.clone()
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
-
-        @staticmethod
-        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-            return 2 * grad
-
-        @staticmethod
-        def jvp(ctx: Any, tangent: torch.Tensor) -> torch.Tensor:
-            return tangent.clone()
-
-    found, rung = _rung_of(lambda x: Doubled.apply(x)[:9], x)
+    found, rung = _rung_of(lambda x: _Doubled.apply(x)[:9], x)
     assert rung != "vmap(jvp(vjp))"
     _close(found, 4 * torch.eye(9, dtype=D))
     found, rung = _rung_of(lambda x: torch.nn.functional.dropout(x, 0.5)[:9], x)
@@ -308,37 +309,15 @@ def test_what_has_no_derivatives_is_not_taken_back_and_forth(max_memory: int | N
     torch.testing.assert_close(found, jacobian.T @ jacobian, rtol=0, atol=1e-5)
 
 
-class _Wrong(torch.autograd.Function):
-    """Multiply forward derivatives by 1.5."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(*_: Any) -> None:
-        """Keep nothing."""
-
-    @staticmethod
-    def backward(_: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad
-
-    @staticmethod
-    def jvp(_: Any, tangent: torch.Tensor) -> torch.Tensor:
-        return 1.5 * tangent
-
-
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 0.0])
 def test_a_wrong_forward_formula_is_found_however_small_its_rows_are(scale: float) -> None:
     a, x = _point(40, 3000), _point(3000, seed=2)
 
     def func(x: torch.Tensor) -> torch.Tensor:
         y = a @ x
-        return torch.cat([y[:20], scale * _Wrong.apply(y[20:])])
+        return torch.cat([y[:20], scale * _Doubled.apply(y[20:])])
 
-    rows = torch.cat([a[:20], scale * a[20:]])
+    rows = torch.cat([a[:20], 2 * scale * a[20:]])
     found, report = cj.gram(func, x, max_memory=300_000, return_report=True)
     assert (report.plan.rung == "vmap(jvp(vjp))") == (scale == 0)
     sizes = rows.norm(dim=1).clamp(min=1e-100)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._problem import Problem
-from chunkjac._tensors import rows_of
+from chunkjac._tensors import rows_of, wide_type
 
 # Vectors are looked at in so many pieces, of so many elements: no budget notices them, and one takes 50 microseconds.
 _N_PIECES, _LEAST_PIECE, _LARGEST_PIECE = 64, 2**8, 2**16
@@ -144,7 +144,7 @@ def _relative_sizes(rows: torch.Tensor, x: torch.Tensor, piece: int) -> list[flo
     Returns:
         Logarithms to the base of two.
     """
-    wide = torch.float32 if rows.device.type == "mps" else torch.float64
+    wide = wide_type(rows.device)
     found = torch.full((len(rows),), -math.inf, dtype=wide, device=rows.device)
     for start in range(0, len(x), piece):
         part = slice(start, start + piece)

@@ -78,7 +78,7 @@ def largest_singular_values(view: JacobianOperator, k: int) -> torch.Tensor:
     size = float(np.abs(flat @ start.astype(view.dtype)).max())
     _check_finite(size)
     if not size:
-        return torch.zeros(k, dtype=torch.from_numpy(np.empty(0, view.dtype)).dtype)
+        return torch.from_numpy(np.zeros(k, view.dtype))
 
     def scaled(product: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return lambda vector: product(vector.astype(view.dtype)).astype(np.float64) / size

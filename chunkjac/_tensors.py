@@ -39,3 +39,8 @@ def is_close(mine: torch.Tensor, yours: torch.Tensor) -> bool:
 def rows_of(values: torch.Tensor) -> torch.Tensor:
     """Return ``(k, *shape)`` as a matrix of k rows, also where a row is one number or none."""
     return values.reshape(len(values), values.shape[1:].numel())
+
+
+def wide_type(device: torch.device) -> torch.dtype:
+    """Return the most precise type that a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -552,15 +552,23 @@ def test_what_is_left_of_a_removal_or_of_a_start_that_was_stopped_is_removed(lef
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("name", ["journal", "plan.json", "0_0.npy", "mine"])
-def test_a_folder_of_another_program_is_left_as_it_is(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "J"
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        *(("J", name) for name in ("journal", "plan.json", "0_0.npy", "mine")),
+        *(("J.zarr", name) for name in ("mine", "0_0", "zarr.json", "c.0.0")),
+    ],
+)
+def test_a_folder_of_another_program_is_left_as_it_is(folder: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / folder
     path.mkdir()
     (path / name).write_text("diary")
     with pytest.raises(cj.StoreError, match="another path"):
         remove(path)
-    with pytest.raises(cj.ChunkjacError, match="another path"):
-        cj.jacobian(_never, _point(3), out=path, resume=True)
+    for resume in (False, True):
+        with pytest.raises(cj.ChunkjacError, match="another path"):
+            cj.jacobian(_never, _point(3), out=path, resume=resume)
+    assert [*tmp_path.iterdir()] == [path]
     assert [*path.iterdir()] == [path / name]
     assert (path / name).read_text() == "diary"
 

@@ -11,7 +11,7 @@ from chunkjac._checks import check_computed
 from chunkjac._chunker import segments
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
 from chunkjac._sinks._reduction import ReducingSink, Reduction, sum_dtype
-from chunkjac._tensors import rows_of
+from chunkjac._tensors import rows_of, wide_type
 from chunkjac._types import Leaf, Norms
 
 # The squares of doubles within these limits add up without leaving their range.
@@ -26,7 +26,7 @@ class NormsOf(Reduction):
     def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
         """Return what the norms take; see :class:`Reduction`."""
         leaves = (*mode.outputs.leaves, *mode.problem.leaves, *block_leaves(mode))  # the last: those of one block
-        return sum(leaf.numel * _wide_type(leaf.device).itemsize for leaf in leaves)
+        return sum(leaf.numel * wide_type(leaf.device).itemsize for leaf in leaves)
 
     def sink(self, mode: Mode, _room_bytes: int) -> ReducingSink:
         """Return what takes the blocks; see :class:`Reduction`."""
@@ -84,7 +84,7 @@ def stable_norm(values: torch.Tensor, dim: int) -> torch.Tensor:
         values: What has norms.
         dim: The dimension along which they are taken.
     """
-    wide = _wide_type(values.device)
+    wide = wide_type(values.device)
     if not values.shape[dim]:
         return values.new_zeros(values.sum(dim).shape, dtype=wide)
     norms: torch.Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=wide)
@@ -101,12 +101,7 @@ def stable_norm(values: torch.Tensor, dim: int) -> torch.Tensor:
 
 def _zeros(leaf: Leaf) -> torch.Tensor:
     """Return norms of nothing, one for each element."""
-    return torch.zeros(leaf.numel, dtype=_wide_type(leaf.device), device=leaf.device)
-
-
-def _wide_type(device: torch.device) -> torch.dtype:
-    """Return the type that norms are collected in."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    return torch.zeros(leaf.numel, dtype=wide_type(leaf.device), device=leaf.device)
 
 
 def _shaped(found: list[torch.Tensor], leaves: Sequence[Leaf]) -> list[torch.Tensor]:

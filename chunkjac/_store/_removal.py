@@ -18,9 +18,9 @@ def remove(path: str | os.PathLike[str]) -> None:
         StoreError: There is something else, the plan cannot be read, or another process writes there.
     """
     target = Target.of(path)
-    is_there = target.path.exists()
-    if is_there and target.path.is_dir() != (target.kind != "file"):
+    if target.is_of_another_kind:
         return  # no run takes it either
+    is_there = target.path.exists()
     others = target.others()
     if others:
         raise StoreError(f"{target.told(others[0])!r} was not made by chunkjac; move it away, or give another path.")

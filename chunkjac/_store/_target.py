@@ -15,7 +15,7 @@ from typing import Any
 from chunkjac._errors import ArgumentError, StoreError
 from chunkjac._randomness import RandomState
 from chunkjac._store._layout import Kind, Layout
-from chunkjac._store._zarr import own_and_others
+from chunkjac._store._zarr import library, own_and_others
 
 FORMAT = 1
 
@@ -59,6 +59,11 @@ class Target:
     def kind(self) -> Kind:
         """Return what is at the path, by its suffix; only a single file cannot hold several outputs or inputs."""
         return _KINDS.get(self.path.suffix, "folder")
+
+    @property
+    def is_of_another_kind(self) -> bool:
+        """Tell whether a folder is where a file should be, or a file where a folder should be."""
+        return self.path.exists() and self.path.is_dir() == (self.kind == "file")
 
     @property
     def plan_path(self) -> Path:
@@ -127,8 +132,8 @@ class Target:
             raise ArgumentError("out=a path needs a POSIX system (os.pwrite); give a callable, or a tensor.")
         if find_spec("numpy") is None:
             raise ArgumentError("out=a path needs NumPy; install it with pip install 'chunkjac[numpy]'.")
-        if self.kind == "zarr" and find_spec("zarr") is None:
-            raise ArgumentError("a .zarr path needs Zarr; install it with pip install 'chunkjac[zarr]'.")
+        if self.kind == "zarr":
+            library()
         folder = self.path.parent
         if not folder.is_dir():
             raise ArgumentError(
@@ -139,7 +144,7 @@ class Target:
         is_there = self.path.exists()
         if self.path.is_symlink() and not is_there:
             raise StoreError(f"out={self.given!r} is a link to nothing; remove it, or give another path.")
-        if is_there and self.path.is_dir() != (self.kind != "file"):
+        if self.is_of_another_kind:
             kind = "a folder" if self.path.is_dir() else "a file"
             raise ArgumentError(f"out={self.given!r} is {kind} already; give another path.")
         if not self.resume and (is_there or self.plan_path.exists()):

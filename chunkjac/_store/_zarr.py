@@ -40,7 +40,7 @@ class ZarrArray:
 
     def make(self, block_size: int, made: list[Path] | None) -> None:
         """Make the array; pieces that are there stay. How much room packed values take is not known before."""
-        zarr = _library()
+        zarr = library()
         group = self._path.parent if self._part.name else None
         folders = [folder for folder in (group, self._path) if folder is not None and not folder.exists()]
         for folder in folders:
@@ -154,7 +154,7 @@ class ZarrArray:
         """
         if self._array is not None:
             return self._array
-        zarr = _library()
+        zarr = library()
         try:
             array = zarr.open_array(self._path, mode=mode, config={"write_empty_chunks": True})
         except FileNotFoundError:
@@ -198,7 +198,7 @@ def own_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
     return own, others
 
 
-def _library() -> Any:
+def library() -> Any:
     """Return Zarr, which is read when it is needed.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from chunkjac._memory import LiveBytes, heap_bytes
+from chunkjac._memory import LiveBytes
 from chunkjac._randomness import are_fixed
 from chunkjac._tensors import tensors_among
 from chunkjac._witness import Witness
@@ -52,9 +52,8 @@ class Lookout(TorchFunctionMode):
     extension writes to beside what it returns is not seen: use the witness where those are known to be.
 
     The tracker, if given, gets all calls from the one on that brings the sum of what was made to
-    its share; what malloc has given out since this was made counts as alive then. Other threads
-    may have moved that figure either way, so it counts within the sum at most: the error is no more than the
-    share. Where the sum stays below, the larger of the two counts.
+    its share; that sum counts as alive then, so the error is no more than the share. Where it stays below, it is told
+    at the end, and calls of many operations (an LSTM is one) count as so many times what they give.
 
     Args:
         witness: What looks for writing.
@@ -62,7 +61,7 @@ class Lookout(TorchFunctionMode):
         share_bytes: What may be made without being counted.
 
     Attributes:
-        made_bytes: The bytes of all that calls gave, views included.
+        made_bytes: The bytes of all that calls gave, but for views.
     """
 
     def __init__(self, witness: Witness, tracker: LiveBytes | None = None, share_bytes: int = 0) -> None:
@@ -73,10 +72,10 @@ class Lookout(TorchFunctionMode):
         self._share_bytes = share_bytes
         self._is_counted = False
         self._largest_bytes = 0
+        self._n_calls = 0
         self._is_followed = False
         self._own: set[int | None] = set()
         self._draws_apart = False
-        self._start_bytes = heap_bytes()
         self._first_node = torch._C._autograd._get_sequence_nr()
 
     @property
@@ -84,21 +83,23 @@ class Lookout(TorchFunctionMode):
         """Tell whether random numbers came from a generator that the function has of its own."""
         return self._draws_apart or self._witness.draws_apart
 
-    def tell(self) -> None:
-        """Let the tracker count what was made, unless it has seen it."""
+    def tell(self, n_nodes: int = 0) -> None:
+        """Let the tracker count what was made, unless it has seen it.
+
+        Args:
+            n_nodes: How many nodes the graph has that came of it: where they are more than the calls, each of them is
+                taken to have made as much as a call gave.
+        """
         if self._tracker is not None and not self._is_counted:
             self._is_counted = True
-            self._tracker.assume(max(self.made_bytes, self._given_bytes()), self._largest_bytes)
-
-    def _given_bytes(self) -> int:
-        """Return what malloc has given out since this was made; 0 where it does not tell."""
-        now_bytes = heap_bytes()
-        return 0 if now_bytes is None or self._start_bytes is None else now_bytes - self._start_bytes
+            n_times = max(1.0, n_nodes / max(1, self._n_calls))
+            self._tracker.assume(int(n_times * self.made_bytes), self._largest_bytes)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run a call, have it looked at closely if need be, and add up what it gives."""
+        self._n_calls += 1
         if not (kwargs or self._is_followed or self._is_counted) and _is_plain(func):  # most calls
             made = func(*args)
         else:
@@ -110,7 +111,7 @@ class Lookout(TorchFunctionMode):
                 self._add(value)
         if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
             self._is_counted = True
-            self._tracker.assume(min(self.made_bytes, max(0, self._given_bytes())), self._largest_bytes)
+            self._tracker.assume(self.made_bytes, self._largest_bytes)
         return made
 
     def _looked_at(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -130,7 +131,7 @@ class Lookout(TorchFunctionMode):
 
     def _add(self, tensor: torch.Tensor) -> None:
         """Add what a call gave."""
-        if tensor.layout == torch.strided:
+        if tensor.layout == torch.strided and tensor._base is None:
             n_bytes = tensor.nbytes
             self.made_bytes += n_bytes
             self._largest_bytes = max(self._largest_bytes, n_bytes)

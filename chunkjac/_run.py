@@ -28,7 +28,7 @@ from chunkjac._experience import Experience
 from chunkjac._job import Job
 from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
-from chunkjac._memory import Gauge, LiveBytes, OverBudget, tells_heap
+from chunkjac._memory import Gauge, LiveBytes, OverBudget
 from chunkjac._modes import Facts, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
@@ -192,8 +192,7 @@ class _Attempt:
         self._watch = watch
         tracker.restart_peak()
         self._counts = True  # whether all that is made is looked at, rather than told
-        can_look = job.trusting and job.device.type == "cpu" and tells_heap()
-        if not can_look or job.problem.runs_compiled_code:
+        if not job.trusting or job.device.type != "cpu" or job.problem.runs_compiled_code:
             with self._watched(), witness:
                 self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)
             return
@@ -201,7 +200,7 @@ class _Attempt:
         look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
         request = replace(job.request, is_quick=True)
         self.mode, self._reasons = select_mode(job.problem.watched_by(look), request, excluded, programs)
-        look.tell()
+        look.tell(self.mode.outputs.n_nodes)
 
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""

@@ -2,7 +2,6 @@
 
 from chunkjac._memory._budget import Budget, devices_here, find_budget, find_device, free_memory
 from chunkjac._memory._gauge import Gauge
-from chunkjac._memory._heap import heap_bytes, tells_heap
 from chunkjac._memory._tracker import LiveBytes, OverBudget
 
 __all__ = [
@@ -14,6 +13,4 @@ __all__ = [
     "find_budget",
     "find_device",
     "free_memory",
-    "heap_bytes",
-    "tells_heap",
 ]

@@ -28,7 +28,7 @@ from chunkjac._experience import Experience
 from chunkjac._job import Job
 from chunkjac._linear import Programs
 from chunkjac._lookout import Lookout
-from chunkjac._memory import Gauge, LiveBytes, OverBudget
+from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory
 from chunkjac._modes import Facts, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._pacer import Pacer
 from chunkjac._plan import Plan, Report
@@ -196,6 +196,7 @@ class _Attempt:
             with self._watched(), witness:
                 self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)
             return
+        keep_freed_memory()
         self._counts = False
         look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
         request = replace(job.request, is_quick=True)

@@ -2,6 +2,7 @@
 
 from chunkjac._memory._budget import Budget, devices_here, find_budget, find_device, free_memory
 from chunkjac._memory._gauge import Gauge
+from chunkjac._memory._heap import keep_freed_memory
 from chunkjac._memory._tracker import LiveBytes, OverBudget
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "find_budget",
     "find_device",
     "free_memory",
+    "keep_freed_memory",
 ]

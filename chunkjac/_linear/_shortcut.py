@@ -21,10 +21,10 @@ from chunkjac._types import Leaf, Outputs
 
 # Recording takes so long for each node of autograd's graph (for those that nobody has counted: in all), and the time of
 # so many evaluations; it saves half of the time, or a quarter.
-_NODE_S, _UNKNOWN_S, _EVALUATIONS, _SAVED_SHARE = 3e-4, 0.1, 15, 0.4
+_NODE_S, _UNKNOWN_S, _EVALUATIONS, _SAVED_SHARE = 2e-4, 0.1, 15, 0.4
 
 # Less than that is not worth looking at; and more than that for all nodes together is not spent at the second run.
-_WORTH_S, _VERY_LONG_S = 0.05, 1.0
+_WORTH_S, _VERY_LONG_S = 0.02, 1.0
 
 # What one direction needs at once, times the directions. Of 8 to 512 directions those that took 8-32 MiB were within
 # a fifth of the fastest on 17 of 23 functions; the others spend their time on calls, or on reading weights.

@@ -37,8 +37,9 @@ FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, Unsuppor
 _PROGRAM = "linear program"
 _COMPILED = f"{_PROGRAM}, compiled"
 
-# A node takes so long in a chunk, whatever its size; a direction takes 0.05 to 1.4 evaluations (20 functions).
-_NODE_S, _LEAST_SHARE, _LONG_S = 20e-6, 0.05, 0.1
+# A node takes so long in a chunk, whatever its size, and in an evaluation; a direction takes 0.05 to 1.4 evaluations,
+# but for that (20 functions).
+_NODE_S, _CALL_S, _LEAST_SHARE, _LONG_S = 20e-6, 5e-6, 0.05, 0.05
 
 
 # Counting takes as long as a small operation itself: only chunks of so many directions tell what a direction takes.
@@ -232,9 +233,8 @@ class Derivative:
     @property
     def is_long(self) -> bool:
         """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
-        calls_s = self._overhead_s if self.outputs.are_calls_all(self._n_seeds) else 0.0  # once for a chunk
-        work_s = max(0.0, self._evaluation_s - calls_s)
-        return self.batched and _LEAST_SHARE * work_s * self._n_seeds > _LONG_S
+        calls_s = _CALL_S * self.outputs.n_nodes  # once for a chunk
+        return self.batched and _LEAST_SHARE * (self._evaluation_s - calls_s) * self._n_seeds > _LONG_S
 
     @property
     def is_new(self) -> bool:

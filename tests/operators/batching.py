@@ -108,13 +108,13 @@ class Found:
 
 
 def extra_cases() -> Iterator[Case]:
-    """Yield what torch's samples leave out: numbers on the left, views that are reshaped, fused layers."""
+    """Yield what torch's samples leave out: numbers on the left, views that are reshaped, other layouts, fused layers."""
     torch.manual_seed(0)
     x = torch.randn(3, 4, dtype=torch.float64)
     tokens = torch.randn(2, 2, 5, 8)
     lstm, gru = torch.nn.LSTM(4, 3, num_layers=2), torch.nn.GRU(4, 3)
     causal = torch.ones(5, 5, dtype=torch.bool).tril()
-    attention = torch.nn.functional.scaled_dot_product_attention
+    attention, pooled = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.adaptive_avg_pool2d
     functions = {
         "number - x": (lambda x: 2 - x, x),
         "number / x": (lambda x: 2 / x, x),
@@ -123,6 +123,7 @@ def extra_cases() -> Iterator[Case]:
         "reshape of a slice": (lambda x: x[:, 1:3].reshape(-1) * 2, x),
         "reshape of an expanded tensor": (lambda x: x.unsqueeze(1).expand(3, 2, 4).reshape(6, 4).sin(), x),
         "as_strided": (lambda x: x.as_strided((2, 3), (4, 1)) * 2, x),
+        "mean over an image, channels last": (lambda x: pooled(x.permute(0, 3, 1, 2), 1) * 2, tokens),
         "attention": (lambda x: attention(x, x.sin(), x.cos()), tokens),
         "attention with a mask": (lambda x: attention(x, x.sin(), x.cos(), attn_mask=causal), tokens),
         "causal attention": (lambda x: attention(x, x.sin(), x.cos(), is_causal=True), tokens),

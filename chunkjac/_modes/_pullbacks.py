@@ -13,6 +13,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._checks import check_unchanged, outputs_of
+from chunkjac._modes._at_once import at_once
 from chunkjac._modes._mode import Block
 from chunkjac._modes._sure import BACKWARD, are_sure
 from chunkjac._problem import Problem
@@ -171,8 +172,7 @@ class VmapGrad(BatchedGrad):
 
     def many(self, seeds: Block) -> Block:
         """Return rows, ``(k, *input.shape)`` for each input."""
-        rows: Block = torch.func.vmap(lambda *seed: self._pull_back(seed, batched=False))(*seeds)
-        return rows
+        return at_once(lambda *seed: self._pull_back(seed, batched=False), seeds)
 
 
 class RowByRow(BatchedGrad):
@@ -184,13 +184,13 @@ class RowByRow(BatchedGrad):
 
 def nodes_behind(leaves: Sequence[Any]) -> set[Any]:
     """Return the nodes of autograd's graph behind tensors, as far as this level of it goes."""
-    ahead = [leaf.grad_fn for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    seen: set[Any] = set()
+    ahead = [leaf.grad_fn for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None]
+    seen: set[Any] = {*ahead}
     while ahead:
-        node = ahead.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            ahead += [following for following, _ in node.next_functions]
+        for node, _ in ahead.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                ahead.append(node)
     return seen
 
 

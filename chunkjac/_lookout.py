@@ -92,7 +92,7 @@ class Lookout(TorchFunctionMode):
         """
         if self._tracker is not None and not self._is_counted:
             self._is_counted = True
-            n_times = max(1.0, n_nodes / max(1, self._n_calls))
+            n_times = max(1, n_nodes / max(1, self._n_calls))
             self._tracker.assume(int(n_times * self.made_bytes), self._largest_bytes)
 
     def __torch_function__(
@@ -100,18 +100,16 @@ class Lookout(TorchFunctionMode):
     ) -> Any:
         """Run a call, have it looked at closely if need be, and add up what it gives."""
         self._n_calls += 1
-        if not (kwargs or self._is_followed or self._is_counted) and _is_plain(func):  # most calls
-            made = func(*args)
-        else:
+        if kwargs or self._is_followed or self._is_counted or not _is_plain(func):
             made = self._looked_at(func, args, kwargs or {})
+        else:  # most calls
+            made = func(*args)
         if isinstance(made, torch.Tensor):
-            self._add(made)
+            if made._base is None:
+                self._add(made)
         elif isinstance(made, (tuple, list)):
             for value in tensors_among(made):
                 self._add(value)
-        if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
-            self._is_counted = True
-            self._tracker.assume(self.made_bytes, self._largest_bytes)
         return made
 
     def _looked_at(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -130,11 +128,15 @@ class Lookout(TorchFunctionMode):
         return made
 
     def _add(self, tensor: torch.Tensor) -> None:
-        """Add what a call gave."""
-        if tensor.layout == torch.strided and tensor._base is None:
-            n_bytes = tensor.nbytes
-            self.made_bytes += n_bytes
-            self._largest_bytes = max(self._largest_bytes, n_bytes)
+        """Add what a call gave; count all that follows once that is more than the share."""
+        if tensor.layout != torch.strided or tensor._base is not None:
+            return
+        n_bytes = tensor.nbytes
+        self.made_bytes += n_bytes
+        if n_bytes > self._largest_bytes:
+            self._largest_bytes = n_bytes
+        if self.made_bytes > self._share_bytes:
+            self.tell()
 
     def _writes_its_own(self, func: Any, args: tuple[Any, ...]) -> bool:
         """Tell whether a call works in place on what the function has made itself.

@@ -71,8 +71,8 @@ class Problem:
                 "no budget can be kept inside a torch.func transform (vmap, grad, jacrev, ...), where blocks cannot "
                 "be written in place; use jacrev, jacfwd or hessian there."
             )
-        problem = cls.inside(func, args, argnums, has_aux)
-        return replace(problem, inputs=tuple(_plain(x) for x in problem.inputs), randomness=randomness)
+        argnums, leaves, spec = _checked(func, args, argnums)
+        return cls(func, args, argnums, has_aux, tuple(map(_plain, leaves)), spec, randomness)
 
     @classmethod
     def inside(
@@ -83,10 +83,7 @@ class Problem:
         Raises:
             ArgumentTypeError, ArgumentError: As :meth:`of` does.
         """
-        check_callable(func)
-        argnums = check_argnums(argnums, len(args))
-        leaves, spec = tree_flatten(_chosen(args, argnums))
-        check_inputs(leaves, argnums)
+        argnums, leaves, spec = _checked(func, args, argnums)
         return cls(func, args, argnums, has_aux, tuple(leaves), spec)
 
     @cached_property
@@ -206,6 +203,17 @@ class Problem:
         return returned
 
 
+def _checked(
+    func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...]
+) -> tuple[int | tuple[int, ...], list[torch.Tensor], TreeSpec]:
+    """Check a call; return argnums without negative numbers, the inputs and their tree."""
+    check_callable(func)
+    argnums = check_argnums(argnums, len(args))
+    leaves, spec = tree_flatten(_chosen(args, argnums))
+    check_inputs(leaves, argnums)
+    return argnums, leaves, spec
+
+
 def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
     """Return what the arguments are differentiated by."""
     return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
@@ -225,6 +233,8 @@ def _alias(value: Any) -> Any:
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """Return an input without its graph; one made in inference mode must be copied to be differentiated."""
+    if not (tensor.is_inference() or torch.is_inference_mode_enabled()):
+        return tensor.detach()
     with torch.inference_mode(False):
         return tensor.clone() if tensor.is_inference() else tensor.detach()
 

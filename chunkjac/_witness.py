@@ -67,6 +67,8 @@ class Witness(Watcher):
 
     def restore(self) -> None:
         """Give tensors that were written to the values back that they had."""
+        if not self._copies:
+            return
         with torch.no_grad(), torch.inference_mode(False):
             for tensor, copy in self._copies.values():
                 tensor.copy_(copy)

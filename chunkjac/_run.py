@@ -215,7 +215,7 @@ class _Attempt:
         if job.walled and terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with self._watched() if self._counts else nullcontext():
-            sink = sink_for(mode, job.out, tracker, job.room_bytes(tracker))
+            sink = sink_for(mode, job.out, tracker, job.room_bytes(tracker), keeps=not self._counts and not known)
         if self._watch and not self._counts:
             tracker.assume(terms.base.result_bytes)
         pacer = (

@@ -1,8 +1,8 @@
-"""Tensors among values, and the largest value in one."""
+"""Tensors among values, what they share, and the largest value in one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,16 @@ def tensors_among(values: Iterable[Any]) -> list[torch.Tensor]:
         elif isinstance(value, (list, tuple)):
             found += tensors_among(value)
     return found
+
+
+def are_apart(tensors: Sequence[torch.Tensor]) -> bool:
+    """Tell whether each tensor has its own memory."""
+    return len({tensor.untyped_storage()._cdata for tensor in tensors}) == len(tensors)
+
+
+def is_whole(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is all that lies in its memory, in order."""
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def largest_finite(values: torch.Tensor) -> torch.Tensor:

@@ -65,6 +65,7 @@ class FiniteDifference:
 
     name: ClassVar[str] = "finite-difference"
     by_rows: ClassVar[bool] = False
+    gives_away: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from chunkjac._modes._mode import Block, OtherWayError
 from chunkjac._modes._referee import nearer
 from chunkjac._modes._warm import is_warm
 from chunkjac._problem import Problem
+from chunkjac._tensors import are_apart
 from chunkjac._types import Leaf, Outputs
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
@@ -97,6 +98,7 @@ class Derivative:
     by_rows: ClassVar[bool]
     seeds_per_direction: ClassVar[int] = 1
     largest_bytes: ClassVar[int] = 0
+    gives_away = False
     _fast: ClassVar[tuple[type[Rung], ...]]
 
     def __init__(
@@ -404,7 +406,9 @@ class Derivative:
             seeds = self._seeds.seeds(chunk)
             if n_rows > 1 and self.batched:
                 block = self._rung.many(seeds)
-                self._is_proven = self._is_proven or self._rung.is_sure
+                is_sure = self._rung.is_sure  # then what it gives was made for it, or is a seed
+                self._is_proven = self._is_proven or is_sure
+                self.gives_away = is_sure and are_apart((*seeds, *block))
                 if not self._is_proven:
                     self._compares = True
                     with torch.no_grad():

@@ -72,6 +72,11 @@ class Mode(Protocol):
         ...
 
     @property
+    def gives_away(self) -> bool:
+        """Tell whether the last block's memory is nobody else's, so that whoever asked for it may keep it."""
+        ...
+
+    @property
     def is_long(self) -> bool:
         """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
         ...

@@ -63,7 +63,7 @@ def is_callback(out: Any) -> bool:
     return callable(out) and not isinstance(out, torch.Tensor)
 
 
-def sink_for(mode: Mode, out: Any, tracker: LiveBytes, room_bytes: int) -> ResultSink:
+def sink_for(mode: Mode, out: Any, tracker: LiveBytes, room_bytes: int, *, keeps: bool = False) -> ResultSink:
     """Return where blocks go.
 
     Args:
@@ -71,6 +71,7 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes, room_bytes: int) -> Resul
         out: As :func:`read_out` gave it.
         tracker: What counts live bytes.
         room_bytes: What the sink and chunks may hold together.
+        keeps: Whether a block that is the whole result may be kept as it is.
 
     Raises:
         ArgumentTypeError, ArgumentError, StoreError: ``out`` cannot take the result.
@@ -85,7 +86,7 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes, room_bytes: int) -> Resul
         _check_room(mode, out)
         copies = out.type == "cpu" and mode.problem.device.type == "cuda"
         return HostSink(mode) if copies else TensorSink(mode, device=out)
-    return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out)
+    return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out, keeps=keeps and out is None)
 
 
 def _check_room(mode: Mode, device: torch.device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import product
 from typing import Any
 
@@ -15,6 +15,7 @@ from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
 from chunkjac._sinks._whole import Whole, put
+from chunkjac._tensors import is_whole
 from chunkjac._types import Leaf
 
 
@@ -29,22 +30,36 @@ class TensorSink(Whole):
         mode: What makes the blocks.
         out: Tensors to write into, in the result's tree; ``None`` allocates them.
         device: Where they are allocated; ``None`` for where blocks are made.
+        keeps: Whether a block that is the whole result may be kept as it is, if the mode gives it away: then
+            nothing is allocated, or copied.
 
     Raises:
         ArgumentError: ``out`` has a wrong tree, shape, dtype or device, requires grad, or its
             elements share memory with one another or with an input.
     """
 
-    def __init__(self, mode: Mode, out: Any = None, device: torch.device | None = None) -> None:
+    def __init__(self, mode: Mode, out: Any = None, device: torch.device | None = None, *, keeps: bool = False) -> None:
         self._mode = mode
         self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
-        self._targets = _allocated(self._seeds, self._blocks, device) if out is None else check_out(mode, out)
+        self._there = device
         self._lends = device in (None, mode.problem.device)
-        self._rows = [_as_rows(target, *pair) for target, pair in zip(self._targets, self._pairs())]
+        self._keeps = keeps and len(self._seeds) == 1
+        if not self._keeps:
+            self._targets = _allocated(self._seeds, self._blocks, device) if out is None else check_out(mode, out)
+
+    @cached_property
+    def _targets(self) -> list[torch.Tensor]:
+        """Return what is written into."""
+        return _allocated(self._seeds, self._blocks, self._there)
+
+    @cached_property
+    def _rows(self) -> list[torch.Tensor | None]:
+        """Return the targets as matrices of directions."""
+        return [_as_rows(target, *pair) for target, pair in zip(self._targets, self._pairs())]
 
     def places(self, chunk: slice) -> Block | None:
         """Return where a block's tensors will be, if that is in one piece of memory each."""
-        if not self._lends:
+        if not self._lends or self._may_keep(chunk):
             return None
         parts = list(segments(chunk, self._seeds))
         first = parts[0].leaf * len(self._blocks) if len(parts) == 1 else 0
@@ -56,6 +71,10 @@ class TensorSink(Whole):
     def write(self, chunk: slice, block: Block) -> None:
         """Write a block into its place, unless it is there."""
         check_computed(block, self._mode.problem.inputs)
+        if self._may_keep(chunk) and self._mode.gives_away and all(map(is_whole, block)):
+            seed = self._seeds[0]
+            self._targets = [rows.view(*seed.shape, *leaf.shape) for rows, leaf in zip(block, self._blocks)]
+            return
         for part in segments(chunk, self._seeds):
             for number, values in enumerate(block):
                 at = part.leaf * len(self._blocks) + number
@@ -85,6 +104,10 @@ class TensorSink(Whole):
             _sum(_product(swapped(self._view(i, j), w.dim()), w, w.dim()) for i, w in enumerate(weights))
             for j in range(n_inputs)
         )
+
+    def _may_keep(self, chunk: slice) -> bool:
+        """Tell whether a chunk makes the whole result, and nothing was allocated for that yet."""
+        return self._keeps and chunk == slice(0, self._seeds[0].numel) and "_targets" not in self.__dict__
 
     @property
     def _inputs(self) -> Sequence[Leaf]:

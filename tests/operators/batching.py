@@ -108,7 +108,7 @@ class Found:
 
 
 def extra_cases() -> Iterator[Case]:
-    """Yield what torch's samples leave out: numbers on the left, views that are reshaped, other layouts, fused layers."""
+    """Yield what torch's samples leave out: numbers on the left, reshaped views, other layouts, fused layers."""
     torch.manual_seed(0)
     x = torch.randn(3, 4, dtype=torch.float64)
     tokens = torch.randn(2, 2, 5, 8)

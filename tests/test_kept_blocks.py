@@ -1,0 +1,125 @@
+"""A block that is the whole result is the result: nothing is allocated or copied, and nobody else holds its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+import chunkjac as cj
+from chunkjac._modes._at_once import at_once
+from chunkjac._sinks import _tensor
+
+X, Y = torch.linspace(0.1, 1, 6), torch.linspace(1, 2, 6)
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a result was allocated")
+
+    monkeypatch.setattr(_tensor, "_allocated", refuse)
+
+
+@pytest.mark.parametrize("n_outputs", [4, 40], ids=["by rows", "by columns"])
+def test_nothing_is_allocated_where_one_chunk_makes_all(n_outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, n_outputs))
+    wanted = torch.func.jacrev(net)(X)
+    forbid(monkeypatch)
+    assert torch.allclose(cj.jacobian(net, X), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"chunk_size": 2}, {"max_memory": "1MB"}, {"return_report": True}],
+    ids=lambda options: next(iter(options)),
+)
+def test_several_chunks_and_counted_jobs_are_written_in_place(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch)
+    with pytest.raises(AssertionError, match="was allocated"):
+        cj.jacobian(torch.sin, X, mode="reverse", **options)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda x, y: x,
+        lambda x, y: x.view(2, 3),
+        lambda x, y: x + y,
+        lambda x, y: (x + y, x * y),
+        lambda x, y: x.expand(3, 6),
+        lambda x, y: x.sum() + 0 * y,
+        lambda x, y: x.flip(0)[:1],
+        lambda x, y: x.detach() * y,
+    ],
+)
+def test_each_tensor_of_the_result_has_its_own_memory(func: Callable[..., Any], mode: str) -> None:
+    wanted = tree_leaves(torch.func.jacrev(func, (0, 1))(X, Y))
+    found = tree_leaves(cj.jacobian(func, X, Y, argnums=(0, 1), mode=mode))
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one, other)
+        one.fill_(7)  # none of the others changes
+    assert torch.equal(X, torch.linspace(0.1, 1, 6))
+    again = tree_leaves(cj.jacobian(func, X, Y, argnums=(0, 1), mode=mode))
+    for one, other in zip(again, wanted, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_a_function_of_ones_own_gives_back_is_copied() -> None:
+    """Its backward pass may hold on to what it gives."""
+    held = []
+
+    class Doubled(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            made = 2 * grad
+            if torch._C._functorch.is_batchedtensor(made):
+                held.append(torch._C._functorch.get_unwrapped(made))
+            return made
+
+    jacobian = cj.jacobian(Doubled.apply, X, mode="reverse")
+    memory = {values.untyped_storage().data_ptr() for values in held}
+    assert held
+    assert jacobian.untyped_storage().data_ptr() not in memory
+    assert torch.equal(jacobian, 2 * torch.eye(6))
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_rows_at_once_are_those_of_vmap(is_missing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chunkjac._modes._at_once._MISSING", ["a name"] if is_missing else [])
+    rows = torch.randn(5, 3), torch.randn(5, 2, 2)
+
+    def func(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        assert (x.shape, y.shape) == ((3,), (2, 2))
+        return x.sum() * y, torch.ones(2), torch.nn.functional.gelu(x)
+
+    for one, other in zip(at_once(func, rows), torch.func.vmap(func)(*rows), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_failure_at_once_leaves_no_transform_behind() -> None:
+    def fail(x: torch.Tensor) -> tuple[torch.Tensor]:
+        raise ValueError("the function's own")
+
+    with pytest.raises(ValueError, match="own"):
+        at_once(fail, (torch.ones(2, 2),))
+    assert torch._C._functorch.peek_interpreter_stack() is None
+    with pytest.raises(RuntimeError, match="randomness"):
+        at_once(lambda x: (torch.rand(2) + x,), (torch.ones(2, 2),))
+    assert torch._C._functorch.peek_interpreter_stack() is None

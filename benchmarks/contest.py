@@ -68,8 +68,9 @@ def rows_of(
 
 def summarise(rows: Iterable[dict[str, Any]], key: str, what: str) -> None:
     """Print the geometric mean and the worst of a ratio."""
-    failed = [row["function"] for row in rows if "failed" in row]
-    ratios = {row["function"]: row[key] for row in rows if row.get(key) is not None}
+    named = {", ".join(filter(None, (row["function"], row.get("size")))): row for row in rows}
+    failed = [name for name, row in named.items() if "failed" in row]
+    ratios = {name: row[key] for name, row in named.items() if row.get(key) is not None}
     if ratios:
         worst = max(ratios, key=ratios.__getitem__)
         mean = geometric_mean(ratios.values())

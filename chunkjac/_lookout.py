@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from chunkjac._memory import LiveBytes
+from chunkjac._problem import Problem
 from chunkjac._randomness import are_fixed
 from chunkjac._tensors import tensors_among
 from chunkjac._witness import Witness
@@ -156,6 +157,17 @@ class Lookout(TorchFunctionMode):
     def _counting(self) -> AbstractContextManager[Any]:
         """Return the tracker, if it is needed by now."""
         return self._tracker if self._tracker is not None and self._is_counted else nullcontext()
+
+
+def seen_by(witness: Witness, problem: Problem, *, closely: bool) -> tuple[Problem, AbstractContextManager[Any]]:
+    """Return a problem whose first evaluation a witness sees, and what is to be entered for that.
+
+    Args:
+        witness: What looks for writing.
+        problem: The function.
+        closely: Whether it looks at each operation, rather than at calls that may write.
+    """
+    return (problem, witness) if closely else (problem.watched_by(Lookout(witness)), nullcontext())
 
 
 def _memory(tensor: torch.Tensor) -> int | None:

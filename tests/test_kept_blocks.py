@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import chunkjac as cj
+from chunkjac._memory import LiveBytes, keep_freed_memory
 from chunkjac._modes._at_once import at_once
 from chunkjac._sinks import _tensor
 
@@ -123,3 +124,10 @@ def test_a_failure_at_once_leaves_no_transform_behind() -> None:
     with pytest.raises(RuntimeError, match="randomness"):
         at_once(lambda x: (torch.rand(2) + x,), (torch.ones(2, 2),))
     assert torch._C._functorch.peek_interpreter_stack() is None
+
+
+def test_keeping_freed_memory_is_no_memory_of_a_job() -> None:
+    keep_freed_memory.cache_clear()
+    with LiveBytes(torch.device("cpu")) as live:
+        keep_freed_memory()
+    assert live.peak_bytes == 0

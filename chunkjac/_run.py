@@ -216,7 +216,7 @@ class _Attempt:
         if job.walled and terms.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
         with self._watched() if self._counts else nullcontext():
-            sink = sink_for(mode, job.out, tracker, job.room_bytes(tracker), keeps=not self._counts and not known)
+            sink = sink_for(mode, job.out, tracker, job.room_bytes(tracker), keeps=not self._counts)
         if self._watch and not self._counts:
             tracker.assume(terms.base.result_bytes)
         pacer = (

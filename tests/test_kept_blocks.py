@@ -131,3 +131,12 @@ def test_keeping_freed_memory_is_no_memory_of_a_job() -> None:
     with LiveBytes(torch.device("cpu")) as live:
         keep_freed_memory()
     assert live.peak_bytes == 0
+
+
+def test_a_plan_keeps_blocks_too_and_its_program_writes_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+    wanted, plan = torch.func.jacrev(net)(X), cj.plan(net, X)
+    with monkeypatch.context() as patch:
+        forbid(patch)
+        assert torch.allclose(plan.run(), wanted, atol=1e-6)
+    assert all(torch.allclose(plan.run(), wanted, atol=1e-6) for _ in range(6))  # by programs too

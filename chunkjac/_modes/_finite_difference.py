@@ -100,7 +100,7 @@ class FiniteDifference:
             given = tuple(tiny_step(self._eps) if h is None else h for h in given)
         self._stencil = Stencil(self.problem.inputs, self._scheme, Steps.of(given, self._scheme, self._eps), bounds)
         self._places: Stencil | Spans = self._stencil
-        self._is_free = False  # to hold other memory than a dry run does, since nobody counts it
+        self.writes_in_place = False  # to hold other memory than a dry run does, since nobody counts it
         point = tuple(x.to(x.dtype.to_complex()) if self._scheme.is_complex else x for x in self.problem.inputs)
         self._batching, self._point = batching, point
         with at_rest(), torch.no_grad():
@@ -178,7 +178,7 @@ class FiniteDifference:
     ) -> None:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""
         if not is_counted:
-            self._places, self._is_free = Spans(self._stencil), True
+            self._places, self.writes_in_place = Spans(self._stencil), True
         is_precise = self._eps <= torch.finfo(torch.float32).eps  # else nothing shows that a program is right
         is_plain = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         if self._call is None or self._scheme.is_complex or not (is_precise and is_plain) or is_repeatable:
@@ -223,7 +223,7 @@ class FiniteDifference:
                 return tuple(limit_of(levels, placed.powers) for levels in slopes)
             block = []
             for i, (value, leaf) in enumerate(zip(values, self.outputs.leaves, strict=True)):
-                place = places[i] if places is not None and not n_more and self._is_free else None
+                place = places[i] if places is not None and not n_more and self.writes_in_place else None
                 block.append(limit_of(slopes_of(value, placed, self._scheme, leaf.dtype, place), placed.powers))
             return tuple(block if not n_more else [columns[n_more:] for columns in block])
 

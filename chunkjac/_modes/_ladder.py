@@ -239,13 +239,18 @@ class Derivative:
         return self.batched and _LEAST_SHARE * (self._evaluation_s - calls_s) * self._n_seeds > _LONG_S
 
     @property
+    def writes_in_place(self) -> bool:
+        """Tell whether the next block is made in places that are lent for it: a program's is."""
+        return self._shortcut is not None and self._shortcut.is_ready
+
+    @property
     def is_new(self) -> bool:
         """Tell whether the next block begins another way, which holds other memory than those before."""
-        return self._shortcut is not None and self._shortcut.is_ready and self._shortcut.is_new
+        return self._shortcut is not None and self.writes_in_place and self._shortcut.is_new
 
     def block(self, chunk: slice, places: Block | None = None) -> Block:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
-        if self._shortcut is not None and self._shortcut.is_ready:
+        if self._shortcut is not None and self.writes_in_place:
             return self._by_program(self._shortcut, chunk, places)
         tells = is_warm() and not (self._is_counted and chunk.stop - chunk.start < min(_TELLING_SIZE, self._n_seeds))
         started_s = time.perf_counter()

@@ -72,6 +72,11 @@ class Mode(Protocol):
         ...
 
     @property
+    def writes_in_place(self) -> bool:
+        """Tell whether the next block is made in places that are lent for it."""
+        ...
+
+    @property
     def gives_away(self) -> bool:
         """Tell whether the last block's memory is nobody else's, so that whoever asked for it may keep it."""
         ...

@@ -59,7 +59,7 @@ class TensorSink(Whole):
 
     def places(self, chunk: slice) -> Block | None:
         """Return where a block's tensors will be, if that is in one piece of memory each."""
-        if not self._lends or self._may_keep(chunk):
+        if not (self._lends and self._mode.writes_in_place):
             return None
         parts = list(segments(chunk, self._seeds))
         first = parts[0].leaf * len(self._blocks) if len(parts) == 1 else 0

@@ -95,11 +95,6 @@ class Job:
         """Tell whether what fits many times over need not be measured: nobody set a limit, or wants the figures."""
         return not (self.budget.explicit or self.return_report or self.create_graph)
 
-    @property
-    def looks_closely(self) -> bool:
-        """Tell whether each operation is looked at: all that takes part is to be known, or calls do not show it."""
-        return self.create_graph or self.problem.runs_compiled_code
-
     def tracker(self) -> LiveBytes:
         """Return what counts live bytes, and stops what would exceed the budget."""
         return LiveBytes(

@@ -11,7 +11,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from chunkjac._memory import LiveBytes
-from chunkjac._problem import Problem
 from chunkjac._randomness import are_fixed
 from chunkjac._tensors import tensors_among
 from chunkjac._witness import Witness
@@ -21,9 +20,9 @@ _BUILTIN = (BuiltinFunctionType, MethodDescriptorType, MethodWrapperType, Wrappe
 _KINDS = (*_BUILTIN, FunctionType)
 _IN_PYTHON = ("torch.nn.functional", "torch.functional", "torch._tensor")
 
-# These write to running statistics or weights (``max_norm``), and do not end in an underscore. Those of
+# These write to running statistics, observers or weights (``max_norm``), and do not end in an underscore. Those of
 # `torch.nn.functional` that normalise are told by an argument whether they do.
-_UNSAID = ("batch_norm", "instance_norm", "embedding")
+_UNSAID = ("batch_norm", "instance_norm", "embedding", "moving_avg")
 
 # Their flags say whether there are biases, whether dropout is on, ...: nothing is written to.
 _HARMLESS = ("gru", "lstm", "rnn_tanh", "rnn_relu")
@@ -31,8 +30,12 @@ _HARMLESS = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 # Copies of so much may be made in vain, of what the function has made itself, before the witness follows all calls.
 _SMALL_BYTES = 2**20
 
-# These make new tensors.
-_MAKERS = {"empty", "zeros", "ones", "full", "tensor", "clone", "arange", "eye", "empty_strided", "rand", "randn"}
+# These give memory that was there before, and is none of their arguments'.
+_SHARING = {"__get__", "from_numpy", "as_tensor", "asarray", "frombuffer", "from_file", "from_dlpack"}
+
+# The nodes of a recurrence are of one step each, and a call gives all steps: those within make so many times as much
+# as it gives, at most.
+_MOST_TIMES = 16
 
 # Operators that work in place are named like ``__iadd__``; these are not among them.
 _NOT_IN_PLACE = ("__invert__", "__index__", "__int__")
@@ -48,13 +51,13 @@ class Lookout(TorchFunctionMode):
     The witness gets the calls that may write to memory, by their names: all that work in place,
     those that are not torch's own, and what is given ``out`` or ``True`` (``inplace``,
     ``training``). Not those that work in place on what the function has made itself: on what has a
-    graph that is newer than this, or memory that it asked for. Once the witness has copied much, it gets
+    graph that is newer than this, or memory that a call of torch's has made. Once the witness has copied much, it gets
     all that follow, so that it knows what else the function made. What a scripted function or a compiled
     extension writes to beside what it returns is not seen: use the witness where those are known to be.
 
     The tracker, if given, gets all calls from the one on that brings the sum of what was made to
-    its share; that sum counts as alive then, so the error is no more than the share. Where it stays below, it is told
-    at the end, and calls of many operations (an LSTM is one) count as so many times what they give.
+    its share; that sum counts as alive then, and where it stays below, at the end. Calls of many operations (an LSTM
+    is one) count as so many times what they give, once it is known how many.
 
     Args:
         witness: What looks for writing.
@@ -62,7 +65,7 @@ class Lookout(TorchFunctionMode):
         share_bytes: What may be made without being counted.
 
     Attributes:
-        made_bytes: The bytes of all that calls gave, but for views.
+        made_bytes: The bytes of all that calls gave, views included: of some nothing else is seen (linear layers).
     """
 
     def __init__(self, witness: Witness, tracker: LiveBytes | None = None, share_bytes: int = 0) -> None:
@@ -73,6 +76,7 @@ class Lookout(TorchFunctionMode):
         self._share_bytes = share_bytes
         self._is_counted = False
         self._largest_bytes = 0
+        self._told_bytes = 0
         self._n_calls = 0
         self._is_followed = False
         self._own: set[int | None] = set()
@@ -85,16 +89,17 @@ class Lookout(TorchFunctionMode):
         return self._draws_apart or self._witness.draws_apart
 
     def tell(self, n_nodes: int = 0) -> None:
-        """Let the tracker count what was made, unless it has seen it.
+        """Let the tracker count what was made and it has not seen, at the end of the evaluation.
 
         Args:
             n_nodes: How many nodes the graph has that came of it: where they are more than the calls, each of them is
                 taken to have made as much as a call gave.
         """
-        if self._tracker is not None and not self._is_counted:
-            self._is_counted = True
-            n_times = max(1, n_nodes / max(1, self._n_calls))
-            self._tracker.assume(int(n_times * self.made_bytes), self._largest_bytes)
+        if self._tracker is None:
+            return
+        n_times = min(_MOST_TIMES, max(1, n_nodes / max(1, self._n_calls)))
+        self._tracker.assume(int(n_times * self.made_bytes) - self._told_bytes, self._largest_bytes)
+        self._told_bytes = int(n_times * self.made_bytes)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -106,15 +111,21 @@ class Lookout(TorchFunctionMode):
         else:  # most calls
             made = func(*args)
         if isinstance(made, torch.Tensor):
-            if made._base is None:
-                self._add(made)
+            self._add(made)
+            if not made.requires_grad:
+                self._claim(made, func, args, kwargs)
         elif isinstance(made, (tuple, list)):
             for value in tensors_among(made):
                 self._add(value)
+                self._claim(value, func, args, kwargs)
+        if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
+            self._is_counted = True
+            self._told_bytes = self.made_bytes
+            self._tracker.assume(self.made_bytes, self._largest_bytes)
         return made
 
     def _looked_at(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a call that may write, draw, or make memory that others may write to."""
+        """Run a call that may write or draw."""
         if kwargs.get("generator") is not None and not are_fixed():
             self._draws_apart = True
         if self._is_followed or (_may_write(func, args, kwargs) and not self._writes_its_own(func, args)):
@@ -124,27 +135,29 @@ class Lookout(TorchFunctionMode):
         else:
             with self._counting():
                 made = func(*args, **kwargs)
-        if isinstance(made, torch.Tensor) and isinstance(func, _BUILTIN) and _makes_memory(func.__name__):
-            self._own.add(_memory(made))
         return made
 
     def _add(self, tensor: torch.Tensor) -> None:
-        """Add what a call gave; count all that follows once that is more than the share."""
-        if tensor.layout != torch.strided or tensor._base is not None:
-            return
-        n_bytes = tensor.nbytes
-        self.made_bytes += n_bytes
-        if n_bytes > self._largest_bytes:
-            self._largest_bytes = n_bytes
-        if self.made_bytes > self._share_bytes:
-            self.tell()
+        """Add what a call gave, until all is counted."""
+        if tensor.layout == torch.strided and not self._is_counted:
+            n_bytes = tensor.nbytes
+            self.made_bytes += n_bytes
+            if n_bytes > self._largest_bytes:
+                self._largest_bytes = n_bytes
+
+    def _claim(self, made: torch.Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
+        """Note the memory of a tensor as the function's own, if a call of torch's has made it."""
+        memory = _memory(made)
+        if memory is not None and _makes_memory(func):
+            given = tensors_among((*args, *(kwargs or {}).values()))
+            if all(_memory(other) != memory for other in given):
+                self._own.add(memory)
 
     def _writes_its_own(self, func: Any, args: tuple[Any, ...]) -> bool:
         """Tell whether a call works in place on what the function has made itself.
 
         That is so if the tensor, or that which it is a view of, is the result of a node that is newer than this; or
-        if its memory was made by one of those that do nothing else. What is outside exists all the while, so its
-        memory is none of these.
+        if a call has made its memory. What is outside exists all the while, so its memory is none of these.
         """
         if not (isinstance(func, _BUILTIN) and _works_in_place(func.__name__) and isinstance(args[0], torch.Tensor)):
             return False
@@ -159,17 +172,6 @@ class Lookout(TorchFunctionMode):
         return self._tracker if self._tracker is not None and self._is_counted else nullcontext()
 
 
-def seen_by(witness: Witness, problem: Problem, *, closely: bool) -> tuple[Problem, AbstractContextManager[Any]]:
-    """Return a problem whose first evaluation a witness sees, and what is to be entered for that.
-
-    Args:
-        witness: What looks for writing.
-        problem: The function.
-        closely: Whether it looks at each operation, rather than at calls that may write.
-    """
-    return (problem, witness) if closely else (problem.watched_by(Lookout(witness)), nullcontext())
-
-
 def _memory(tensor: torch.Tensor) -> int | None:
     """Return the identity of the memory under a tensor; ``None`` where it has none, as within transforms."""
     try:
@@ -179,7 +181,7 @@ def _memory(tensor: torch.Tensor) -> int | None:
 
 
 def _is_plain(func: Any) -> bool:
-    """Tell whether a function, given no keywords, neither writes nor always makes a new tensor."""
+    """Tell whether a function, given no keywords, writes to nothing."""
     try:
         return _is_known_as_plain(func)
     except TypeError:  # it has no hash
@@ -189,7 +191,7 @@ def _is_plain(func: Any) -> bool:
 @cache
 def _is_known_as_plain(func: Any) -> bool:
     """Tell the same of what has a hash."""
-    return isinstance(func, _BUILTIN) and _writes(func) is False and not _makes_memory(func.__name__)
+    return isinstance(func, _BUILTIN) and _writes(func) is False
 
 
 def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -208,10 +210,10 @@ def _works_in_place(name: str) -> bool:
     return (name.endswith("_") and not name.startswith("_")) or name == "__setitem__" or name.startswith("__i")
 
 
-@cache
-def _makes_memory(name: str) -> bool:
-    """Tell whether an operation of torch always makes a new tensor, by its name."""
-    return name in _MAKERS or name.startswith("new_") or name.endswith("_like")
+def _makes_memory(func: Any) -> bool:
+    """Tell whether what a call gives is new, or an argument's memory."""
+    is_ours = isinstance(func, _BUILTIN) or (isinstance(func, FunctionType) and func.__module__ in _IN_PYTHON)
+    return is_ours and func.__name__ not in _SHARING
 
 
 @cache

@@ -15,7 +15,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._job import Job
-from chunkjac._lookout import seen_by
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, block_leaves, is_empty, n_directions
 from chunkjac._modules import restored_attributes
@@ -76,9 +75,8 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
     problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
     request = replace(job.request, timed=False)
     witness = Witness()  # what it copies is alive until the end, and counts
-    problem, looking = seen_by(witness, problem, closely=job.looks_closely)
     with tracker:
-        with looking:
+        with witness:
             mode, reasons = select_mode(problem, request, excluded)
             name = mode.name
             del mode
@@ -117,12 +115,11 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: Witness) -> Probe:
     """Probe the first mode that can run the function."""
     tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
-    problem, looking = seen_by(witness, job.problem, closely=job.looks_closely)
     doubts = dict(excluded)
     while True:
         with tracker:
-            with looking:
-                mode, reasons = select_mode(problem, job.request, doubts)
+            with witness:
+                mode, reasons = select_mode(job.problem, job.request, doubts)
             terms = job.terms(mode, tracker)
             try:
                 samples = _Samples(mode, tracker)

@@ -27,7 +27,7 @@ from chunkjac._executor import Log, filled
 from chunkjac._experience import Experience
 from chunkjac._job import Job
 from chunkjac._linear import Programs
-from chunkjac._lookout import Lookout, seen_by
+from chunkjac._lookout import Lookout
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory
 from chunkjac._modes import Facts, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._pacer import Pacer
@@ -192,10 +192,9 @@ class _Attempt:
         self._watch = watch
         tracker.restart_peak()
         self._counts = True  # whether all that is made is looked at, rather than told
-        if job.looks_closely or not job.trusting or job.device.type != "cpu":
-            problem, looking = seen_by(witness, job.problem, closely=job.looks_closely)
-            with self._watched(), looking:
-                self.mode, self._reasons = select_mode(problem, job.request, excluded, programs)
+        if not job.trusting or job.device.type != "cpu" or job.problem.runs_compiled_code:
+            with self._watched(), witness:
+                self.mode, self._reasons = select_mode(job.problem, job.request, excluded, programs)
             return
         keep_freed_memory()
         self._counts = False

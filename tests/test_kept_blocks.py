@@ -72,6 +72,27 @@ def test_each_tensor_of_the_result_has_its_own_memory(func: Callable[..., Any], 
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda x: x.repeat(3),
+        lambda x: torch.stack((x, x, x)),
+        lambda x: torch.cat((x.sin(), x, x)),
+        lambda x: x.expand(3, 6),
+    ],
+)
+def test_columns_that_are_kept_are_nobody_elses(
+    func: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = torch.func.jacrev(func)(X)
+    forbid(monkeypatch)
+    for _ in range(2):
+        found = cj.jacobian(func, X)
+        assert torch.allclose(found, wanted)
+        found.fill_(7)
+    assert torch.equal(X, torch.linspace(0.1, 1, 6))
+
+
 def test_what_a_function_of_ones_own_gives_back_is_copied() -> None:
     """Its backward pass may hold on to what it gives."""
     held = []
@@ -131,6 +152,15 @@ def test_keeping_freed_memory_is_no_memory_of_a_job() -> None:
     with LiveBytes(torch.device("cpu")) as live:
         keep_freed_memory()
     assert live.peak_bytes == 0
+
+
+def test_where_there_is_no_room_freed_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise RuntimeError("not enough memory")
+
+    keep_freed_memory.cache_clear()
+    monkeypatch.setattr(torch, "UntypedStorage", refuse)
+    keep_freed_memory()
 
 
 def test_a_plan_keeps_blocks_too_and_its_program_writes_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,9 @@ def test_the_plan_predicts_the_peak_to_the_byte(name: str, mode: str) -> None:
     planned = plan_of(case, mode=mode)  # the second run of a plan is by a linear program, which holds other memory
     with LiveBytes(CPU) as unwatched:
         planned.run()  # without a report, an ample budget is not watched
-    # It may hold less: slopes are made in the result, and a block that is the whole result is it, so that there are
-    # never both. Or more: a plain graph keeps what gradients of captured parameters would need.
+    # It may hold less: the statistics of a BatchNorm in eval mode, which nothing writes to, are not copied, slopes are
+    # made in the result, and a block that is the whole result is it, so that there are never both. Or more: a plain
+    # graph keeps what gradients of captured parameters would need.
     least_bytes = (
         0.75 * tracker.peak_bytes
         if mode == "finite-difference"

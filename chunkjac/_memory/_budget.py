@@ -14,9 +14,9 @@ from chunkjac._memory._cpu import free_cpu_memory
 from chunkjac._memory._readings import Free
 from chunkjac._units import format_bytes, parse_bytes
 
-# A reading is used again for so long: a core touches less than a gigabyte of new memory in that time, and a default
-# leaves half of what is free.
-_RECENT_S = 0.1
+# A reading is used again for so long: a core touches less than half a gigabyte of new memory in that time, and a
+# default leaves half of what is free.
+_RECENT_S = 0.05
 
 _DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
 import torch
@@ -21,4 +22,5 @@ def keep_freed_memory() -> None:
     Source:
         glibc, mallopt(3), M_MMAP_THRESHOLD: "dynamic mmap threshold".
     """
-    torch.UntypedStorage(_LARGEST_BYTES)  # no operation, so that nobody who counts memory sees it
+    with suppress(RuntimeError, MemoryError):  # there may be a limit that has no room for that
+        torch.UntypedStorage(_LARGEST_BYTES)  # no operation, so that nobody who counts memory sees it

@@ -252,6 +252,7 @@ class Derivative:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
         if self._shortcut is not None and self.writes_in_place:
             return self._by_program(self._shortcut, chunk, places)
+        self.gives_away = False
         tells = is_warm() and not (self._is_counted and chunk.stop - chunk.start < min(_TELLING_SIZE, self._n_seeds))
         started_s = time.perf_counter()
         block = self._on_a_rung(lambda: self._block(chunk))

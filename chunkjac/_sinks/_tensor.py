@@ -71,7 +71,7 @@ class TensorSink(Whole):
     def write(self, chunk: slice, block: Block) -> None:
         """Write a block into its place, unless it is there."""
         check_computed(block, self._mode.problem.inputs)
-        if self._may_keep(chunk) and self._mode.gives_away and all(map(is_whole, block)):
+        if self._may_keep(chunk) and self._mode.gives_away and all(map(self._is_result, block, self._blocks)):
             seed = self._seeds[0]
             self._targets = [rows.view(*seed.shape, *leaf.shape) for rows, leaf in zip(block, self._blocks)]
             return
@@ -108,6 +108,11 @@ class TensorSink(Whole):
     def _may_keep(self, chunk: slice) -> bool:
         """Tell whether a chunk makes the whole result, and nothing was allocated for that yet."""
         return self._keeps and chunk == slice(0, self._seeds[0].numel) and "_targets" not in self.__dict__
+
+    @staticmethod
+    def _is_result(rows: torch.Tensor, leaf: Leaf) -> bool:
+        """Tell whether a block's tensor is as one that would be allocated."""
+        return rows.dtype == leaf.dtype and is_whole(rows)
 
     @property
     def _inputs(self) -> Sequence[Leaf]:

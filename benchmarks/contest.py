@@ -53,7 +53,7 @@ def rows_of(
     rows = []
     for entry in functions(*sizes, quick=quick):
         start = {"function": entry.name, "size": entry.size, "rows": entry.n_outputs, "columns": entry.n_inputs}
-        name = f"{entry.name:<20} {entry.size:<5} {f'{entry.n_outputs} x {entry.n_inputs}':>14}"
+        name = f"{entry.name:<20} {entry.size:<6} {f'{entry.n_outputs} x {entry.n_inputs}':>14}"
         try:
             row = measure(entry)
         except Exception as error:

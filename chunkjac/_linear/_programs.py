@@ -17,8 +17,8 @@ from chunkjac._types import Outputs
 # Whole runs that are shorter are timed both with and without a program: its prologue may take what it saves.
 SHORT_S = 0.2
 
-# So often each: others may use the machine.
-_TURNS = 2
+# So often each: others may use the machine. Runs of less than 20 ms are the noisier, and more of them are worth it.
+_TURNS, _TURNS_OF_TINY, _TINY_S = 2, 4, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +155,16 @@ class Programs:
     def wants(self, mode: str) -> bool:
         """Tell whether a run is to be by a program: from the second on, and in short jobs while that is faster.
 
-        Two runs of a short job are made without one, and timed, after two with one.
+        Some runs of a short job are made without one, and timed, after as many with one.
         """
         record = self.of(mode)
         if record.refused or self.compiles:
             return not record.refused
-        if len(record.with_s) < _TURNS or min(record.with_s) > SHORT_S:
+        least_s = min(record.with_s, default=SHORT_S)
+        n_turns = _TURNS_OF_TINY if least_s < _TINY_S else _TURNS
+        if len(record.with_s) < n_turns or least_s > SHORT_S:
             return self.n_runs > 0
-        return len(record.without_s) >= _TURNS and min(record.with_s) <= min(record.without_s)
+        return len(record.without_s) >= n_turns and least_s <= min(record.without_s)
 
     def knows(self, mode: str, problem: Problem) -> Outputs | None:
         """Return what the function gives, if a program is to make the blocks and need not be compared again."""

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from chunkjac._memory import LiveBytes
 from chunkjac._randomness import are_fixed
-from chunkjac._tensors import tensors_among
+from chunkjac._tensors import memory_of, tensors_among
 from chunkjac._witness import Witness
 
 # Functions of these kinds, if of the last kind in these modules, tell by their names whether they write.
@@ -89,7 +89,7 @@ class Lookout(TorchFunctionMode):
         return self._draws_apart or self._witness.draws_apart
 
     def tell(self, n_nodes: int = 0) -> None:
-        """Let the tracker count what was made and it has not seen, at the end of the evaluation.
+        """Let the tracker count what was made and it has not seen: once that is much, and at the end.
 
         Args:
             n_nodes: How many nodes the graph has that came of it: where they are more than the calls, each of them is
@@ -98,8 +98,9 @@ class Lookout(TorchFunctionMode):
         if self._tracker is None:
             return
         n_times = min(_MOST_TIMES, max(1, n_nodes / max(1, self._n_calls)))
-        self._tracker.assume(int(n_times * self.made_bytes) - self._told_bytes, self._largest_bytes)
-        self._told_bytes = int(n_times * self.made_bytes)
+        n_bytes = int(n_times * self.made_bytes)
+        self._tracker.assume(n_bytes - self._told_bytes, self._largest_bytes)
+        self._told_bytes = n_bytes
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -110,18 +111,14 @@ class Lookout(TorchFunctionMode):
             made = self._looked_at(func, args, kwargs or {})
         else:  # most calls
             made = func(*args)
-        if isinstance(made, torch.Tensor):
-            self._add(made)
-            if not made.requires_grad:
-                self._claim(made, func, args, kwargs)
-        elif isinstance(made, (tuple, list)):
-            for value in tensors_among(made):
+        if isinstance(made, (torch.Tensor, tuple, list)):
+            for value in (made,) if isinstance(made, torch.Tensor) else tensors_among(made):
                 self._add(value)
-                self._claim(value, func, args, kwargs)
+                if not value.requires_grad:  # else its node tells whose it is
+                    self._claim(value, func, args, kwargs)
         if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
             self._is_counted = True
-            self._told_bytes = self.made_bytes
-            self._tracker.assume(self.made_bytes, self._largest_bytes)
+            self.tell()
         return made
 
     def _looked_at(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -175,7 +172,7 @@ class Lookout(TorchFunctionMode):
 def _memory(tensor: torch.Tensor) -> int | None:
     """Return the identity of the memory under a tensor; ``None`` where it has none, as within transforms."""
     try:
-        return int(tensor.untyped_storage()._cdata)
+        return memory_of(tensor)
     except (NotImplementedError, RuntimeError):
         return None
 

@@ -22,9 +22,14 @@ def tensors_among(values: Iterable[Any]) -> list[torch.Tensor]:
     return found
 
 
+def memory_of(tensor: torch.Tensor) -> int:
+    """Return the identity of the memory under a dense tensor."""
+    return int(tensor.untyped_storage()._cdata)
+
+
 def are_apart(tensors: Sequence[torch.Tensor]) -> bool:
     """Tell whether each tensor has its own memory."""
-    return len({tensor.untyped_storage()._cdata for tensor in tensors}) == len(tensors)
+    return len({*map(memory_of, tensors)}) == len(tensors)
 
 
 def is_whole(tensor: torch.Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from chunkjac._randomness import are_fixed
-from chunkjac._tensors import tensors_among
+from chunkjac._tensors import memory_of, tensors_among
 from chunkjac._watching import Watcher
 from chunkjac._zero_tensors import is_scaled_zero
 
@@ -92,7 +92,7 @@ class Witness(Watcher):
     def _has_copy_of(self, part: Any) -> bool:
         """Tell whether a tensor will change when values are given back."""
         is_dense = isinstance(part, torch.Tensor) and part.layout == torch.strided
-        return is_dense and _memory(part) in self._copies
+        return is_dense and memory_of(part) in self._copies
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -105,21 +105,21 @@ class Witness(Watcher):
             self.draws_apart = True
         outside = set()
         for tensor in _tensors((*args, *kwargs.values())):
-            memory = _memory(tensor)
+            memory = memory_of(tensor)
             if memory not in self._made_inside:
                 outside.add(memory)
                 self._note(tensor, memory)
         if outside:
             for tensor in _tensors(_argument(place, args, kwargs) for place in _written(func)):
-                if _memory(tensor) in outside:
+                if memory_of(tensor) in outside:
                     self._keep(tensor)
         made = func(*args, **kwargs)
         for tensor in _tensors((made,)):
-            if _memory(tensor) in outside:
+            if memory_of(tensor) in outside:
                 self._views.append(tensor)
                 self._known.add(id(tensor))
             else:
-                self._made_inside.add(_memory(tensor))
+                self._made_inside.add(memory_of(tensor))
         return made
 
     def _note(self, tensor: torch.Tensor, memory: int) -> None:
@@ -134,11 +134,11 @@ class Witness(Watcher):
 
     def _keep(self, tensor: torch.Tensor) -> None:
         """Copy the memory under a tensor before its first change: later ones may be elsewhere in it."""
-        if _memory(tensor) not in self._copies:
+        if memory_of(tensor) not in self._copies:
             with torch.no_grad():
                 n_elements = tensor.untyped_storage().nbytes() // tensor.element_size()
                 whole = tensor.detach().as_strided((n_elements,), (1,), 0)
-                self._copies[_memory(tensor)] = (whole, whole.clone())
+                self._copies[memory_of(tensor)] = (whole, whole.clone())
 
 
 @functools.cache
@@ -161,8 +161,3 @@ def _argument(place: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     """Yield dense tensors among values."""
     return (tensor for tensor in tensors_among(values) if tensor.layout == torch.strided)
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    """Return the identity of the memory under a tensor."""
-    return int(tensor.untyped_storage()._cdata)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch._functorch import vmap as internals
+import torch._functorch.vmap
 
 from chunkjac._modes._mode import Block
 
+_internals: Any = torch._functorch.vmap
+
 # What torch.func.vmap is made of, in this form since torch 2.0.
-_NAMES = ("_vmap_increment_nesting", "_vmap_decrement_nesting", "_add_batch_dim", "_remove_batch_dim")
-_MISSING = [name for name in _NAMES if not hasattr(torch._C._functorch, name)]
+_NEEDED = {
+    torch._C._functorch: ("_vmap_increment_nesting", "_vmap_decrement_nesting", "_add_batch_dim", "_remove_batch_dim"),
+    _internals: ("lazy_load_decompositions",),
+}
+_MISSING = [name for place, names in _NEEDED.items() for name in names if not hasattr(place, name)]
 
 
 def at_once(func: Callable[..., Block], rows: Block) -> Block:
@@ -23,10 +29,10 @@ def at_once(func: Callable[..., Block], rows: Block) -> Block:
         func: Takes tensors, returns a tuple of them, and draws no random numbers.
         rows: As many in each tensor.
     """
-    if _MISSING or not hasattr(internals, "lazy_load_decompositions"):
+    if _MISSING:
         found: Block = torch.func.vmap(func)(*rows)
         return found
-    internals.lazy_load_decompositions()
+    _internals.lazy_load_decompositions()
     functorch, n_rows = torch._C._functorch, len(rows[0])
     level = functorch._vmap_increment_nesting(n_rows, "error")
     try:

@@ -241,17 +241,24 @@ class Derivative:
     @property
     def writes_in_place(self) -> bool:
         """Tell whether the next block is made in places that are lent for it: a program's is."""
-        return self._shortcut is not None and self._shortcut.is_ready
+        return self._ready is not None
+
+    @property
+    def _ready(self) -> Shortcut | None:
+        """Return what makes the next block, if that is a program."""
+        return self._shortcut if self._shortcut is not None and self._shortcut.is_ready else None
 
     @property
     def is_new(self) -> bool:
         """Tell whether the next block begins another way, which holds other memory than those before."""
-        return self._shortcut is not None and self.writes_in_place and self._shortcut.is_new
+        ready = self._ready
+        return ready is not None and ready.is_new
 
     def block(self, chunk: slice, places: Block | None = None) -> Block:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
-        if self._shortcut is not None and self.writes_in_place:
-            return self._by_program(self._shortcut, chunk, places)
+        ready = self._ready
+        if ready is not None:
+            return self._by_program(ready, chunk, places)
         self.gives_away = False
         tells = is_warm() and not (self._is_counted and chunk.stop - chunk.start < min(_TELLING_SIZE, self._n_seeds))
         started_s = time.perf_counter()

@@ -86,7 +86,7 @@ def sink_for(mode: Mode, out: Any, tracker: LiveBytes, room_bytes: int, *, keeps
         _check_room(mode, out)
         copies = out.type == "cpu" and mode.problem.device.type == "cuda"
         return HostSink(mode) if copies else TensorSink(mode, device=out)
-    return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out, keeps=keeps and out is None)
+    return CallbackSink(mode, out, tracker) if is_callback(out) else TensorSink(mode, out, keeps=keeps)
 
 
 def _check_room(mode: Mode, device: torch.device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property, reduce
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -43,24 +43,19 @@ class TensorSink(Whole):
         self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
         self._there = device
         self._lends = device in (None, mode.problem.device)
-        self._keeps = keeps and len(self._seeds) == 1
-        if not self._keeps:
-            self._targets = _allocated(self._seeds, self._blocks, device) if out is None else check_out(mode, out)
-
-    @cached_property
-    def _targets(self) -> list[torch.Tensor]:
-        """Return what is written into."""
-        return _allocated(self._seeds, self._blocks, self._there)
-
-    @cached_property
-    def _rows(self) -> list[torch.Tensor | None]:
-        """Return the targets as matrices of directions."""
-        return [_as_rows(target, *pair) for target, pair in zip(self._targets, self._pairs())]
+        self._keeps = keeps and out is None and len(self._seeds) == 1
+        self._targets: list[torch.Tensor] = []
+        self._rows: list[torch.Tensor | None] = []
+        if out is not None:
+            self._take(check_out(mode, out))
+        elif not self._keeps:
+            self._reserve()
 
     def places(self, chunk: slice) -> Block | None:
         """Return where a block's tensors will be, if that is in one piece of memory each."""
         if not (self._lends and self._mode.writes_in_place):
             return None
+        self._reserve()
         parts = list(segments(chunk, self._seeds))
         first = parts[0].leaf * len(self._blocks) if len(parts) == 1 else 0
         targets = self._rows[first : first + len(self._blocks)] if len(parts) == 1 else []
@@ -73,8 +68,9 @@ class TensorSink(Whole):
         check_computed(block, self._mode.problem.inputs)
         if self._may_keep(chunk) and self._mode.gives_away and all(map(self._is_result, block, self._blocks)):
             seed = self._seeds[0]
-            self._targets = [rows.view(*seed.shape, *leaf.shape) for rows, leaf in zip(block, self._blocks)]
+            self._take([rows.view(*seed.shape, *leaf.shape) for rows, leaf in zip(block, self._blocks)])
             return
+        self._reserve()
         for part in segments(chunk, self._seeds):
             for number, values in enumerate(block):
                 at = part.leaf * len(self._blocks) + number
@@ -86,6 +82,7 @@ class TensorSink(Whole):
 
     def result(self) -> Any:
         """Return the Jacobian in torch.func's tree: outputs outside, inputs inside."""
+        self._reserve()
         rows = [[self._view(i, j) for j in range(len(self._inputs))] for i in range(len(self._mode.outputs.leaves))]
         trees = [tree_unflatten(row, self._mode.problem.spec) for row in rows]
         return tree_unflatten(trees, self._mode.outputs.spec)
@@ -107,7 +104,17 @@ class TensorSink(Whole):
 
     def _may_keep(self, chunk: slice) -> bool:
         """Tell whether a chunk makes the whole result, and nothing was allocated for that yet."""
-        return self._keeps and chunk == slice(0, self._seeds[0].numel) and "_targets" not in self.__dict__
+        return self._keeps and not self._targets and chunk == slice(0, self._seeds[0].numel)
+
+    def _reserve(self) -> None:
+        """Allocate what is written into, unless it is there."""
+        if not self._targets:
+            self._take(_allocated(self._seeds, self._blocks, self._there))
+
+    def _take(self, targets: list[torch.Tensor]) -> None:
+        """Hold the result's tensors, also as matrices of directions."""
+        self._targets = targets
+        self._rows = [_as_rows(target, *pair) for target, pair in zip(targets, self._pairs())]
 
     @staticmethod
     def _is_result(rows: torch.Tensor, leaf: Leaf) -> bool:

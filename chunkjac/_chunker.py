@@ -63,11 +63,18 @@ class _Rows:
         """Make the rows of one leaf."""
         raise NotImplementedError
 
-    def _diagonal(self, segment: Segment, first_row: int = 0) -> torch.Tensor:
-        """Return a view of the one element in each row that its direction is about."""
-        rows = slice(first_row + segment.rows.start, first_row + segment.rows.stop)
-        flat = self._buffers[segment.leaf].view(self._n_rows, self._leaves[segment.leaf].numel)
-        return flat[rows, segment.elements].diagonal()
+    def _diagonal(self, segment: Segment, n_points: int = 1, stride: int = 0) -> torch.Tensor:
+        """Return a view of the one element in each row that its direction is about, ``(n_points, rows)``.
+
+        Args:
+            segment: The directions.
+            n_points: How many times they are there.
+            stride: So many rows farther each time.
+        """
+        n_elements = self._leaves[segment.leaf].numel
+        first = segment.rows.start * n_elements + segment.elements.start
+        shape = n_points, segment.rows.stop - segment.rows.start
+        return self._buffers[segment.leaf].as_strided(shape, (stride * n_elements, n_elements + 1), first)
 
 
 class OneHot(_Rows):
@@ -138,6 +145,7 @@ class PerturbedCopies(_Rows):
         self._n_points = n_points
         self._with_base = with_base
         self._last = last
+        self._last_row: int | None = None  # where that point is
         self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def batch(self, chunk: slice, points: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -151,21 +159,26 @@ class PerturbedCopies(_Rows):
         k = chunk.stop - chunk.start
         n_rows = k * self._n_points + self._with_base + (self._last is not None)
         self._reserve(n_rows)
-        for rows, base, point in zip(self._buffers, self._inputs, self._last or ()):
-            rows[n_rows - 1].copy_(point)
-            self._moved.append((rows[n_rows - 1], base))
+        if self._last is not None and self._last_row != n_rows - 1:
+            self._put_last(n_rows - 1, self._last)
         for segment, values in zip(segments(chunk, self._leaves), points, strict=True):
-            base = self._inputs[segment.leaf].view(-1)[segment.elements]
-            for i, value in enumerate(values):
-                elements = self._diagonal(segment, first_row=i * k)
-                elements.copy_(value)
-                self._moved.append((elements, base))
+            moved = self._diagonal(segment, self._n_points, k)
+            moved.copy_(values)
+            self._moved.append((moved, self._inputs[segment.leaf].view(-1)[segment.elements]))
         return tuple(buffer[:n_rows] for buffer in self._buffers)
 
     def release(self) -> None:
         """Give the memory back."""
-        self._moved = []
+        self._moved, self._last_row = [], None
         super().release()
+
+    def _put_last(self, row: int, last: Sequence[torch.Tensor]) -> None:
+        """Let a row be the point of its own, and the one that was, the base point again."""
+        for rows, base, point in zip(self._buffers, self._inputs, last, strict=True):
+            if self._last_row is not None:
+                rows[self._last_row].copy_(base)
+            rows[row].copy_(point)
+        self._last_row = row
 
     def _restore(self) -> None:
         """Let all rows be the base point again, and let go of the buffers."""

@@ -103,6 +103,7 @@ class Spans:
         self._leaves = [Leaf.of(x) for x in stencil.inputs]
         self._span = slice(0, 0)
         self._placed: Placed | None = None
+        self._latest: tuple[slice, Placed] | None = None
 
     def place(self, chunk: slice) -> Placed:
         """Return the points and weights of a chunk.
@@ -110,17 +111,21 @@ class Spans:
         Raises:
             ArgumentError: A step does not move its element, or moves it out of the dtype's range.
         """
+        if self._latest is not None and self._latest[0] == chunk:
+            return self._latest[1]
         if self._placed is None or not self._span.start <= chunk.start <= chunk.stop <= self._span.stop:
             (first, *others) = segments(chunk, self._leaves)
             if others:
                 return self._stencil.place(chunk)
             n_behind = self._leaves[first.leaf].numel - first.elements.stop
-            self._placed = None  # first, so that old and new are never both alive
+            self._placed = self._latest = None  # first, so that old and new are never both alive
             self._span = slice(chunk.start, max(chunk.stop, min(chunk.start + _SPAN, chunk.stop + n_behind)))
             self._placed = self._stencil.place(self._span)
         part = slice(chunk.start - self._span.start, chunk.stop - self._span.start)
         whole = self._placed
-        return Placed([whole.points[0][:, part]], whole.weights[..., part], whole.powers[..., part])
+        placed = Placed([whole.points[0][:, part]], whole.weights[..., part], whole.powers[..., part])
+        self._latest = chunk, placed
+        return placed
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -36,6 +36,7 @@ class PrecisionSeen(TorchDispatchMode):
         self.n_operations = 0
         self.has_products = False
         self.largest_bytes = 0
+        self._dtypes: set[torch.dtype] = set()  # of results
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -46,14 +47,21 @@ class PrecisionSeen(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         self.n_operations += 1
         self.has_products = self.has_products or func in _PRODUCTS
+        if isinstance(made, torch.Tensor) and made.dtype in self._dtypes and made.nbytes <= self.largest_bytes:
+            return made  # most results
+        self._look(made, args)
+        return made
+
+    def _look(self, made: Any, args: tuple[Any, ...]) -> None:
+        """Look at what an operation has made of its arguments."""
         if not any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in args):
-            return made  # a constant: its precision is not that of the computation
+            return  # a constant: its precision is not that of the computation
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
                 self.eps = max(self.eps, torch.finfo(value.dtype).eps)
+                self._dtypes.add(value.dtype)
                 is_view = any(isinstance(arg, torch.Tensor) and _is_seen_through(value, arg) for arg in args)
                 self.largest_bytes = max(self.largest_bytes, 0 if is_view else value.nbytes)
-        return made
 
 
 def _is_seen_through(value: torch.Tensor, arg: torch.Tensor) -> bool:

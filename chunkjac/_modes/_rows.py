@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -223,10 +223,10 @@ def distance(value: torch.Tensor, alone: torch.Tensor) -> float:
     """Return the largest difference; infinite where only one is a number; 0 on fakes."""
     if alone.shape != value.shape:
         return float("inf")
-    off = (value - alone).abs_() if not value.is_complex() else (value - alone).abs()
-    largest = _largest(off)
+    largest = 0.0 if isinstance(value, FakeTensor) or not value.numel() else torch.dist(value, alone, inf).item()
     if isfinite(largest):
         return largest
+    off = (value - alone).abs()
     is_same = (value == alone) | (value.isnan() & alone.isnan())
     return _largest(off.masked_fill_(is_same, 0.0).nan_to_num_(nan=float("inf"), posinf=float("inf")))
 

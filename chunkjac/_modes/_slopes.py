@@ -31,7 +31,7 @@ def slopes_of(
         return [(part * _column(placed.weights[0, 0], part)).to(dtype)]
     n_levels = len(scheme.levels)
     n_nodes = scheme.n_evaluations // n_levels
-    base = value[k * scheme.n_evaluations :][:1]
+    base = value[k * scheme.n_evaluations :][:1] if scheme.with_base else None
     parts = value[: k * scheme.n_evaluations].view(n_levels, n_nodes, k, *value.shape[1:])
     slopes = []
     for level, weights in zip(parts, placed.weights):

@@ -2,9 +2,9 @@
 
 The first chunks of a job are its probes: they are part of the result, and what they hold
 gives the line from which the largest size follows. A budget that is plainly ample
-starts with one good chunk at once, because small chunks are slow; a tight one with 2, 2 and 8,
-where the second 2 overwrites the measure of the first (lazy first-call work). Below the largest
-size, that which takes the least time is looked for while the job runs.
+starts with one good chunk at once, because small chunks are slow; a tight one with a careful chunk, and then
+with as many directions as fit even if nothing of what that held is fixed. Below the largest size, that which takes the
+least time is looked for while the job runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from chunkjac._knee import Knee
-from chunkjac._planner import TIGHT_PROBES, Cost, even_chunk
+from chunkjac._planner import Cost, even_chunk
 from chunkjac._terms import WORTH_A_NEW_SIZE, Terms
 
 # What a function keeps for later (a cache, say) is no reason to plan anew.
@@ -77,7 +77,7 @@ class Pacer:
             self.chunk_size = first_size if terms.start_bytes is None else terms.sure_size
             self._begin(first_size)
         elif self.chunk_size is None:
-            self._probes = [first_size] if first_size else [*TIGHT_PROBES]
+            self._probes = [first_size] if first_size else [terms.careful_size, 0]
         self._samples: dict[int, int] = {}
         self._margin = 1.0
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
@@ -117,7 +117,7 @@ class Pacer:
         if not self._probes and self.chunk_size is None:
             self.chunk_size = self._choose(left)
         if self.chunk_size is None:
-            size = min(self._probes[0], self._may_fit(), self._most)
+            size = min(self._probes[0] if not self._samples else self._next_probe(left), self._may_fit(), self._most)
         else:
             size = self._fastest(self.chunk_size, left)
         if not done:
@@ -208,6 +208,13 @@ class Pacer:
         """Return the size for the rest of the job."""
         size = self._terms.choose(self.cost, left)
         return size if size <= self._most else even_chunk(left, self._most)
+
+    def _next_probe(self, left: int) -> int:
+        """Return how many directions tell more than those so far, and are fast."""
+        if not self._terms.batched:
+            return max(self._samples)
+        size = max(2 * max(self._samples), self._terms.choose(self.cost, left))
+        return min(size, self._terms.start_size(self.cost) or size)
 
     def _may_fit(self) -> int:
         """Return a size to probe with.

@@ -105,6 +105,12 @@ class Terms:
         """Return the largest size that fits many times over."""
         return self.room_bytes // (_PLAIN_FACTOR * self.cautious_bytes)
 
+    @property
+    def careful_size(self) -> int:
+        """Return the size of a first chunk that hardly ever fails; one direction alone runs other kernels than two."""
+        size = max(2, self.room_bytes // self.cautious_bytes)
+        return min(size, _LOOPED_SIZE if not self.batched else _AMPLE_SIZE)
+
     def first_size(self) -> int | None:
         """Return a good size for the first chunk; ``None`` if the budget is too tight to guess one."""
         size = min(self.room_bytes // self.cautious_bytes, self.n_directions)

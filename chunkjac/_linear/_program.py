@@ -54,6 +54,11 @@ class Program:
         """Return what it takes in memory, beside inputs, seeds, and what operations allocate."""
         return self.step.n_bytes + self.prologue.n_bytes
 
+    @property
+    def most_bytes(self) -> int:
+        """Return what all that it makes takes at most at once."""
+        return max(self.prologue.most_bytes, self.prologue.n_bytes + self.step.most_bytes)
+
 
 class NotFiniteError(NotLinearError):
     """Say that a factor is not finite at these inputs: zero times that is not zero."""

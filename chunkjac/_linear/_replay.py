@@ -16,7 +16,7 @@ import torch
 
 from chunkjac._linear._arena import Arena, Life, lay_out
 from chunkjac._linear._destinations import destination_call, works_in_place
-from chunkjac._linear._graph import Graph, Node, run_node, written_memory
+from chunkjac._linear._graph import Graph, Node, peak_bytes, run_node, written_memory
 from chunkjac._linear._straight import straight_code
 
 # A cache line; accelerators' allocators give multiples of 512 bytes.
@@ -54,6 +54,7 @@ class Replay:
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
         self._places = _Places((*dict.fromkeys(self._kept.values()), *self._copies.values()))
+        self._loose_bytes = peak_bytes([node for node in self._nodes if node not in self._calls], graph.outputs)
         self.open = self._open_outputs()
         open_to = tuple(dict.fromkeys(self.open.values()))
         self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, self._copies, open_to)
@@ -63,6 +64,11 @@ class Replay:
     def n_bytes(self) -> int:
         """Return what results take, those aside that operations allocate."""
         return self._arena.n_bytes + self._places.n_bytes
+
+    @property
+    def most_bytes(self) -> int:
+        """Return what all results take at most at once."""
+        return self.n_bytes + self._loose_bytes
 
     def bind(self, values: Mapping[Node, Any], device: torch.device) -> Bound:
         """Take memory for what is to be run; return what runs it.

@@ -15,7 +15,7 @@ from chunkjac._linear._program import Block, Program, Running
 from chunkjac._linear._programs import SHORT_S, Programs
 from chunkjac._linear._sizing import resized, telling_size
 from chunkjac._linear._tracing import given_tensors, trace
-from chunkjac._planner import even_chunk
+from chunkjac._planner import even_chunk, fit_chunks
 from chunkjac._problem import Problem
 from chunkjac._types import Leaf, Outputs
 
@@ -38,6 +38,9 @@ _WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 8, 40
 
 # So many runs are timed before one is given up: others may use the machine.
 _TURNS = 2
+
+# Where memory is counted, a program takes no more of the room by what is known of it: some is foreseen by nobody.
+_SURE_SHARE = 0.95
 
 # A plan holds on to so much between its runs: taking memory anew takes as long as a small step.
 _HELD_BYTES = 8 * 2**20
@@ -169,7 +172,7 @@ class Shortcut:
             NotLinearError: No program can be made of the function.
         """
         self._have_trace()
-        size = self._next_size(n_left)
+        size = self._fitting_size(n_left)
         if size != self._size or self._running is None:
             self._put_back()
             if self._is_counted:
@@ -265,6 +268,21 @@ class Shortcut:
             self.has_recorded = True
             self._guard = Guard(self._problem) if self._programs.is_kept else None
             record.trace = trace(self._problem, self._leaves, by_rows=self._by_rows)
+
+    def _fitting_size(self, n_left: int) -> int:
+        """Return the next size; where what is held is counted, a smaller one if its program would not fit."""
+        size, room_bytes = self._next_size(n_left), int(_SURE_SHARE * self._room_bytes)
+        needed_bytes: dict[int, int] = {}
+        while self._is_counted and self._exact_size is None and size not in self._record.proven:
+            needed_bytes[size] = self._program(size).most_bytes
+            fixed_bytes, each_bytes = fit_chunks(needed_bytes)
+            most = min(size - 1, (room_bytes - fixed_bytes) // max(1, each_bytes))
+            if needed_bytes[size] <= room_bytes or most < _LEAST_SIZE // 2:
+                break
+            del self._record.programs[size]
+            self._most, self._record.knee = most, None
+            size = self._next_size(n_left)
+        return size
 
     def _next_size(self, n_left: int) -> int:
         """Return the fastest size, or one that is tried for that."""

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 from chunkjac._kernels import plain_kernels
-from chunkjac._linear._graph import Graph, Node, run_all
+from chunkjac._linear._graph import Graph, Node, peak_bytes, run_all
 from chunkjac._linear._merging import merged
 from chunkjac._linear._real_transforms import with_real_transforms
 from chunkjac._linear._recorder import recorded
@@ -90,7 +90,7 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
         opaque,
         tuple(node for node in graph.nodes if not node.varies),
         used,
-        _peak_bytes([node for node in graph.nodes if node.varies]),
+        max(1, peak_bytes([node for node in graph.nodes if node.varies])),
     )
 
 
@@ -116,17 +116,3 @@ def with_own_arguments(problem: Problem) -> Problem:
     return replace(
         problem, args=tuple(tree_map(own, arg) for arg in problem.args), inputs=tuple(map(own, problem.inputs))
     )
-
-
-def _peak_bytes(nodes: Sequence[Node]) -> int:
-    """Return the most that results of operations hold at once."""
-    last = {operand.root: i for i, node in enumerate(nodes) for operand in (*node.operands, node)}
-    dead: dict[int, int] = {}
-    live_bytes = peak_bytes = 1
-    for i, node in enumerate(nodes):
-        if node.memory is None and node.layout is not None:
-            live_bytes += node.layout.n_bytes
-            dead[last[node]] = dead.get(last[node], 0) + node.layout.n_bytes
-        peak_bytes = max(peak_bytes, live_bytes)
-        live_bytes -= dead.pop(i, 0)
-    return peak_bytes

@@ -70,14 +70,15 @@ class Pacer:
         self._even_size: int | None = None  # once the fastest size is found
         first_size = terms.first_size()
         self._is_plain = self.chunk_size is None and terms.trusting and terms.is_plain and first_size is not None
-        self._probes: list[int] = []
+        self._n_probes = 0  # chunks that are to tell what others hold
+        self._probe_size = first_size or terms.careful_size
         if self._is_plain and first_size is not None:
             self.cost = replace(terms.base, direction_bytes=terms.cautious_bytes)
             first_size = min(first_size, terms.sure_size)
             self.chunk_size = first_size if terms.start_bytes is None else terms.sure_size
             self._begin(first_size)
         elif self.chunk_size is None:
-            self._probes = [first_size] if first_size else [terms.careful_size, 0]
+            self._n_probes = 1 if first_size else 2
         self._samples: dict[int, int] = {}
         self._margin = 1.0
         self._most = terms.n_directions  # nothing larger is tried again after running out of memory
@@ -114,10 +115,11 @@ class Pacer:
     def next_chunk(self, done: int) -> slice:
         """Return the directions that come next, after the first ``done``."""
         left = self._terms.n_directions - done
-        if not self._probes and self.chunk_size is None:
+        if not self._n_probes and self.chunk_size is None:
             self.chunk_size = self._choose(left)
         if self.chunk_size is None:
-            size = min(self._probes[0] if not self._samples else self._next_probe(left), self._may_fit(), self._most)
+            probe_size = self._next_probe(left) if self._samples else self._probe_size
+            size = min(probe_size, self._may_fit(), self._most)
         else:
             size = self._fastest(self.chunk_size, left)
         if not done:
@@ -166,11 +168,11 @@ class Pacer:
         self._margin = max(self._margin, margin)
         if grows is not None:
             self._level_holds = not grows
-        if self._probes or not as_predicted or len(self._samples) > 1:
+        if self._n_probes or not as_predicted or len(self._samples) > 1:
             self.cost = self._terms.fit(self._samples, self._margin)
-        if self._probes:
-            del self._probes[0]
-            if not self._probes and left:
+        if self._n_probes:
+            self._n_probes -= 1
+            if not self._n_probes and left:
                 self.chunk_size = self._after_probes(size, self._choose(left))
                 self._checked = self._cannot_fail(size, held_bytes, left)
             return

@@ -410,3 +410,75 @@ def test_what_takes_very_long_to_record_waits_until_runs_have_taken_as_long(monk
     assert "linear program" not in rungs
     monkeypatch.setattr("chunkjac._linear._shortcut._NODE_S", 3e-4)
     assert planned.run(return_report=True)[1].plan.rung == "linear program"
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.Linear(400, 350)),
+        nn.Sequential(nn.Unflatten(-1, (3, 10, 10)), nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3), nn.Flatten(-3)),
+        lambda x: torch.softmax(x.view(10, 30) @ x.view(30, 10), -1) @ x.view(10, 30).sin(),
+        lambda x: torch.fft.rfft(x.sin()).abs().cumsum(-1),
+    ],
+)
+def test_what_a_program_takes_at_most_is_known_before_it_runs(
+    func: Any, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    func = func.requires_grad_(False) if isinstance(func, nn.Module) else func
+    x = _point(300, dtype=torch.float32)
+    made: list[tuple[Any, ...]] = []
+    begin = Running.__init__
+
+    def note(self: Running, program: Any, tensors: Any, feed: Any, **options: Any) -> None:
+        made.append((program, tensors, feed))
+        begin(self, program, tensors, feed, **options)
+
+    monkeypatch.setattr(Running, "__init__", note)
+    planned = cj.plan(func, x, mode=mode)
+    planned.run(x)
+    planned.run(x)
+    monkeypatch.undo()
+    program, tensors, feed = made[-1]
+    feed(0)  # seeds are not the program's
+
+    def run() -> None:
+        with torch.no_grad():
+            Running(program, tensors, feed, owns_inputs=False).block(0)
+
+    assert 0.7 * program.most_bytes <= _peak_bytes(run) <= 1.01 * program.most_bytes + 4096
+
+
+def test_under_a_limit_a_program_is_laid_out_for_as_many_directions_as_fit(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factors of sixty layers take most of the room; what is left is known, so nothing is refused."""
+    mixing, x = _point(400, 400) / 20, _point(400)
+
+    def deep(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(60):
+            x = (mixing @ x).sin()
+        return x
+
+    refused = []
+
+    def noted(run: Callable[..., Any]) -> Callable[..., Any]:
+        def try_to_run(self: Running, *args: Any, **options: Any) -> Any:
+            try:
+                return run(self, *args, **options)
+            except OverBudget:
+                refused.append(run)
+                raise
+
+        return try_to_run
+
+    monkeypatch.setattr(Running, "__init__", noted(Running.__init__))
+    monkeypatch.setattr(Running, "block", noted(Running.block))
+    limit_bytes = 400 * 400 * 8 + 270 * 3200
+    planned = cj.plan(deep, x, mode=mode, max_memory=limit_bytes)
+    planned.run(x)
+    found, report = planned.run(x, return_report=True)
+    assert report.plan.rung == "linear program"
+    assert report.peak_bytes <= limit_bytes
+    assert report.chunk_sizes[0] >= 10
+    assert not refused
+    torch.testing.assert_close(found, _reference(deep, mode, (x,)))

@@ -31,15 +31,17 @@ def slopes_of(
         return [(part * _column(placed.weights[0, 0], part)).to(dtype)]
     n_levels = len(scheme.levels)
     n_nodes = scheme.n_evaluations // n_levels
-    base = value[k * scheme.n_evaluations :][:1] if scheme.with_base else None
-    parts = value[: k * scheme.n_evaluations].view(n_levels, n_nodes, k, *value.shape[1:])
+    parts = [value[i * k : (i + 1) * k] for i in range(scheme.n_evaluations)]
     slopes = []
-    for level, weights in zip(parts, placed.weights):
-        *free, last = [*level, base] if scheme.with_base else level
+    for number in range(n_levels):
+        free = parts[number * n_nodes : (number + 1) * n_nodes]
+        last = value[k * scheme.n_evaluations :][:1] if scheme.with_base else free.pop()
         is_fit = place is not None and n_levels == 1 and place.dtype == value.dtype and place.is_contiguous()
-        slope = _scaled(torch.sub(free[0], last, out=place) if is_fit else free[0] - last, weights[0])
-        for part, weight in zip(free[1:], weights[1:], strict=True):
-            slope += _scaled(part - last, weight)
+        slope = torch.sub(free[0], last, out=place) if is_fit else free[0] - last
+        slope.mul_(_column(placed.weights[number, 0], slope))
+        for i, part in enumerate(free[1:], 1):
+            difference = part - last
+            slope += difference.mul_(_column(placed.weights[number, i], difference))
         slopes.append(slope)
     return slopes
 
@@ -52,11 +54,6 @@ def limit_of(slopes: Sequence[torch.Tensor], powers: torch.Tensor) -> torch.Tens
 def imaginary(value: torch.Tensor) -> torch.Tensor:
     """Return the imaginary part, also of what is real."""
     return value.imag if value.is_complex() else torch.zeros_like(value)
-
-
-def _scaled(difference: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Multiply each row by its weight, in place."""
-    return difference.mul_(_column(weights, difference))
 
 
 def _column(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from torch.func import jvp, vjp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._memory._foresight import _most_bytes, tensors_among, traits_of
+from chunkjac._memory._foresight import NO_MEMORY, Traits, _most_bytes, tensors_among, traits_of
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1)
@@ -443,3 +445,62 @@ def test_what_makes_much_of_little_is_refused_before_it_is_made(make: Callable[[
     with LiveBytes(CPU, limit_bytes=10**6) as tracker, pytest.raises(OverBudget, match="would make"):
         make()
     assert tracker.highest_bytes < 10**6
+
+
+class Assumptions(TorchDispatchMode):
+    """Hold what is assumed of operations against what they do.
+
+    Attributes:
+        seen: The operations.
+        wrong: Those that give an argument's memory back, or make more than their bound.
+    """
+
+    def __init__(self, traits_of: Callable[[Any], Traits] = traits_of) -> None:
+        super().__init__()
+        self.seen: set[Any] = set()
+        self.wrong: set[Any] = set()
+        self._traits_of = traits_of
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [x for x in tensors_among((*args, *kwargs.values())) if x.layout == torch.strided]
+        memory = {x.untyped_storage()._cdata for x in given}
+        traits = self._traits_of(func)
+        most_bytes = _most_bytes(traits, args, kwargs, given)
+        made = func(*args, **kwargs)
+        dense = [x for x in tensors_among((made,)) if x.layout == torch.strided]
+        shares = any(x.untyped_storage()._cdata in memory for x in dense)
+        made_bytes = sum(x.untyped_storage().nbytes() for x in dense if x.untyped_storage()._cdata not in memory)
+        if (traits.is_new and shares) or made_bytes > most_bytes:
+            self.wrong.add(func)
+        self.seen.add(func)
+        return made
+
+
+def test_an_operation_that_gives_an_arguments_memory_would_be_seen() -> None:
+    with Assumptions() as mode:
+        torch.unsafe_split(torch.ones(4), 2)
+    assert not mode.wrong
+    with Assumptions(lambda func: replace(traits_of(func), is_new=True)) as mode:
+        torch.unsafe_split(torch.ones(4), 2)
+    assert mode.wrong == {torch.ops.aten.unsafe_split.Tensor}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_operations_make_new_memory_where_that_is_assumed_and_no_more_than_their_bound() -> None:
+    """All of torch's samples of its operators, back as well."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    with Assumptions() as mode:
+        for op in op_db:
+            if not op.supports_autograd or torch.float32 not in op.supported_backward_dtypes("cpu"):
+                continue
+            for sample in islice(op.sample_inputs("cpu", torch.float32, requires_grad=True), 12):
+                try:
+                    made = op(sample.input, *sample.args, **sample.kwargs)
+                    parts = [x for x in tensors_among((made,)) if x.requires_grad]
+                    torch.autograd.backward(parts, [torch.ones_like(x) for x in parts])
+                except Exception:  # samples that need more than this call
+                    continue
+    assert len(mode.seen) > 400
+    assert mode.wrong <= {NO_MEMORY}  # which takes none

@@ -48,6 +48,7 @@ _NO_LARGER = (
     *("cat", "stack", "clone", "_to_copy", "roll", "flip"),
     *("sum", "mean", "amax", "var", "cumsum"),
     *("norm", "norm_backward", "_softmax", "_softmax_backward_data"),
+    *("_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
 )
 
 
@@ -62,6 +63,8 @@ class Traits:
         is_pointwise: Whether its result has its arguments' shapes, broadcast.
         is_product: Whether it is a product of matrices.
         is_no_larger: Whether its results hold no more elements than its arguments.
+        is_new: Whether its result is never an argument's memory. (Some operations say that it is not, and give an
+            argument's memory: ``unsafe_split``.)
     """
 
     is_view: bool
@@ -70,6 +73,7 @@ class Traits:
     is_pointwise: bool
     is_product: bool
     is_no_larger: bool
+    is_new: bool
 
 
 @cache
@@ -78,14 +82,18 @@ def traits_of(func: Any) -> Traits:
     schema = func._schema
     aliases = [result.alias_info for result in schema.returns]
     may_be_view = bool(aliases) and all(aliases) and not schema.is_mutable
+    allocates = func not in (NO_MEMORY, _UNSAFE_VIEW) and not any(aliases)
+    is_pointwise = torch.Tag.pointwise in func.tags and len(schema.returns) == 1
+    is_no_larger = schema.name.startswith("aten::") and schema.name.endswith(_NO_LARGER)
     return Traits(
         # What is made of other operations says that it gives a view where it may give a copy (``reshape``).
         is_view=may_be_view and func is not LIFT_FRESH and not func.has_kernel_for_dispatch_key(_COMPOSITE),
-        allocates=func not in (NO_MEMORY, _UNSAFE_VIEW) and not any(aliases),
+        allocates=allocates,
         resizes=schema.is_mutable and (schema.overload_name.endswith("out") or "resize" in schema.name),
-        is_pointwise=torch.Tag.pointwise in func.tags and len(schema.returns) == 1,
+        is_pointwise=is_pointwise,
         is_product=func in _PRODUCTS,
-        is_no_larger=schema.name.startswith("aten::") and schema.name.endswith(_NO_LARGER),
+        is_no_larger=is_no_larger,
+        is_new=allocates and (is_pointwise or func in _PRODUCTS or is_no_larger),
     )
 
 
@@ -165,7 +173,7 @@ def _most_bytes(traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     if traits.is_product:
         left, right = tensors[-2:]
         return _LARGEST_ITEM_BYTES * prod(left.shape[:-1]) * right.shape[-1]
-    numels = [tensor.numel() for tensor in tensors] or [1]
+    numels = [tensor.numel() or _numel_if_full(tensor) for tensor in tensors] or [1]
     if traits.is_no_larger:
         return 2 * _LARGEST_ITEM_BYTES * sum(numels)
     # Products make all pairs of elements of two inputs, or of one with itself (the bases of a
@@ -174,6 +182,11 @@ def _most_bytes(traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     times = _times((*args, *kwargs.values()))
     pairs = sum(numels) ** 2 if tensors else times
     return _LARGEST_ITEM_BYTES * times * max(1, _GROWTH * sum(numels), pairs)
+
+
+def _numel_if_full(tensor: torch.Tensor) -> int:
+    """Return how many elements there were if sizes of 0 were 1: padding, say, makes something of nothing."""
+    return prod(max(1, size) for size in tensor.shape)
 
 
 def _broadcast(shapes: list[torch.Size]) -> int:

@@ -170,7 +170,7 @@ class LiveBytes(Watcher):
                 raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
-            self._count(made, [] if func is LIFT_FRESH else tensors)
+            self._count(made, [] if traits.is_new or func is LIFT_FRESH else tensors)
             if limit_bytes is not None and self.live_bytes > limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
         if self._has_scratch and has_scratch(func):

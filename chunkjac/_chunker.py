@@ -123,8 +123,8 @@ class PerturbedCopies(_Rows):
     """Give copies of the inputs in which each direction's element is moved.
 
     A chunk of k directions with p points each is a batch of ``k * p`` copies, and a few more: the first
-    point of all directions, then the second, then the base point, at last a point of its own. Writing and
-    erasing takes as many steps as the batch has rows.
+    point of all directions, then the second, then the base point, at last a point of its own. Only what is
+    moved is written and erased.
 
     Args:
         inputs: The base point, a contiguous tensor for each leaf.

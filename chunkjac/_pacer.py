@@ -202,6 +202,10 @@ class Pacer:
         if failed_size == 1:
             return False
         self._most = -(-failed_size // 2)
+        if self._samples:  # the smaller ones may have had lazy first-call work in them: no line goes through them
+            largest = max(self._samples)
+            self._samples = {largest: self._samples[largest]}
+            self.cost = self._terms.fit(self._samples, self._margin)
         self.chunk_size = None
         self._checked = False
         return True

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Sizes that tell the line where the budget is tight; the measure of the first is overwritten by
+# Sizes that tell the line in a dry run, or in a plan's real chunks; the measure of the first is overwritten by
 # that of the second (lazy first-call work), and size 1 runs other kernels.
 TIGHT_PROBES = (2, 2, 8)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import chunkjac as cj
 from chunkjac._memory import LiveBytes
+from chunkjac._modes._rows import distance
 
 # Functions that must go one by one are warned of; one test is about that.
 pytestmark = pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
@@ -475,3 +476,21 @@ def test_a_program_of_its_own_has_a_jacobian() -> None:
     found, report = cj.jacobian(func, x, return_report=True)
     assert (report.plan.mode, report.plan.rung) == ("finite-difference", "loop")
     assert torch.allclose(found, torch.tensor([[3.0, 2.0], [1.0, 6.0]], dtype=torch.float64), atol=1e-7)
+
+
+def test_a_sparse_constant_in_the_function_is_no_matter() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        torch.zeros(2, 2, layout=torch.sparse_coo, dtype=x.dtype)
+        return y
+
+    found = cj.jacobian(func, torch.ones(3, dtype=torch.float64), mode="finite-difference")
+    torch.testing.assert_close(found, 2 * torch.eye(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_what_comparing_rows_takes_is_counted(dtype: torch.dtype) -> None:
+    values = torch.ones(10_000, dtype=dtype)
+    with LiveBytes(values.device) as live:
+        assert distance(values, values) == 0
+    assert live.peak_bytes >= values.nbytes

@@ -150,14 +150,20 @@ def test_after_the_careful_chunk_come_as_many_as_fit_if_nothing_is_fixed(
     assert sizes_of(Pacer(terms), terms, line(fixed, slope)) == sizes
 
 
-def test_lazy_work_in_the_first_chunk_costs_one_refusal_at_most() -> None:
-    """The first chunk holds ten times what others of its size do."""
-    terms = terms_of(300, 3000, floor=100)
-    terms = replace(terms, base=replace(terms.base, prologue_bytes=3000))
-    held = iter([2000])
-    chunks, failures = run(Pacer(terms), terms, lambda size: next(held, 100 * size))
+@pytest.mark.parametrize("lazy_bytes", [40, 80, 200, 300])
+def test_lazy_work_in_the_first_chunk_costs_one_refusal_at_most(lazy_bytes: int) -> None:
+    """It makes the line through the first two chunks too flat: in that of 300 bytes, by all of the slope."""
+    terms = terms_of(4096, 440, floor=10)
+    terms = replace(terms, base=replace(terms.base, prologue_bytes=20))
+
+    def held(size: int) -> int:
+        return 10 + 10 * size + (lazy_bytes if pacer.cost == terms.base else 0)
+
+    pacer = Pacer(terms)
+    chunks, failures = run(pacer, terms, held)
     assert len(failures) <= 1
-    assert max(chunk.stop - chunk.start for chunk in chunks) >= 15  # of 30 that fit
+    assert chunks[0].stop == 4
+    assert max(chunk.stop - chunk.start for chunk in chunks) >= 20  # of 43 that fit
 
 
 def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:

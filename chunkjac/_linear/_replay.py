@@ -54,7 +54,7 @@ class Replay:
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
         self._places = _Places((*dict.fromkeys(self._kept.values()), *self._copies.values()))
-        self._loose_bytes = peak_bytes([node for node in self._nodes if node not in self._calls], graph.outputs)
+        self._loose_bytes = peak_bytes(self._nodes, (*graph.outputs, *free), self._calls)
         self.open = self._open_outputs()
         open_to = tuple(dict.fromkeys(self.open.values()))
         self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, self._copies, open_to)

@@ -173,10 +173,11 @@ class Shortcut:
             NotLinearError: No program can be made of the function.
         """
         self._have_trace()
-        size = self._fitting_size(n_left)
+        size = self._next_size(n_left)
         if size != self._size or self._running is None:
             self._put_back()
             if self._is_counted:
+                size = self._fitting_size(size, n_left)
                 self._record.hold_only(size)
             self._size, self._n_done = size, 0
             started_s = time.perf_counter()
@@ -270,12 +271,13 @@ class Shortcut:
             self._guard = Guard(self._problem) if self._programs.is_kept else None
             record.trace = trace(self._problem, self._leaves, by_rows=self._by_rows)
 
-    def _fitting_size(self, n_left: int) -> int:
-        """Return the next size; where what is held is counted, a smaller one if its program would not fit."""
-        size, room_bytes = self._next_size(n_left), int(_SURE_SHARE * self._room_bytes)
+    def _fitting_size(self, size: int, n_left: int) -> int:
+        """Return a size, or where its program would take more than there is room for, a smaller one."""
+        room_bytes = int(_SURE_SHARE * self._room_bytes)
         seed_bytes = sum(leaf.n_bytes for leaf in self._leaves)  # of the direction that it is compared with
         needed_bytes: dict[int, int] = {}
-        while self._is_counted and self._exact_size is None and size not in self._record.proven:
+        while self._exact_size is None and size not in self._record.proven:
+            self._size = size  # so that this is halved if there is no room to record it
             needed_bytes[size] = self._program(size).most_bytes + size * seed_bytes
             fixed_bytes, each_bytes = fit_chunks(needed_bytes)
             most = min(size - 1, (room_bytes - fixed_bytes) // max(1, each_bytes))

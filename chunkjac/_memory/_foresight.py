@@ -93,7 +93,9 @@ def traits_of(func: Any) -> Traits:
         is_pointwise=is_pointwise,
         is_product=func in _PRODUCTS,
         is_no_larger=is_no_larger,
-        is_new=allocates and (is_pointwise or func in _PRODUCTS or is_no_larger),
+        is_new=allocates
+        and (is_pointwise or func in _PRODUCTS or is_no_larger)
+        and not func.has_kernel_for_dispatch_key(_COMPOSITE),
     )
 
 

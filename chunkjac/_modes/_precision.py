@@ -47,7 +47,8 @@ class PrecisionSeen(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         self.n_operations += 1
         self.has_products = self.has_products or func in _PRODUCTS
-        if isinstance(made, torch.Tensor) and made.dtype in self._dtypes and made.nbytes <= self.largest_bytes:
+        is_dense = isinstance(made, torch.Tensor) and made.layout == torch.strided
+        if is_dense and made.dtype in self._dtypes and made.nbytes <= self.largest_bytes:
             return made  # most results
         self._look(made, args)
         return made
@@ -61,7 +62,8 @@ class PrecisionSeen(TorchDispatchMode):
                 self.eps = max(self.eps, torch.finfo(value.dtype).eps)
                 self._dtypes.add(value.dtype)
                 is_view = any(isinstance(arg, torch.Tensor) and _is_seen_through(value, arg) for arg in args)
-                self.largest_bytes = max(self.largest_bytes, 0 if is_view else value.nbytes)
+                n_bytes = value.nbytes if value.layout == torch.strided and not is_view else 0
+                self.largest_bytes = max(self.largest_bytes, n_bytes)
 
 
 def _is_seen_through(value: torch.Tensor, arg: torch.Tensor) -> bool:

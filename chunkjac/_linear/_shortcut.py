@@ -106,6 +106,7 @@ class Shortcut:
         self._is_trusted = is_trusted
         self._is_repeatable = is_repeatable
         self._n_directions = sum(leaf.numel for leaf in leaves)
+        self._seed_bytes = sum(leaf.n_bytes for leaf in leaves)  # a chunk is compared with one direction of its seeds
         self._running: Running | None = None
         self._size = self._nominal_size = 0
         self._n_to_make = 0
@@ -274,11 +275,10 @@ class Shortcut:
     def _fitting_size(self, size: int, n_left: int) -> int:
         """Return a size, or where its program would take more than there is room for, a smaller one."""
         room_bytes = int(_SURE_SHARE * self._room_bytes)
-        seed_bytes = sum(leaf.n_bytes for leaf in self._leaves)  # of the direction that it is compared with
         needed_bytes: dict[int, int] = {}
         while self._exact_size is None and size not in self._record.proven:
             self._size = size  # so that this is halved if there is no room to record it
-            needed_bytes[size] = self._program(size).most_bytes + size * seed_bytes
+            needed_bytes[size] = self._program(size).most_bytes + size * self._seed_bytes
             fixed_bytes, each_bytes = fit_chunks(needed_bytes)
             most = min(size - 1, (room_bytes - fixed_bytes) // max(1, each_bytes))
             if needed_bytes[size] <= room_bytes or most < _LEAST_SIZE // 2:
@@ -317,8 +317,8 @@ class Shortcut:
     def _largest_size(self) -> int:
         """Return the most directions that fit, and may still be fast."""
         assert self._record.trace is not None
-        each_bytes = self._record.trace.direction_bytes
-        size = max(_LEAST_SIZE, _MOST_BYTES // each_bytes)
+        each_bytes = self._record.trace.direction_bytes + self._seed_bytes
+        size = max(_LEAST_SIZE, min(_MOST_BYTES // each_bytes, _WORKING_BYTES // max(1, self._seed_bytes)))
         return max(1, min(size, self._room_bytes // (2 * each_bytes), self._most or size))
 
     def _is_worth_a_trial(self, knee: Knee, n_left: int) -> bool:

@@ -226,9 +226,10 @@ class Evaluations:
         if not self._plain_sizes:
             return False
         n_operations, chunk_s, n_chunks = self._of.seen.n_operations, size * self._last_s, (n_left - size) / size
-        saved_s = min(_SAVED_SHARE * chunk_s, _SAVED_OPERATION_S * n_operations)
         if self._of.seen.has_products:
             saved_s = _SAVED_OF_PRODUCTS * chunk_s
+        else:
+            saved_s = min(_SAVED_SHARE * chunk_s, _SAVED_OPERATION_S * n_operations)
         is_worth = n_chunks * chunk_s > (_WORTH_COUNTING_S if self._is_counted else _WORTH_S)
         return is_worth and n_chunks * saved_s > 2 * chunk_s + _OPERATION_S * n_operations
 

@@ -219,6 +219,18 @@ def live_nodes(nodes: Sequence[Node], wanted: Iterable[Node]) -> tuple[Node, ...
     return tuple(reversed(kept))
 
 
+def last_uses(nodes: Sequence[Node], kept: Iterable[Node] = ()) -> dict[Node, int]:
+    """Return when each memory is used last, through views as well.
+
+    Args:
+        nodes: The operations.
+        kept: Results that are there until the end.
+    """
+    last = {operand.root: i for i, node in enumerate(nodes) for operand in (*node.operands, node)}
+    last.update({node.root: len(nodes) for node in kept})
+    return last
+
+
 def peak_bytes(nodes: Sequence[Node], kept: Iterable[Node] = (), apart: Container[Node] = ()) -> int:
     """Return the most that results of operations hold at once, each until its last use.
 
@@ -227,8 +239,7 @@ def peak_bytes(nodes: Sequence[Node], kept: Iterable[Node] = (), apart: Containe
         kept: Results that are there until the end.
         apart: Those that do not count.
     """
-    last = {operand.root: i for i, node in enumerate(nodes) for operand in (*node.operands, node)}
-    last.update({node.root: len(nodes) for node in kept})
+    last = last_uses(nodes, kept)
     dead: dict[int, int] = {}
     live_bytes = most_bytes = 0
     for i, node in enumerate(nodes):

@@ -16,7 +16,7 @@ import torch
 
 from chunkjac._linear._arena import Arena, Life, lay_out
 from chunkjac._linear._destinations import destination_call, works_in_place
-from chunkjac._linear._graph import Graph, Node, peak_bytes, run_node, written_memory
+from chunkjac._linear._graph import Graph, Node, last_uses, peak_bytes, run_node, written_memory
 from chunkjac._linear._straight import straight_code
 
 # A cache line; accelerators' allocators give multiples of 512 bytes.
@@ -50,7 +50,7 @@ class Replay:
         self._kept = {node: node.root for node in kept if node in self._fixed and node.root in self._calls}
         loose = {node.root for node in kept if node in inside and node not in self._fixed}
         self._copies = {root: Node(None, layout=root.layout) for root in loose}
-        self._last = self._last_uses()
+        self._last = last_uses(self._nodes, (*graph.outputs, *self._kept))
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
         self._places = _Places((*dict.fromkeys(self._kept.values()), *self._copies.values()))
@@ -121,16 +121,6 @@ class Replay:
                 if all(layout.is_contiguous for layout in layouts) and len({la.shape.numel() for la in layouts}) == 1:
                     found[number] = root
         return found
-
-    def _last_uses(self) -> dict[Node, int]:
-        """Return when each memory is used last, through views as well."""
-        last: dict[Node, int] = {}
-        for i, node in enumerate(self._nodes):
-            for operand in (*node.operands, node):
-                last[operand.root] = i
-        for node in (*self.graph.outputs, *self._kept):
-            last[node.root] = len(self._nodes)
-        return last
 
     def _owners(self) -> dict[Node, Node]:
         """Return whose place each result takes: that of an operand which dies as it is made, or its own."""

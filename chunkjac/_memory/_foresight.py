@@ -84,6 +84,7 @@ def traits_of(func: Any) -> Traits:
     may_be_view = bool(aliases) and all(aliases) and not schema.is_mutable
     allocates = func not in (NO_MEMORY, _UNSAFE_VIEW) and not any(aliases)
     is_pointwise = torch.Tag.pointwise in func.tags and len(schema.returns) == 1
+    is_product = func in _PRODUCTS
     is_no_larger = schema.name.startswith("aten::") and schema.name.endswith(_NO_LARGER)
     return Traits(
         # What is made of other operations says that it gives a view where it may give a copy (``reshape``).
@@ -91,10 +92,10 @@ def traits_of(func: Any) -> Traits:
         allocates=allocates,
         resizes=schema.is_mutable and (schema.overload_name.endswith("out") or "resize" in schema.name),
         is_pointwise=is_pointwise,
-        is_product=func in _PRODUCTS,
+        is_product=is_product,
         is_no_larger=is_no_larger,
         is_new=allocates
-        and (is_pointwise or func in _PRODUCTS or is_no_larger)
+        and (is_pointwise or is_product or is_no_larger)
         and not func.has_kernel_for_dispatch_key(_COMPOSITE),
     )
 

@@ -35,12 +35,6 @@ _RECURRENT = ("mkldnn_rnn", "lstm", "gru")
 _RECURRENT_SHARE = 0.35
 
 
-@cache
-def has_scratch(func: Any) -> bool:
-    """Tell whether an operation works in memory beside its tensors."""
-    return func in (_FORWARD, _BACKWARD) or _is_recurrent(func)
-
-
 def scratch_bytes(func: Any, args: tuple[Any, ...], made: Any, held_bytes: int) -> int:
     """Return the bytes that an operation works in beside its tensors, until it ends.
 
@@ -83,6 +77,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.is_contiguous() or (last is not None and tensor.is_contiguous(memory_format=last))
 
 
+@cache
 def _is_recurrent(func: Any) -> bool:
     """Tell whether an operation is a recurrent layer."""
     return any(word in func._schema.name for word in _RECURRENT)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from chunkjac._memory._foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory._gauge import Gauge
-from chunkjac._memory._scratch import has_scratch, scratch_bytes
+from chunkjac._memory._scratch import scratch_bytes
 from chunkjac._tensors import tensors_among
 from chunkjac._watching import Watcher
 from chunkjac._zero_tensors import is_scaled_zero
@@ -166,14 +166,14 @@ class LiveBytes(Watcher):
         if limit_bytes is not None:
             room_bytes = limit_bytes - self.live_bytes
             made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
-            if made_bytes and self._rounded(made_bytes) > room_bytes:
+            if self._rounded(made_bytes) > room_bytes:
                 raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
             self._count(made, [] if traits.is_new or func is LIFT_FRESH else tensors)
             if limit_bytes is not None and self.live_bytes > limit_bytes:
                 raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
-        if self._has_scratch and has_scratch(func):
+        if self._has_scratch:
             held_bytes = self.live_bytes - self._level_bytes
             worked_bytes = self.live_bytes + scratch_bytes(func, args, made, held_bytes)
             self._worked_bytes = max(self._worked_bytes, worked_bytes)
@@ -203,7 +203,7 @@ class LiveBytes(Watcher):
             key, n_bytes = storage._cdata, self._rounded(storage.nbytes())
             watch = self._storages.get(key)
             if watch is None:
-                is_new = key not in [_key(other) for other in given]
+                is_new = all(_key(other) != key for other in given)
                 self._register(storage, n_bytes if is_new else None)
             elif watch.n_bytes is not None and watch.n_bytes != n_bytes:  # resized in place
                 self.live_bytes += n_bytes - watch.n_bytes
@@ -222,7 +222,7 @@ class LiveBytes(Watcher):
 
     def _rounded(self, n_bytes: int) -> int:
         """Return what the allocator gives for so many bytes."""
-        return n_bytes if self._granule == 1 else -(-n_bytes // self._granule) * self._granule
+        return -(-n_bytes // self._granule) * self._granule
 
     def _counts(self, tensor: torch.Tensor) -> bool:
         """Tell whether the tensor takes memory on the device that counts.

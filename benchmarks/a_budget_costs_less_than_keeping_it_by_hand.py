@@ -22,7 +22,7 @@ from benchmarks.contest import draw_ratios, n_rounds, rows_of, summarise, warm_u
 from benchmarks.record import medians_s, relative_error
 from benchmarks.rival import find_rival_within, sides, tracked_peak_bytes
 from benchmarks.zoo import SIZES, Entry
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._units import format_bytes
 
 PACKAGES = ("transformers",)

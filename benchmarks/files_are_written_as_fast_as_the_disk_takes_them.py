@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import chunkjac as cj
-from chunkjac._store import Target
+from chunkjac._store.target import Target
 
 _BYTES, _QUICK_BYTES = 3 * 2**30, 2**28
 

@@ -21,7 +21,7 @@ from benchmarks.architectures import Architecture, Scatter, UNet, runge_kutta
 from benchmarks.contest import draw_ratios, summarise, warm_up
 from benchmarks.paper_way import all_at_once
 from benchmarks.record import medians_s, relative_error
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._units import format_bytes
 
 # Evaluations for each direction, and whether the point itself is in every batch.

@@ -25,8 +25,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import chunkjac as cj
 from benchmarks.record import medians_s
-from chunkjac._demo import ResNet18Features
-from chunkjac._memory import LiveBytes
+from chunkjac._cli.demo import ResNet18Features
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._units import format_bytes
 
 BUDGET_BESIDE_RESULT_BYTES = 64 * 2**20

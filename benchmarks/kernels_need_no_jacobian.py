@@ -16,7 +16,7 @@ from torch import nn
 
 import chunkjac as cj
 from benchmarks.record import medians_s, relative_error
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._units import format_bytes
 
 _LIMITS = (None, "128MiB", "32MiB", "16MiB")

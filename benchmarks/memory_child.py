@@ -19,11 +19,16 @@ import torch
 
 import chunkjac as cj
 from benchmarks.architectures import Architecture, build
-from chunkjac._backoff import is_out_of_memory
-from chunkjac._memory import Gauge, LiveBytes, find_device
-from chunkjac._memory._cpu import status_bytes
-from chunkjac._modes import Facts, FiniteDifference, Forward, Mode, Reverse
-from chunkjac._problem import Problem
+from chunkjac._memory.budget import find_device
+from chunkjac._memory.cpu import status_bytes
+from chunkjac._memory.gauge import Gauge
+from chunkjac._memory.out_of_memory import is_out_of_memory
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._modes.derivatives.forward import Forward
+from chunkjac._modes.derivatives.reverse import Reverse
+from chunkjac._modes.differences.finite_difference import FiniteDifference
+from chunkjac._modes.mode import Facts, Mode
+from chunkjac._problem.problem import Problem
 
 MODES = {"reverse": Reverse, "forward": Forward, "finite-difference": FiniteDifference}
 _MIB = 2**20

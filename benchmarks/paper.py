@@ -21,7 +21,7 @@ import chunkjac as cj
 from benchmarks.paper_figures import against_delta, draw
 from benchmarks.paper_way import all_at_once, errors_of, network
 from benchmarks.record import medians_s
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._units import format_bytes
 from chunkjac.compat import JacrevFinite
 

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.architectures import Architecture
 from benchmarks.record import medians_s, synchronize
-from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._memory.tracker import LiveBytes, OverBudget
 
 CHUNK_SIZES = (64, 16, 256, 1024, None)  # moderate ones first, so that a bound of the time is known
 _HOPELESS = 3  # a side that takes this many times the best is stopped

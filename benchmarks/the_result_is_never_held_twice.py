@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._demo import ResNet18Features
-from chunkjac._memory import LiveBytes
+from chunkjac._cli.demo import ResNet18Features
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._units import format_bytes
 
 

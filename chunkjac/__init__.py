@@ -1,6 +1,46 @@
-"""Compute Jacobians of PyTorch functions under a memory budget."""
+"""Compute Jacobians of PyTorch functions under a memory budget.
 
-from chunkjac._api import blocks, jacobian, plan
+The table of contents. A call comes in at the top; a file imports only from the rooms below its own.
+
+    __main__    python -m chunkjac
+    _cli        the command line
+    compat      the paper's class: same arguments, same results
+    _api        what users call: jacobian, jacrev, gram, matvec, svdvals, ...
+    _ranks      (kept free) many processes
+    _pictures   (kept free) plots
+    _executor   executor: the loop, and what surrounds it
+    _planner    planner, plan: what was asked for, which mode does it, what it will hold
+    _sinks      sink: where blocks go
+    _structure  (kept free) per-sample, sparse, bottleneck
+    _modes      mode: how a block is made
+    _programs   mode, its fastest rung: a step recorded and replayed
+    _store      sink, its files: a Jacobian on disk, resumable
+    _chunker    cost, chunker: how large, which directions, their seeds
+    _problem    problem: the user's function
+    _memory     budget, and what is alive
+    _config     settings
+    _units      bytes and seconds in words
+    _tensors    what is asked of tensors
+    _errors     what can go wrong
+"""
+
+from chunkjac._api import (
+    blocks,
+    diagonal,
+    gram,
+    hessian,
+    jacfd,
+    jacfwd,
+    jacobian,
+    jacrev,
+    matvec,
+    norms,
+    operator,
+    plan,
+    rmatvec,
+    scipy_jac,
+    svdvals,
+)
 from chunkjac._api import open_file as open
 from chunkjac._config import Config, config_context, get_config, set_config
 from chunkjac._errors import (
@@ -13,13 +53,8 @@ from chunkjac._errors import (
     RungWarning,
     StoreError,
 )
-from chunkjac._faces import hessian, jacfd, jacfwd, jacrev
-from chunkjac._plan import Plan, Report
-from chunkjac._products import matvec, rmatvec
-from chunkjac._progress import Progress
-from chunkjac._reductions import diagonal, gram, norms
-from chunkjac._scipy import operator, scipy_jac, svdvals
-from chunkjac._types import Block, Norms
+from chunkjac._planner import Plan, Progress, Report
+from chunkjac._problem import Block, Norms
 
 __version__ = "0.1.0"
 

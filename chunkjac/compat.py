@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from chunkjac._api import jacobian
-from chunkjac._backoff import is_out_of_memory
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, add_note, warn
-from chunkjac._modes import PrecisionSeen
+from chunkjac._memory import is_out_of_memory
+from chunkjac._problem import PrecisionSeen
 
 _PAPERS_DELTA = 1e-5
 _DOUBLE_EPS = torch.finfo(torch.float64).eps

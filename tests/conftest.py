@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from chunkjac._memory import _budget
+from chunkjac._memory import budget
 
 # A busy machine is slow, not wrong.
 settings.register_profile("patient", deadline=None)
@@ -33,10 +33,10 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_reading_of_before() -> None:
     """Let no test use what another has read of free memory."""
-    _budget._recent.forget()
+    budget._recent.forget()
 
 
 @pytest.fixture(autouse=True)
 def no_program_in_first_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no first call record a linear program because the machine is slow just now."""
-    monkeypatch.setattr("chunkjac._linear._shortcut._WORTH_S", float("inf"))
+    monkeypatch.setattr("chunkjac._programs.derivative_program._WORTH_S", float("inf"))

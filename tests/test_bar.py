@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkjac._bar import draw_bar
+from chunkjac._planner.bar import draw_bar
 
 AMOUNTS = st.integers(0, 10**12)
 

@@ -7,9 +7,9 @@ import weakref
 import pytest
 import torch
 
-from chunkjac._chunker import OneHot, PerturbedCopies, PerturbedPoint, Segment, segments
-from chunkjac._memory import LiveBytes
-from chunkjac._types import Leaf
+from chunkjac._chunker.seeds import OneHot, PerturbedCopies, PerturbedPoint, Segment, segments
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._problem.leaves import Leaf
 
 CPU = torch.device("cpu")
 SHAPES = [(3,), (0, 5), (2, 2)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._cli import main
+from chunkjac._cli.commands import main
 
 MODULE = """
 import torch
@@ -252,14 +252,14 @@ def test_the_module_runs_as_a_program() -> None:
 
 def test_the_demo_draws_its_picture(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a network of the same layers and an eighth of the width."""
-    from chunkjac import _demo
+    from chunkjac._cli import demo
 
     class Narrow(torch.nn.Sequential):
         def __init__(self) -> None:
             pool = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(0))
-            super().__init__(torch.nn.Conv2d(3, 8, 7, 8), _demo.ResidualBlock(8, 8, 1), *pool)
+            super().__init__(torch.nn.Conv2d(3, 8, 7, 8), demo.ResidualBlock(8, 8, 1), *pool)
 
-    monkeypatch.setattr(_demo, "ResNet18Features", Narrow)
+    monkeypatch.setattr(demo, "ResNet18Features", Narrow)
     assert main(["demo", "--seconds", "0.5", "--picture", "picture.png", "--max-memory", "64MiB"]) == 0
     shown = capsys.readouterr().out
     assert Path("picture.png").stat().st_size > 10_000
@@ -268,7 +268,7 @@ def test_the_demo_draws_its_picture(capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_the_large_network_of_the_demo_is_a_resnet_18() -> None:
-    from chunkjac._demo import ResNet18Features
+    from chunkjac._cli.demo import ResNet18Features
 
     network = ResNet18Features()
     assert sum(parameter.numel() for parameter in network.parameters()) == 11_176_512  # 11,689,512 less the last layer

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac.compat import JacrevFinite
 
 D = torch.float64

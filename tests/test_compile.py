@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._linear._compiled import captured
-from chunkjac._linear._contest import _in_turns
+from chunkjac._programs.replay.compilation import captured
+from chunkjac._programs.replay.forms import _in_turns
 from tests.zoo import example
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
@@ -46,7 +46,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def let_it_take(monkeypatch: pytest.MonkeyPatch, compiled_s: float, plain_s: float) -> None:
     """Fake the times that the two forms of a step take."""
-    monkeypatch.setattr("chunkjac._linear._contest._in_turns", lambda *_: [compiled_s, plain_s])
+    monkeypatch.setattr("chunkjac._programs.replay.forms._in_turns", lambda *_: [compiled_s, plain_s])
 
 
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
@@ -73,7 +73,7 @@ def test_a_slower_step_is_dropped_with_its_reason(
 
 def test_the_least_of_three_turns_is_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, turns = [0.0], {"a": iter([5.0, 2.0, 3.0]), "b": iter([1.0, 4.0, 4.0])}
-    monkeypatch.setattr("chunkjac._linear._contest.time.perf_counter", lambda: now_s[0])
+    monkeypatch.setattr("chunkjac._programs.replay.forms.time.perf_counter", lambda: now_s[0])
     order: list[str] = []
 
     def step(name: str) -> Callable[[int], tuple[torch.Tensor, ...]]:

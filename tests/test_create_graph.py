@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 
 D = torch.float64
 CPU = torch.device("cpu")

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._chunker import PerturbedCopies
-from chunkjac._linear import Copies, Record, Seen
-from chunkjac._linear._evaluations import Evaluation, Evaluations
-from chunkjac._linear._nudged import Nudged
-from chunkjac._problem import Problem
+from chunkjac._chunker.seeds import PerturbedCopies
+from chunkjac._problem.problem import Problem
+from chunkjac._programs.difference_program import Evaluation, Evaluations
+from chunkjac._programs.passes.first_layer import Copies, Nudged
+from chunkjac._programs.records import Record, Seen
 
 PROGRAM = "as a program"
 

@@ -11,14 +11,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
-from chunkjac._backoff import is_out_of_memory
-from chunkjac._executor import Log, filled
-from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Reverse
-from chunkjac._pacer import Pacer, Terms
-from chunkjac._planner import Cost
-from chunkjac._problem import Problem
-from chunkjac._sinks import TensorSink
+from chunkjac._chunker.cost import Cost
+from chunkjac._chunker.pacer import Pacer, Terms
+from chunkjac._executor.loop import Log, filled
+from chunkjac._memory.out_of_memory import is_out_of_memory
+from chunkjac._memory.tracker import LiveBytes, OverBudget
+from chunkjac._modes.derivatives.reverse import Reverse
+from chunkjac._problem.problem import Problem
+from chunkjac._sinks.tensor import TensorSink
 from tests.zoo import Stateless, example
 
 MODES = ("reverse", "forward", "finite-difference")

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
-from chunkjac._problem import Problem
-from chunkjac._store import facts_of
-from chunkjac._store._digests import tensor_digest
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._problem.identity.digests import tensor_digest
+from chunkjac._problem.identity.facts import facts_of
+from chunkjac._problem.problem import Problem
 
 D = torch.float64
 

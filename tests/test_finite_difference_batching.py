@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
-from chunkjac._modes._rows import distance
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._modes.differences.rows import distance
 
 # Functions that must go one by one are warned of; one test is about that.
 pytestmark = pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
-from chunkjac._schemes import SCHEME_NAMES, SCHEMES, derivative_weights, extrapolate
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._modes.differences.schemes import SCHEME_NAMES, SCHEMES, derivative_weights, extrapolate
 from tests.test_finite_difference_batching import F64, point
 
 X = torch.tensor([0.5, -1.25, 2.0], dtype=F64)
@@ -382,7 +382,7 @@ def test_memory_that_the_estimate_lacks_costs_the_estimate_alone(monkeypatch: py
     def fails(self: Any) -> float:
         raise MemoryError
 
-    monkeypatch.setattr("chunkjac._modes._finite_difference.FiniteDifference.estimate_error", fails)
+    monkeypatch.setattr("chunkjac._modes.differences.finite_difference.FiniteDifference.estimate_error", fails)
     found, report = cj.jacobian(torch.exp, X, mode="finite-difference", return_report=True)
     assert report.estimated_error is None
     assert torch.allclose(found, torch.diag(X.exp()), atol=1e-8)

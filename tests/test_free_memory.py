@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from chunkjac._memory._accelerators import free_accelerator_memory
-from chunkjac._memory._cpu import free_cpu_memory
-from chunkjac._memory._readings import Free, Reading
+from chunkjac._memory.accelerators import free_accelerator_memory
+from chunkjac._memory.cpu import free_cpu_memory
+from chunkjac._memory.readings import Free, Reading
 
 GIB = 2**30
 MIB = 2**20

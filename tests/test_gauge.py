@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._memory import Gauge, LiveBytes
+from chunkjac._memory.gauge import Gauge
+from chunkjac._memory.tracker import LiveBytes
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)

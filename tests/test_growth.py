@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 from tests.zoo import Stateless
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def test_garbage_in_cycles_is_no_growth_and_is_collected_once(monkeypatch: pytes
         cycle.append(cycle)
         return cycle[0] * 2
 
-    monkeypatch.setattr("chunkjac._level.gc.collect", count)
+    monkeypatch.setattr("chunkjac._memory.growth.gc.collect", count)
     gc.disable()  # it would come by itself now and then
     try:
         _, report, _, said = run(func, mode="forward", chunk_size=2)
@@ -146,7 +146,7 @@ def test_a_sound_function_is_measured_in_two_chunks_and_seldom_again() -> None:
             return super().__torch_dispatch__(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chunkjac._job.LiveBytes", Counter)
+        patch.setattr("chunkjac._planner.job.LiveBytes", Counter)
         cj.jacobian(func, torch.zeros(100), mode="forward", chunk_size=10, max_memory="1GiB", return_report=True)
     # The prologue, two chunks and what the first is compared with, and the tenth.
     assert n_tracked == 1 + 3 + 1

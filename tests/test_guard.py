@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from chunkjac._linear import Guard
-from chunkjac._problem import Problem
+from chunkjac._problem.identity.guard import Guard
+from chunkjac._problem.problem import Problem
 
 SCALE = 1.0
 TABLE = {"power": 2}

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._modes import Forward, Mode, Reverse
-from chunkjac._problem import Problem
-from chunkjac._sinks import _host
+from chunkjac._modes.derivatives.forward import Forward
+from chunkjac._modes.derivatives.reverse import Reverse
+from chunkjac._modes.mode import Mode
+from chunkjac._problem.problem import Problem
+from chunkjac._sinks import host
 
 D = torch.float64
 
@@ -29,7 +31,7 @@ def _mode(kind: type[Reverse] | type[Forward]) -> tuple[Mode, Any]:
 @pytest.mark.parametrize("sizes", [[1], [2], [3, 1], [1, 3], [2, 5], [100]])
 def test_blocks_on_their_way_all_arrive(kind: type[Reverse] | type[Forward], sizes: list[int]) -> None:
     mode, expected = _mode(kind)
-    sink = _host.HostSink(mode)
+    sink = host.HostSink(mode)
     total = 9 if kind is Reverse else 7
     start, turn = 0, 0
     while start < total:
@@ -48,9 +50,9 @@ def test_a_block_is_waited_for_when_the_next_one_is_on_its_way(monkeypatch: pyte
         events.append(f"sent {number}")
         return lambda: events.append(f"waited for {number}")
 
-    monkeypatch.setattr(_host, "arrival", arrival)
+    monkeypatch.setattr(host, "arrival", arrival)
     mode, expected = _mode(Reverse)
-    sink = _host.HostSink(mode)
+    sink = host.HostSink(mode)
     for start in range(0, 9, 3):
         events.append(f"computed {start // 3}")
         sink.write(slice(start, start + 3), mode.block(slice(start, start + 3)))
@@ -65,7 +67,7 @@ def test_a_block_is_waited_for_when_the_next_one_is_on_its_way(monkeypatch: pyte
 
 def test_blocks_that_were_on_their_way_stay_when_memory_runs_out() -> None:
     mode, expected = _mode(Reverse)
-    sink = _host.HostSink(mode)
+    sink = host.HostSink(mode)
     sink.write(slice(0, 4), mode.block(slice(0, 4)))
     sink.release()
     for start in range(4, 9):

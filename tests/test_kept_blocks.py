@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes, keep_freed_memory
-from chunkjac._modes._at_once import at_once
-from chunkjac._sinks import _tensor
+from chunkjac._memory.heap import keep_freed_memory
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._modes.vmap import at_once
+from chunkjac._sinks import tensor
 
 X, Y = torch.linspace(0.1, 1, 6), torch.linspace(1, 2, 6)
 
@@ -22,7 +23,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a result was allocated")
 
-    monkeypatch.setattr(_tensor, "_allocated", refuse)
+    monkeypatch.setattr(tensor, "_allocated", refuse)
 
 
 @pytest.mark.parametrize("n_outputs", [4, 40], ids=["by rows", "by columns"])
@@ -124,7 +125,7 @@ def test_what_a_function_of_ones_own_gives_back_is_copied() -> None:
 
 @pytest.mark.parametrize("is_missing", [False, True])
 def test_rows_at_once_are_those_of_vmap(is_missing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._modes._at_once._MISSING", ["a name"] if is_missing else [])
+    monkeypatch.setattr("chunkjac._modes.vmap._MISSING", ["a name"] if is_missing else [])
     rows = torch.randn(5, 3), torch.randn(5, 2, 2)
 
     def func(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:

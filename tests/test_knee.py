@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkjac._knee import Knee
-from chunkjac._pacer import Learnt, Pacer
-from chunkjac._planner import Cost
-from chunkjac._terms import Terms
+from chunkjac._chunker.cost import Cost
+from chunkjac._chunker.knee import Knee
+from chunkjac._chunker.limits import Terms
+from chunkjac._chunker.pacer import Learnt, Pacer
 
 
 def fastest_at(best: int) -> Callable[[int], float]:

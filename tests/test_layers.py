@@ -1,117 +1,96 @@
-"""The layers: a file imports only from rows below its own."""
+"""The house keeps its rules, and each rule sees an offence."""
 
 from __future__ import annotations
 
-import ast
-from graphlib import TopologicalSorter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import chunkjac
+from tests import house
+from tests.house import House
 
-# Top to bottom; a package counts as one.
-ROWS = (
-    ("__main__",),
-    ("_cli",),
-    ("_demo",),
-    ("__init__",),
-    ("_faces", "compat"),
-    ("_api", "_scipy"),
-    ("_operator",),
-    ("_products", "_reductions"),
-    ("_through",),
-    ("_along", "_calls", "_planning", "_two_points"),
-    ("_streams",),
-    ("_run",),
-    ("_rebuilding", "_refusal"),
-    ("_probe",),
-    ("_job",),
-    ("_estimate", "_gradient", "_verify"),
-    ("_executor", "_experience", "_select", "_sinks"),
-    ("_level", "_modes", "_restoring"),
-    ("_linear", "_lookout"),
-    ("_config", "_memory", "_plan", "_stencil", "_store"),
-    ("_bounds", "_functional", "_steps"),
-    ("_bar", "_chunker", "_files", "_pacer", "_problem", "_schemes"),
-    ("_checks", "_closures", "_modules", "_options", "_terms", "_units"),
-    ("_witness",),
+HOUSE = House(Path(chunkjac.__file__).parent)
+
+CONTENTS = '''"""A house.
+
+Top to bottom:
+
+    _upper   what is above
+    _room    (kept free) what may come
+    _lower   what is below
+    _ground  one file
+"""
+'''
+SOUND = {
+    "__init__": CONTENTS + "from made._upper import top\n",
+    "_upper.__init__": '"""Above."""\nfrom made._upper.things import top\n__all__ = ["top"]\n',
+    "_upper.things": "from made._lower import Thing\n\n\ndef top() -> Thing: ...\n",
+    "_lower.__init__": '"""Below."""\nfrom made._lower.deep.stones import Thing\n',
+    "_lower.deep.__init__": '"""Deeper."""\n',
+    "_lower.deep.stones": "import made._ground\n\n\nclass Thing: ...\n",
+    "_ground": "",
+}
+
+Rule = Callable[[House], list[str]]
+
+# A rule, what is changed in the sound house, and the offence that is seen.
+OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
+    (house.imports_that_climb, {"_ground": "from made._upper import top\n"}, "_ground imports _upper.__init__"),
+    (house.imports_that_climb, {"_cellar": ""}, "_cellar is not listed"),
+    (house.imports_that_climb, {"_room": ""}, "_room is there, and listed as kept free"),
+    (house.imports_that_climb, {"__init__": CONTENTS.replace("_room ", "_lower")}, "_lower is listed twice"),
     (
-        "_backoff",
-        "_code",
-        "_errors",
-        "_kernels",
-        "_knee",
-        "_once",
-        "_planner",
-        "_progress",
-        "_randomness",
-        "_tensors",
-        "_types",
-        "_watching",
-        "_zero_tensors",
+        house.windows_climbed_through,
+        {"_upper.things": "from made._lower.deep.stones import Thing\n"},
+        "_upper.things enters",
     ),
+    (house.windows_climbed_through, {"__init__": CONTENTS + "from made._upper.things import top"}, "__init__ enters"),
+    (house.windows_climbed_through, {"_lower.deep.stones": "from made._lower import x\n"}, "enters its own"),
+    (house.circles, {"_lower.a": "from made._lower.b import x", "_lower.b": "from made._lower import a"}, "_lower: "),
+    (house.circles, {"_lower.deep.stones": "from made._lower import Thing\n"}, "_lower: "),
+    (house.privacy_said_twice, {"_lower._hidden": ""}, "_lower._hidden: _hidden"),
+    (house.privacy_said_twice, {"open.door": ""}, "open has no underscore"),
+    (house.hidden_modules, {"_upper.top": ""}, "_upper gives top"),
+    (house.idle_doors, {"_ground": "", "_upper.things": ""}, "_lower gives Thing to nobody"),
+    (house.idle_doors, {"_lower.__init__": "def logic() -> None: ...\n"}, "_lower does something"),
 )
-
-ROOT = Path(chunkjac.__file__).parent
-ROW_OF = {unit: number for number, row in enumerate(ROWS) for unit in row}
-FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-PACKAGES = sorted({name.partition(".")[0] for name in FILES if "." in name})
+RULES = tuple(dict.fromkeys(rule for rule, _, _ in OFFENCES))
 
 
-def imports_of(name: str) -> set[str]:
-    """Return the files of chunkjac that a file imports, by names like those of ``FILES``."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(FILES[name].read_text())):
-        if isinstance(node, ast.Import):
-            found |= {resolve(alias.name) for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name} imports relatively"
-            found |= {resolve(f"{node.module}.{alias.name}") for alias in node.names}
-    return found - {""}
+def built(folder: Path, files: dict[str, str]) -> House:
+    """Return a package of these files, made in a folder."""
+    root = folder / "made"
+    for name, text in files.items():
+        path = root.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return House(root)
 
 
-def resolve(dotted: str) -> str:
-    """Return the file that a dotted name is, or is in; empty for other libraries."""
-    top, _, inside = dotted.partition(".")
-    if top != "chunkjac":
-        return ""
-    candidates = [inside, f"{inside}.__init__"]
-    candidates += [inside.rpartition(".")[0], f"{inside.rpartition('.')[0]}.__init__", "__init__"]
-    return next(candidate for candidate in candidates if candidate in FILES)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_house_keeps_its_rules(rule: Rule) -> None:
+    assert not rule(HOUSE)
 
 
-def unit_of(name: str) -> str:
-    """Return the module or package of the rows that a file belongs to."""
-    return name.partition(".")[0]
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_sound_house_offends_no_rule(rule: Rule, tmp_path: Path) -> None:
+    assert not rule(built(tmp_path, SOUND))
 
 
-def test_every_module_is_in_one_row() -> None:
-    listed = [unit for row in ROWS for unit in row]
-    assert len(listed) == len(set(listed))
-    assert {unit_of(name) for name in FILES} <= set(listed)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_imports_only_from_rows_below_its_own(name: str) -> None:
-    own = unit_of(name)
-    outside = {unit_of(imported) for imported in imports_of(name)} - ({own} if own in PACKAGES else set())
-    assert not {unit for unit in outside if ROW_OF[unit] <= ROW_OF[own]}
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_the_files_of_a_package_import_each_other_without_cycles(package: str) -> None:
-    inner = {name: imports_of(name) for name in FILES if unit_of(name) == package}
-    graph = {name: {other for other in imported if other in inner} for name, imported in inner.items()}
-    assert any(graph.values())
-    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
-    assert order[-1] == f"{package}.__init__"
+@pytest.mark.parametrize(
+    ("rule", "changed", "offence"), OFFENCES, ids=[f"{rule.__name__} {seen}" for rule, _, seen in OFFENCES]
+)
+def test_an_offence_is_seen(rule: Rule, changed: dict[str, str], offence: str, tmp_path: Path) -> None:
+    found = rule(built(tmp_path, SOUND | changed))
+    assert any(offence in line for line in found), found
 
 
 def test_imports_are_seen() -> None:
-    assert imports_of("__init__") >= {"_api", "_errors"}
-    assert imports_of("_calls") >= {"_memory.__init__", "_config"}
-    assert "_modes._mode" in imports_of("_modes._ladder")
-    assert resolve("chunkjac._memory._tracker.LiveBytes") == "_memory._tracker"
-    assert resolve("chunkjac.jacobian") == "__init__"
-    assert resolve("torch.func") == ""
+    assert {file for file, _ in HOUSE.imports("__init__")} >= {"_api.__init__", "_errors"}
+    assert ("_chunker.__init__", "OneHot") in HOUSE.imports("_modes.derivatives.derivative")
+    assert HOUSE.file_of("chunkjac._memory.tracker.LiveBytes") == "_memory.tracker"
+    assert HOUSE.file_of("chunkjac.jacobian") == "__init__"
+    assert HOUSE.file_of("torch.func") == ""
+    assert [room.name for room in HOUSE.contents][-1] == "_errors"

@@ -9,18 +9,18 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chunkjac._chunker import OneHot
-from chunkjac._linear._batching import batched
-from chunkjac._linear._graph import Graph, live_nodes, run_all
-from chunkjac._linear._layouts import LAYOUT_RULES
-from chunkjac._linear._merging import merged
-from chunkjac._linear._one_hot import without_seeds
-from chunkjac._linear._recorder import recorded
-from chunkjac._linear._replay import Replay
-from chunkjac._linear._seeded import Gather, Patch
-from chunkjac._linear._tracing import trace
-from chunkjac._problem import Problem
-from chunkjac._types import Leaf
+from chunkjac._chunker.seeds import OneHot
+from chunkjac._problem.leaves import Leaf
+from chunkjac._problem.problem import Problem
+from chunkjac._programs.batch import batched
+from chunkjac._programs.graph.graph import Graph, live_nodes, run_all
+from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.passes.gathers import Gather, Patch
+from chunkjac._programs.passes.memory_formats import LAYOUT_RULES
+from chunkjac._programs.passes.merging import merged
+from chunkjac._programs.passes.one_hot_seeds import without_seeds
+from chunkjac._programs.replay.replay import Replay
+from chunkjac._programs.tracing import trace
 
 aten = torch.ops.aten
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._linear._real_transforms import real_part, with_real_transforms
-from chunkjac._linear._recorder import recorded
-from chunkjac._linear._tracing import trace
-from chunkjac._problem import Problem
-from chunkjac._types import Leaf
+from chunkjac._problem.leaves import Leaf
+from chunkjac._problem.problem import Problem
+from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.passes.real_transforms import real_part, with_real_transforms
+from chunkjac._programs.tracing import trace
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 9])

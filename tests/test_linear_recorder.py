@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkjac._linear._arena import Life, lay_out
-from chunkjac._linear._diagonal import replay
-from chunkjac._linear._graph import Graph, Node, run_all
-from chunkjac._linear._recorder import NotLinearError, recorded
-from chunkjac._linear._replay import Replay
+from chunkjac._programs.graph.graph import Graph, Node, run_all
+from chunkjac._programs.graph.recorder import NotLinearError, recorded
+from chunkjac._programs.passes.pointwise_chains import replay
+from chunkjac._programs.replay.arena import Life, lay_out
+from chunkjac._programs.replay.replay import Replay
 
 aten = torch.ops.aten
 D = torch.float64

@@ -9,8 +9,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chunkjac._linear._images import _by_blocks
-from chunkjac._linear._rules import _POINTWISE, RULES
+from chunkjac._programs.passes.convolutions import _by_blocks
+from chunkjac._programs.passes.rules import _POINTWISE, RULES
 
 aten = torch.ops.aten
 D = torch.float64

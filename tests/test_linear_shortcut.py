@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._linear._program import Running
-from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._memory.tracker import LiveBytes, OverBudget
+from chunkjac._programs.replay.program import Running
 
 D = torch.float64
 MODES = ("reverse", "forward")
@@ -23,8 +23,8 @@ MODES = ("reverse", "forward")
 def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust a program as long as nothing changes that can be seen, or compare it with one direction in each run."""
     if request.param == "compared":
-        monkeypatch.setattr("chunkjac._linear._guard._MOST", 0)
-    monkeypatch.setattr("chunkjac._linear._programs.SHORT_S", -1.0)  # also where none is faster
+        monkeypatch.setattr("chunkjac._problem.identity.guard._MOST", 0)
+    monkeypatch.setattr("chunkjac._programs.records.SHORT_S", -1.0)  # also where none is faster
 
 
 @pytest.fixture(params=MODES)
@@ -291,8 +291,8 @@ def test_a_first_rung_that_cannot_run_the_function_leaves_the_program_alone() ->
 
 
 def test_a_program_that_is_slower_in_a_long_job_is_given_up(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._linear._shortcut.SHORT_S", 0.0)
-    monkeypatch.setattr("chunkjac._linear._shortcut.Shortcut.note", _as_if_quick)
+    monkeypatch.setattr("chunkjac._programs.derivative_program.SHORT_S", 0.0)
+    monkeypatch.setattr("chunkjac._programs.derivative_program.Shortcut.note", _as_if_quick)
     planned = cj.plan(_net(), _point(6), mode=mode)
     rungs = [planned.run(return_report=True)[1].plan.rung for _ in range(5)]
     assert rungs[1:4] == ["linear program"] * 3  # the second run records, the third and the fourth are timed
@@ -369,7 +369,7 @@ def test_under_a_limit_blocks_are_counted_where_a_program_is_given_up(
     def fail(*_: Any) -> None:
         raise RuntimeError("no longer")
 
-    monkeypatch.setattr("chunkjac._linear._program.Running.block", fail)
+    monkeypatch.setattr("chunkjac._programs.replay.program.Running.block", fail)
     seen = _counted_operations(monkeypatch)
     torch.testing.assert_close(planned.run(x), _reference(net, mode, (x,)))
     assert torch.ops.aten.mm.default in seen or torch.ops.aten.addmm.default in seen
@@ -404,11 +404,11 @@ def test_a_program_that_does_not_fit_gives_its_memory_back_and_a_smaller_one_is_
 
 
 def test_what_takes_very_long_to_record_waits_until_runs_have_taken_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._linear._shortcut._NODE_S", 10.0)  # a node of autograd's graph
+    monkeypatch.setattr("chunkjac._programs.derivative_program._NODE_S", 10.0)  # a node of autograd's graph
     planned = cj.plan(torch.sin, torch.linspace(0, 1, 64), mode="reverse")
     rungs = [planned.run(return_report=True)[1].plan.rung for _ in range(3)]
     assert "linear program" not in rungs
-    monkeypatch.setattr("chunkjac._linear._shortcut._NODE_S", 3e-4)
+    monkeypatch.setattr("chunkjac._programs.derivative_program._NODE_S", 3e-4)
     assert planned.run(return_report=True)[1].plan.rung == "linear program"
 
 
@@ -487,7 +487,7 @@ def test_under_a_limit_a_program_is_laid_out_for_as_many_directions_as_fit(
 
 def test_seeds_of_many_directions_are_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all 8000 outputs at once take 488 MiB, however little each direction takes beside."""
-    monkeypatch.setattr("chunkjac._linear._shortcut.Shortcut.note", _as_if_quick)
+    monkeypatch.setattr("chunkjac._programs.derivative_program.Shortcut.note", _as_if_quick)
     net, x = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 8000)).to(D), _point(6)
     planned = cj.plan(net, x, mode="reverse")
     for _ in range(3):

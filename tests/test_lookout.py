@@ -12,15 +12,16 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
-from chunkjac._job import Job
-from chunkjac._lookout import Lookout
-from chunkjac._memory import Budget, LiveBytes
-from chunkjac._modes._pullbacks import nodes_behind
-from chunkjac._once import Once
-from chunkjac._problem import Problem
-from chunkjac._run import run_job
-from chunkjac._select import Request
-from chunkjac._witness import Witness
+from chunkjac._executor.run import run_job
+from chunkjac._memory.budget import Budget
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._modes.derivatives.pullbacks import nodes_behind
+from chunkjac._planner.job import Job
+from chunkjac._planner.selection import Request
+from chunkjac._problem.call_watcher import Lookout
+from chunkjac._problem.first_time import Once
+from chunkjac._problem.problem import Problem
+from chunkjac._problem.write_watcher import Witness
 
 CPU = torch.device("cpu")
 STATE = torch.ones(2, 3)

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
-from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse
-from chunkjac._problem import Problem
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._modes.derivatives.forward import Forward
+from chunkjac._modes.derivatives.reverse import Reverse
+from chunkjac._modes.differences.finite_difference import FiniteDifference
+from chunkjac._modes.mode import Mode
+from chunkjac._problem.problem import Problem
 from tests.test_against_torch import expected_of, relative_error
 from tests.zoo import NAMES, Example, example
 
@@ -21,7 +24,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def plain_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no clock decide what is held: an evaluation that is recorded takes memory of its own."""
-    monkeypatch.setattr("chunkjac._linear._evaluations._WORTH_COUNTING_S", float("inf"))
+    monkeypatch.setattr("chunkjac._programs.difference_program._WORTH_COUNTING_S", float("inf"))
 
 
 def tracked(case: Example, **options: Any) -> tuple[Any, cj.Report, int]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkjac._pacer import Pacer
-from chunkjac._planner import Cost, choose_chunk, even_chunk
-from chunkjac._terms import Terms
+from chunkjac._chunker.cost import Cost, choose_chunk, even_chunk
+from chunkjac._chunker.limits import Terms
+from chunkjac._chunker.pacer import Pacer
 
 MARGINS = st.sampled_from([1.0, 1.1, 1.35])
 

@@ -312,7 +312,7 @@ def test_where_a_budget_came_from_is_told() -> None:
 def test_modules_are_found_behind_methods_closures_and_partials() -> None:
     from functools import partial
 
-    from chunkjac._modules import modules_of
+    from chunkjac._problem.modules import modules_of
 
     class Holder:
         def __init__(self) -> None:

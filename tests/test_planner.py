@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import chunkjac
-from chunkjac._planner import Cost, choose_chunk, even_chunk, fit_chunks, largest_chunk
+from chunkjac._chunker.cost import Cost, choose_chunk, even_chunk, fit_chunks, largest_chunk
 
 N_BYTES = st.integers(0, 10**6)
 POSITIVE_BYTES = st.integers(1, 10**4)
@@ -133,14 +133,14 @@ def test_a_chunk_is_what_fits_then_what_is_fast_then_even(
     assert choose_chunk(cost, 18, budget_bytes, target_bytes) == size
 
 
-@pytest.mark.parametrize("name", ["_planner", "_knee", "_terms", "_pacer"])
+@pytest.mark.parametrize("name", ["cost", "knee", "limits", "pacer"])
 def test_the_arithmetic_imports_no_torch(name: str) -> None:
-    tree = ast.parse((Path(chunkjac.__file__).parent / f"{name}.py").read_text())
+    tree = ast.parse((Path(chunkjac.__file__).parent / "_chunker" / f"{name}.py").read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {module.partition(".")[0] for module in imported} <= {"__future__", "collections", "dataclasses", "chunkjac"}
     assert {module for module in imported if module.startswith("chunkjac")} <= {
-        "chunkjac._knee",
-        "chunkjac._planner",
-        "chunkjac._terms",
+        "chunkjac._chunker.knee",
+        "chunkjac._chunker.cost",
+        "chunkjac._chunker.limits",
     }

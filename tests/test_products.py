@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
+from chunkjac._memory.tracker import LiveBytes
 
 MODES = ("auto", "reverse", "forward", "finite-difference")
 D = torch.float64

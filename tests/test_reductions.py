@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
-from chunkjac._sinks._gram import mirrored
-from chunkjac._sinks._norms import stable_norm
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._sinks.reductions.gram import mirrored
+from chunkjac._sinks.reductions.norms import stable_norm
 
 MODES = ("reverse", "forward", "finite-difference")
 D = torch.float64
@@ -112,7 +112,7 @@ def test_a_neural_tangent_kernel_takes_a_part_of_the_jacobians_memory(share: flo
 def test_a_large_jacobian_is_never_held_as_a_whole_though_there_is_room(
     monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setattr("chunkjac._sinks._gram._SMALL_BYTES", 2**20)
+    monkeypatch.setattr("chunkjac._sinks.reductions.gram._SMALL_BYTES", 2**20)
     func, parameters, inputs, jacobian = _kernel_job()
     with LiveBytes(CPU) as live:
         cj.gram(func, parameters, inputs, mode=mode, chunk_size=4)
@@ -122,7 +122,7 @@ def test_a_large_jacobian_is_never_held_as_a_whole_though_there_is_room(
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every matrix be too large for one tile."""
-    monkeypatch.setattr("chunkjac._sinks._gram._SMALL_BYTES", 1)
+    monkeypatch.setattr("chunkjac._sinks.reductions.gram._SMALL_BYTES", 1)
 
 
 def _rung_of(func: Any, *args: Any, **options: Any) -> tuple[torch.Tensor, str]:
@@ -501,7 +501,7 @@ def test_everything_is_left_as_it_was() -> None:
 
 
 def test_mirroring_copies_the_upper_triangle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._sinks._gram._STRIP", 3)
+    monkeypatch.setattr("chunkjac._sinks.reductions.gram._STRIP", 3)
     matrix = _point(8, 8)
     upper = matrix.triu()
     assert torch.equal(mirrored(matrix.clone()), upper + upper.triu(1).T)

@@ -235,7 +235,7 @@ def test_what_scipy_cannot_take_is_refused() -> None:
 
 
 def test_it_is_said_that_scipy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._scipy.find_spec", lambda _: None)
+    monkeypatch.setattr("chunkjac._api.solvers.find_spec", lambda _: None)
     with pytest.raises(cj.ArgumentError, match=r"pip install 'chunkjac\[scipy\]'"):
         cj.operator(_net(), _point(30))
 

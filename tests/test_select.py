@@ -10,9 +10,9 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 import chunkjac as cj
-from chunkjac import _select
-from chunkjac._select import _judge
-from chunkjac._types import Outputs
+from chunkjac._planner import selection
+from chunkjac._planner.selection import _judge
+from chunkjac._problem.leaves import Outputs
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ class Clock:
 def chosen(monkeypatch: pytest.MonkeyPatch, func: Callable[..., Any], x: torch.Tensor, **block_s: float) -> str:
     """Return the mode that is chosen where prologues take a second and blocks of each mode so many."""
     clock = Clock()
-    monkeypatch.setattr(_select, "time", clock)
+    monkeypatch.setattr(selection, "time", clock)
 
-    class Reverse(_select.Reverse):
+    class Reverse(selection.Reverse):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             clock.now_s += 1
@@ -64,13 +64,13 @@ def chosen(monkeypatch: pytest.MonkeyPatch, func: Callable[..., Any], x: torch.T
             clock.now_s += block_s["reverse"]
             return super().block(chunk)
 
-    class Forward(_select.Forward):
+    class Forward(selection.Forward):
         def block(self, chunk: slice, places: Any = None) -> Any:
             clock.now_s += block_s["forward"]
             return super().block(chunk)
 
-    monkeypatch.setattr(_select, "Reverse", Reverse)
-    monkeypatch.setattr(_select, "Forward", Forward)
+    monkeypatch.setattr(selection, "Reverse", Reverse)
+    monkeypatch.setattr(selection, "Forward", Forward)
     found, report = cj.jacobian(func, x, return_report=True)
     expected = torch.func.jacrev(func)(x)
     assert torch.allclose(found, expected)
@@ -94,7 +94,7 @@ def test_a_short_job_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> Any:
         raise AssertionError("this was timed")
 
-    monkeypatch.setattr(_select, "_faster", refuse)
+    monkeypatch.setattr(selection, "_faster", refuse)
     x = torch.ones(600)
     _, report = cj.jacobian(torch.sin, x, return_report=True)
     assert report.plan.mode == "reverse"

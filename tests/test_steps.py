@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils._pytree import tree_flatten
 
-from chunkjac._chunker import Segment
+from chunkjac._chunker.seeds import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._schemes import SCHEMES
-from chunkjac._steps import Step, Steps, check_steps, read_step
+from chunkjac._modes.differences.schemes import SCHEMES
+from chunkjac._modes.differences.steps import Step, Steps, check_steps, read_step
 
 CENTRAL = SCHEMES["central"]
 X = torch.tensor([0.0, -0.5, 1.0, -3.0, 100.0])

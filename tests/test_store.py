@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
-from chunkjac._store import check, remove
-from chunkjac._store._journal import lines_of, read_journal
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._store.journal import lines_of, read_journal
+from chunkjac._store.reader import check
+from chunkjac._store.removal import remove
 from tests import killed_child
 
 MODES = ("reverse", "forward", "finite-difference")
@@ -47,7 +48,7 @@ def _tolerance(mode: str) -> float:
 def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Return a list that each direction joins which is handed on to be written."""
     directions: list[int] = []
-    from chunkjac._sinks import FileSink
+    from chunkjac._sinks.file import FileSink
 
     write = FileSink.write
 
@@ -639,7 +640,7 @@ def test_an_interrupt_while_the_disk_is_busy_leaves_nothing_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What writes goes on alone, and closes all when it is done."""
-    from chunkjac._store._npy import NpyFile
+    from chunkjac._store.npy import NpyFile
 
     x, path, is_ready = _point(30), tmp_path / "J.npy", threading.Event()
     sync, join, writers = NpyFile.sync, threading.Thread.join, []
@@ -885,9 +886,11 @@ def test_a_device_is_where_the_result_is_allocated(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("mode", MODES)
 def test_blocks_are_copied_to_another_device(mode: str) -> None:
     """A sink for another device lends no places, and its result is not where blocks are made."""
-    from chunkjac._modes import FiniteDifference, Forward, Reverse
-    from chunkjac._problem import Problem
-    from chunkjac._sinks import TensorSink
+    from chunkjac._modes.derivatives.forward import Forward
+    from chunkjac._modes.derivatives.reverse import Reverse
+    from chunkjac._modes.differences.finite_difference import FiniteDifference
+    from chunkjac._problem.problem import Problem
+    from chunkjac._sinks.tensor import TensorSink
 
     made = {"reverse": Reverse, "forward": Forward, "finite-difference": FiniteDifference}[mode](
         Problem.of(_net(), (_point(30),), 0, has_aux=False)

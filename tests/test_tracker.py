@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import jvp, vjp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._memory._foresight import NO_MEMORY, Traits, _most_bytes, tensors_among, traits_of
+from chunkjac._memory.foresight import NO_MEMORY, Traits, _most_bytes, tensors_among, traits_of
+from chunkjac._memory.tracker import LiveBytes, OverBudget
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1)

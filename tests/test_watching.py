@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 import chunkjac as cj
-from chunkjac._memory import LiveBytes
-from chunkjac._watching import at_rest
-from chunkjac._witness import Witness
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._memory.watcher import at_rest
+from chunkjac._problem.write_watcher import Witness
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._store import check, remove
+from chunkjac._store.reader import check
+from chunkjac._store.removal import remove
 from tests.test_store import MODES, D, _net, _never, _point, _stop, _tolerance, computed
 
 zarr = pytest.importorskip("zarr", reason="Zarr needs Python 3.11")
@@ -89,7 +90,7 @@ def test_a_block_is_a_piece_and_a_large_one_several(tmp_path: Path, monkeypatch:
     net, x = _net(64, 40), _point(64)
     found = cj.jacobian(net, x, mode="reverse", out=tmp_path / "J.zarr", chunk_size=10)
     assert found.chunks == (10, 64)
-    monkeypatch.setattr("chunkjac._store._zarr._PIECE_BYTES", 10 * 20 * 8)
+    monkeypatch.setattr("chunkjac._store.zarr._PIECE_BYTES", 10 * 20 * 8)
     parts = cj.jacobian(net, x, mode="reverse", out=tmp_path / "K.zarr", chunk_size=10)
     assert parts.chunks == (10, 16)
     assert len([*(tmp_path / "K.zarr").glob("c.*")]) == 4 * 4

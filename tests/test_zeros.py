@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
-from chunkjac._modes._zeros import ZeroProducts
+from chunkjac._modes.derivatives.zero_products import ZeroProducts
 
 
 class Products(TorchDispatchMode):
@@ -53,7 +53,7 @@ def test_products_are_looked_for_where_tensors_are_large_and_not_after_a_chunk_w
             return super().__enter__()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chunkjac._modes._pushforwards.ZeroProducts", Counted)
+        patch.setattr("chunkjac._modes.derivatives.pushforwards.ZeroProducts", Counted)
         found = cj.jacobian(lambda x: net(x) + captured[:4], torch.zeros(5), mode="forward", chunk_size=1)
     assert len(entered) == n_entered
     assert torch.equal(found, net.weight)

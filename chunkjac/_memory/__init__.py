@@ -1,18 +1,31 @@
-"""Memory: what is alive now, what an operation will take, and what a device can give."""
+"""What is alive, what an operation will take, what a device can give."""
 
-from chunkjac._memory._budget import Budget, devices_here, find_budget, find_device, free_memory
-from chunkjac._memory._gauge import Gauge
-from chunkjac._memory._heap import keep_freed_memory
-from chunkjac._memory._tracker import LiveBytes, OverBudget
+from chunkjac._memory.budget import Budget, devices_here, find_budget, find_device, free_memory
+from chunkjac._memory.gauge import Gauge
+from chunkjac._memory.growth import Level
+from chunkjac._memory.heap import keep_freed_memory
+from chunkjac._memory.out_of_memory import drain_backward, first_line, is_out_of_memory, reclaim, without_frames
+from chunkjac._memory.tracker import LiveBytes, OverBudget
+from chunkjac._memory.watcher import Watcher, at_rest
+from chunkjac._memory.zero_tensors import is_scaled_zero
 
 __all__ = [
     "Budget",
     "Gauge",
+    "Level",
     "LiveBytes",
     "OverBudget",
+    "Watcher",
+    "at_rest",
     "devices_here",
+    "drain_backward",
     "find_budget",
     "find_device",
+    "first_line",
     "free_memory",
+    "is_out_of_memory",
+    "is_scaled_zero",
     "keep_freed_memory",
+    "reclaim",
+    "without_frames",
 ]

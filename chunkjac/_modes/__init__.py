@@ -1,9 +1,14 @@
-"""The modes: ways to make blocks, one a file."""
+"""How a block is made."""
 
-from chunkjac._modes._finite_difference import FiniteDifference
-from chunkjac._modes._forward import Forward
-from chunkjac._modes._ladder import FAKE_ONLY, is_final
-from chunkjac._modes._mode import (
+from chunkjac._modes.derivatives.derivative import FAKE_ONLY, is_final
+from chunkjac._modes.derivatives.forward import Forward
+from chunkjac._modes.derivatives.gradient import Gradient
+from chunkjac._modes.derivatives.reverse import Reverse
+from chunkjac._modes.differences.bounds import Bounds, read_bounds
+from chunkjac._modes.differences.finite_difference import FiniteDifference
+from chunkjac._modes.differences.schemes import SCHEME_NAMES
+from chunkjac._modes.differences.steps import read_step
+from chunkjac._modes.mode import (
     Block,
     Facts,
     Mode,
@@ -15,22 +20,20 @@ from chunkjac._modes._mode import (
     result_bytes,
     seed_leaves,
 )
-from chunkjac._modes._precision import PrecisionSeen
-from chunkjac._modes._pullbacks import RowByRow
-from chunkjac._modes._referee import central_difference, random_tangent
-from chunkjac._modes._reverse import Reverse
+from chunkjac._modes.referee import central_difference, random_tangent
 
 __all__ = [
-    "FAKE_ONLY",
     "Block",
+    "Bounds",
+    "FAKE_ONLY",
     "Facts",
     "FiniteDifference",
     "Forward",
+    "Gradient",
     "Mode",
     "OtherWayError",
-    "PrecisionSeen",
     "Reverse",
-    "RowByRow",
+    "SCHEME_NAMES",
     "block_leaves",
     "central_difference",
     "is_empty",
@@ -38,6 +41,8 @@ __all__ = [
     "least_direction_bytes",
     "n_directions",
     "random_tangent",
+    "read_bounds",
+    "read_step",
     "result_bytes",
     "seed_leaves",
 ]

@@ -1,25 +1,21 @@
-"""Jacobians in files, which outlive the process that writes them."""
+"""Jacobians in files, which outlive the process."""
 
-from chunkjac._store._facts import described, facts_of
-from chunkjac._store._layout import FileBlock, Layout
-from chunkjac._store._opened import check, open_store
-from chunkjac._store._removal import remove
-from chunkjac._store._staging import N_BUFFERS, Staging
-from chunkjac._store._store import Store
-from chunkjac._store._target import Target, is_path
-from chunkjac._store._writer import Piece
+from chunkjac._store.layout import Layout
+from chunkjac._store.reader import check, open_store
+from chunkjac._store.removal import remove
+from chunkjac._store.staging import N_BUFFERS, Staging
+from chunkjac._store.store import Store
+from chunkjac._store.target import Target, is_path
+from chunkjac._store.writer import Piece
 
 __all__ = [
-    "N_BUFFERS",
-    "FileBlock",
     "Layout",
+    "N_BUFFERS",
     "Piece",
     "Staging",
     "Store",
     "Target",
     "check",
-    "described",
-    "facts_of",
     "is_path",
     "open_store",
     "remove",

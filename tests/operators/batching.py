@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from chunkjac._chunker import OneHot
-from chunkjac._modes import _batched
-from chunkjac._modes._ladder import Rung
-from chunkjac._modes._pullbacks import VmapGrad, VmapVjp
-from chunkjac._modes._pushforwards import VmapJvp
-from chunkjac._problem import Problem
+from chunkjac._chunker.seeds import OneHot
+from chunkjac._modes.derivatives import known_batches
+from chunkjac._modes.derivatives.derivative import Rung
+from chunkjac._modes.derivatives.pullbacks import VmapGrad, VmapVjp
+from chunkjac._modes.derivatives.pushforwards import VmapJvp
+from chunkjac._problem.leaves import Leaf
+from chunkjac._problem.problem import Problem
 from chunkjac._tensors import is_close
-from chunkjac._types import Leaf
 from tests.operators.cases import Case, cases, names, seed
 
 # More directions tell nothing new.
@@ -81,7 +81,7 @@ def main() -> None:
         print(f"{name}: {len(each.right)} nodes of {each.n_agreed} samples; {len(each.bad)} in samples that differ")
         parts.append(_SET.format(name=name, nodes="\n".join(_filled(each.right))))
     if not sys.argv[1:]:
-        Path(_batched.__file__).write_text(parts[0] + "\n".join(parts[1:]))
+        Path(known_batches.__file__).write_text(parts[0] + "\n".join(parts[1:]))
 
 
 class Found:

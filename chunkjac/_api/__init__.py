@@ -1,0 +1,26 @@
+"""What users call; a call is read, answered, and its errors are told in the words of its caller."""
+
+from chunkjac._api.jacobians import blocks, jacobian, open_file, plan
+from chunkjac._api.products import matvec, rmatvec
+from chunkjac._api.reductions import diagonal, gram, norms
+from chunkjac._api.solvers import operator, scipy_jac, svdvals
+from chunkjac._api.transforms import hessian, jacfd, jacfwd, jacrev
+
+__all__ = [
+    "blocks",
+    "diagonal",
+    "gram",
+    "hessian",
+    "jacfd",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
+    "matvec",
+    "norms",
+    "open_file",
+    "operator",
+    "plan",
+    "rmatvec",
+    "scipy_jac",
+    "svdvals",
+]

@@ -1,0 +1,172 @@
+"""What users call for something smaller than a Jacobian, which is never held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from chunkjac._api.gram_by_passes import column_by_column
+from chunkjac._api.two_points import are_far_apart, at_two_points, numbers_of, second_point
+from chunkjac._errors import ArgumentError, BudgetError
+from chunkjac._executor import run_job
+from chunkjac._planner import Job, Options, check_name, check_options, job_of
+from chunkjac._problem import Norms, RandomState
+from chunkjac._sinks import Diagonal, Gram, ManyTilesError, NormsOf, Reduction
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_SIDES = ("output", "input")
+
+# A tile takes the first of these parts of the room that leaves enough for a chunk; the last is a single row.
+_TILE_SHARES = (1 / 2, 1 / 8, 0.0)
+
+
+def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = None, **options: Unpack[Options]) -> Any:
+    """Return the products of a Jacobian's rows with one another, or of its columns.
+
+    ``J J^T`` is the empirical neural tangent kernel if ``func`` is differentiated by its parameters; ``J^T J`` is the
+    Gauss-Newton matrix of least squares.
+
+    Args:
+        func: As for :func:`jacobian`.
+        *args: See there.
+        side: ``"output"`` for ``J J^T``, ``"input"`` for ``J^T J``.
+        x2: Another point, for the products of the rows at ``args`` with those there: ``J(x) J(x2)^T``. It is what
+            stands for the only argument, or a tuple of what stands for all. Only with ``side="output"``; finite
+            differences need ``step`` where the points differ in size.
+        **options: ``argnums``, ``mode``, ``scheme``, ``step``, ``batching``, ``bounds``, ``max_memory``,
+            ``chunk_size``, ``randomness``, ``progress`` and ``return_report``, as for :func:`jacobian`.
+
+    Returns:
+        A matrix, in single precision at least. Outputs and inputs are numbered through their trees in order, each
+        tensor in C order. With ``return_report`` a tuple: matrix, report.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does.
+
+    Shapes:
+        ``(m, m)`` for m outputs, ``(m, m2)`` with ``x2``; ``(n, n)`` for n inputs with ``side="input"``.
+
+    Memory:
+        At most ``max_memory``, the matrix included. Rows are multiplied with one another where all of them take 64 MiB
+        or half of the room at most. Where they take more, a column of the matrix is made by one pass back and one
+        forth, and no row is held beyond its chunk; for functions without forward derivatives rows are multiplied in
+        tiles, and computed the more often the smaller ``max_memory`` is, ``(t + 1) / 2`` times for t tiles.
+
+    Source:
+        Jacot, Gabriel, Hongler, *Neural Tangent Kernel*, 2018; Novak, Sohl-Dickstein, Schoenholz, *Fast Finite Width
+        Neural Tangent Kernel*, 2022.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> x = torch.tensor([1.0, 2.0])
+        >>> cj.gram(lambda x: x**2, x)
+        tensor([[ 4.,  0.],
+                [ 0., 16.]])
+        >>> cj.gram(lambda x: x**2, x, x2=3 * x)
+        tensor([[12.,  0.],
+                [ 0., 48.]])
+    """
+    check_options("gram", options)
+    check_name("side", side, _SIDES)
+    if x2 is not None and side != "output":
+        raise ArgumentError("x2 is for side='output', J(x) J(x2)^T; leave one of the two out.")
+    if x2 is not None and options.get("bounds") is not None:
+        raise ArgumentError("bounds are for one point, found x2; leave one of the two out.")
+    argnums = options.get("argnums", 0)
+    others = None if x2 is None else second_point(args, x2, argnums)
+    reduction = Gram(side == "output", x2 is not None)
+    if others is None:
+        job = job_of(func, args, **options)
+    else:
+        both, points = at_two_points(func, args, others, argnums)
+        options["argnums"] = numbers_of(argnums, args)  # there are more arguments than before
+        job = job_of(both, points, **options)
+        job = job.beside(sum(x.nbytes for x in job.problem.inputs))  # the point between was not held before
+        if options.get("step") is None:
+            reduction = replace(reduction, far_apart=partial(are_far_apart, args, others, argnums))
+    if job.request.mode == "auto":
+        try:
+            return _run(job, replace(reduction, before=RandomState.now(job.problem.devices)))
+        except ManyTilesError as error:
+            shape, dtype = error.shape, error.dtype
+        found = column_by_column(func, args, others, side, shape, dtype, options)
+        if found is not None:
+            return found
+    for share in _TILE_SHARES[:-1]:
+        try:
+            return _run(job, replace(reduction, tile_share=share))
+        except BudgetError:
+            pass  # a smaller tile may leave enough for a chunk
+    return _run(job, replace(reduction, tile_share=_TILE_SHARES[-1]))
+
+
+def norms(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Norms | Any:
+    """Return the Euclidean norms of a Jacobian's rows and columns, and of the whole.
+
+    Args:
+        func: As for :func:`jacobian`.
+        *args: See there.
+        **options: As for :func:`gram`.
+
+    Returns:
+        :class:`chunkjac.Norms`; no square in them leaves the range of numbers. With ``return_report`` a tuple:
+        norms, report.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does.
+
+    Shapes:
+        ``rows`` are like the outputs, ``columns`` like the inputs.
+
+    Memory:
+        At most ``max_memory``; the norms take ``m + n`` doubles.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> found = cj.norms(lambda x: x.sum() * x, torch.tensor([3.0, 0.0]))
+        >>> found.rows, found.columns, found.frobenius
+        (tensor([6.7082, 3.0000]), tensor([6.0000, 4.2426]), tensor(7.3485))
+    """
+    return _reduced("norms", NormsOf(), func, args, options)
+
+
+def diagonal(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Any:
+    """Return the diagonal of a Jacobian that has as many rows as columns.
+
+    Args:
+        func: As for :func:`jacobian`.
+        *args: See there.
+        **options: As for :func:`gram`.
+
+    Returns:
+        The derivative of each output element by the input element of the same number, in a tree like the inputs. With
+        ``return_report`` a tuple: diagonal, report.
+
+    Raises:
+        FunctionError: There are more outputs than inputs, or fewer.
+        ArgumentTypeError, ArgumentError, BudgetError: As :func:`jacobian` does.
+
+    Memory:
+        At most ``max_memory``; the diagonal is like the inputs.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> cj.diagonal(lambda x: x.sum() * x, torch.tensor([1.0, 2.0]))
+        tensor([4., 5.])
+    """
+    return _reduced("diagonal", Diagonal(), func, args, options)
+
+
+def _reduced(name: str, reduction: Reduction, func: Callable[..., Any], args: tuple[Any, ...], options: Options) -> Any:
+    """Check a call, and hand the blocks to a reduction."""
+    check_options(name, options)
+    return _run(job_of(func, args, **options), reduction)
+
+
+def _run(job: Job, reduction: Reduction) -> Any:
+    """Run a job whose blocks go to a reduction."""
+    return run_job(replace(job, out=reduction)).deliver(job)

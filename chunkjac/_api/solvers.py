@@ -1,0 +1,236 @@
+"""What users call to give Jacobians to SciPy's solvers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from chunkjac._api.products import Products, check_steps
+from chunkjac._errors import ArgumentError
+from chunkjac._executor import run_job
+from chunkjac._planner import Options, Plan, check_options, job_of
+from chunkjac._problem import Block, check_callable
+from chunkjac._tensors import rows_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from chunkjac._api.linear_operator import JacobianOperator
+
+
+def operator(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> JacobianOperator:
+    """Return a Jacobian as a ``scipy.sparse.linalg.LinearOperator``, which is never held.
+
+    Args:
+        func: As for :func:`jacobian`.
+        *args: See there.
+        **options: As for :func:`gram`, but for ``return_report``.
+
+    Returns:
+        The operator, for ``A @ v``, ``A.T @ u``, and what takes such operators (``svds``, ``lsmr``, ``gmres``).
+        Outputs and inputs are numbered through their trees in order. What the first product finds
+        out is kept for the next; each evaluates ``func``.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, FunctionError: As :func:`jacobian` does; BudgetError at a product.
+
+    Shapes:
+        ``(m, n)`` for m outputs and n inputs.
+
+    Memory:
+        At most ``max_memory`` for each product, on the device of the inputs, beside SciPy's arrays as tensors.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> A = cj.operator(lambda x: x**2, torch.tensor([1.0, 2.0]))
+        >>> A.shape, A @ [1.0, 1.0], A.T @ [1.0, 0.0]
+        ((2, 2), array([2., 4.], dtype=float32), array([2., 0.], dtype=float32))
+    """
+    _check_scipy("operator")
+    _check_without_report("operator", options)
+    check_steps("operator", options)
+    from chunkjac._api.linear_operator import JacobianOperator
+
+    return JacobianOperator(Products(func, args, options, is_kept=True))
+
+
+def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **options: Unpack[Options]) -> torch.Tensor:
+    """Return the largest singular values of a Jacobian, which is never held.
+
+    Args:
+        func: As for :func:`jacobian`.
+        *args: See there.
+        k: How many of them.
+        **options: As for :func:`gram`, but for ``return_report``.
+
+    Returns:
+        The values on the host, the largest first. Those that are small beside the largest are less exact: errors are
+        ``eps`` times the largest squared, divided by the value.
+
+    Raises:
+        ArgumentTypeError, ArgumentError, FunctionError, BudgetError: As :func:`jacobian` does; FunctionError also
+            where the Jacobian has elements that are not finite.
+
+    Shapes:
+        ``(k,)``.
+
+    Memory:
+        At most ``max_memory`` for each product; the Jacobian is held beside it if ``k`` is its smaller side.
+
+    Source:
+        Lehoucq, Sorensen, Yang, *ARPACK Users' Guide*, 1998, through ``scipy.sparse.linalg.svds``. All values at once
+        are LAPACK's, of a Jacobian that is held.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> cj.svdvals(lambda x: x**2, torch.tensor([1.0, 3.0, 2.0]), k=2)
+        tensor([6., 4.])
+    """
+    _check_scipy("svdvals")
+    _check_without_report("svdvals", options)
+    check_steps("svdvals", options)
+    from chunkjac._api.linear_operator import largest_singular_values
+
+    view = operator(func, *args, **options)
+    least = min(view.shape)
+    if isinstance(k, bool) or not isinstance(k, int) or not 0 < k <= least:
+        raise ArgumentError(f"k must be a number from 1 to {least}, the smaller side of the Jacobian, found {k!r}.")
+    return largest_singular_values(view, k)
+
+
+def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **options: Unpack[Options]) -> Callable[..., Any]:
+    """Return a function that gives the Jacobian of ``func`` to SciPy: NumPy in, NumPy or a sparse array out.
+
+    ``least_squares``, ``root`` and ``minimize`` take it as ``jac=scipy_jac(func)``; ``solve_ivp``, whose function is
+    ``func(t, y)``, as ``jac=scipy_jac(func, argnums=1)``.
+
+    Args:
+        func: As for :func:`jacobian`; NumPy arrays come as tensors, what else there is as it is.
+        sparse: Whether to leave zeros out, and return a ``scipy.sparse.csc_array``.
+        **options: As for :func:`gram`, but for ``return_report``.
+
+    Returns:
+        A function of the arguments of ``func``. What its first call finds out is kept, as long as shapes and types
+        stay.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+
+    Shapes:
+        ``(*output.shape, *input.shape)``; ``(m, n)`` if sparse.
+
+    Memory:
+        At most ``max_memory``; elements of a sparse result do not count.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> from scipy.optimize import root
+        >>> func = lambda x: torch.stack([x[0] + x[1] - 3, x[0] * x[1] - 2])
+        >>> root(lambda x: func(torch.from_numpy(x)).numpy(), [0.0, 5.0], jac=cj.scipy_jac(func)).x
+        array([1., 2.])
+    """
+    _check_scipy("scipy_jac")
+    _check_without_report("scipy_jac", options)
+    check_callable(func)
+    return _ScipyJacobian(func, sparse, options)
+
+
+class _ScipyJacobian:
+    """Compute the Jacobian at points that are NumPy arrays; what the first call finds out is kept for all like it."""
+
+    def __init__(self, func: Callable[..., Any], sparse: bool, options: Options) -> None:
+        self._func = func
+        self._sparse = sparse
+        self._options = options
+        self._key: Any = None
+        self._plan: Plan | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the Jacobian at a point; SciPy hands ``args`` and ``kwargs`` on."""
+        point = tuple(_as_tensor(arg) for arg in args)
+        key = (tuple(_looks(arg) for arg in point), kwargs and object())  # what kwargs are is not looked at
+        collected = _Collected() if self._sparse else None
+        if self._plan is None or key != self._key:
+            func = functools.partial(self._func, **kwargs) if kwargs else self._func
+            job = replace(job_of(func, point, out=collected, **self._options), return_report=True)
+            found, report = run_job(job).deliver(job)
+            self._key, self._plan = key, report.plan
+        else:
+            found = self._plan.run(*point, out=collected)
+        return _dense(found) if collected is None else collected.array(self._plan.n_outputs, self._plan.n_inputs)
+
+
+def _dense(jacobian: Any) -> Any:
+    """Return a Jacobian as an array.
+
+    Raises:
+        ArgumentError: There are several.
+    """
+    found = tree_leaves(jacobian)
+    if len(found) > 1:
+        raise ArgumentError("func must take one array and return one for SciPy; choose the array with argnums.")
+    return found[0].cpu().numpy()
+
+
+class _Collected:
+    """Keep the elements of blocks that are not zero."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._by_rows = True
+
+    def __call__(self, block: Block) -> None:
+        """Take what is not zero in a block."""
+        leaves = [rows_of(values) for values in tree_leaves(block.values)]
+        rows = leaves[0] if len(leaves) == 1 else torch.cat(leaves, 1)
+        along, across = rows.nonzero(as_tuple=True)
+        self._by_rows = block.axis == "output"
+        self._parts.append((rows[along, across].cpu(), along.cpu() + block.slice.start, across.cpu()))
+
+    def array(self, m: int, n: int) -> Any:
+        """Return the sparse array."""
+        from scipy.sparse import coo_array, csc_array
+
+        if not self._parts:
+            return csc_array((m, n))
+        values, along, across = (torch.cat(parts).numpy() for parts in zip(*self._parts))
+        places = (along, across) if self._by_rows else (across, along)
+        return coo_array((values, places), (m, n)).tocsc()
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return an array as a tensor with its own memory, and a number of NumPy's as Python's."""
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
+    if not isinstance(value, np.ndarray):
+        return value
+    return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+
+
+def _looks(value: Any) -> Any:
+    """Return what a plan depends on."""
+    leaves, spec = tree_flatten(value)
+    return str(spec), tuple(
+        (tuple(x.shape), x.dtype, x.device) if isinstance(x, torch.Tensor) else type(x) for x in leaves
+    )
+
+
+def _check_scipy(name: str) -> None:
+    """Refuse a call where SciPy is missing."""
+    if find_spec("scipy") is None:
+        raise ArgumentError(f"{name} needs SciPy; install it with pip install 'chunkjac[scipy]'.")
+
+
+def _check_without_report(name: str, options: Options) -> None:
+    """Refuse options that there are not, and a report of many runs."""
+    check_options(name, options)
+    if options.get("return_report"):
+        raise ArgumentError(f"{name} runs many times and has no report; leave return_report out.")

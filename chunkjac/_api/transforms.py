@@ -1,0 +1,266 @@
+"""torch.func's spelling: functions that return functions of the point."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from chunkjac._api.jacobians import jacobian
+from chunkjac._api.nested_transforms import jacobian_inside
+from chunkjac._errors import ChunkjacError, FunctionError
+from chunkjac._modes import SCHEME_NAMES, Gradient
+from chunkjac._planner import check_name, read_batching, read_chunk_size
+from chunkjac._problem import RANDOMNESS, check_callable, is_inside_transform
+
+_HESSIAN_MODES = ("forward", "reverse", "auto", "finite-difference")
+
+
+def jacrev(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    _preallocate_and_copy: bool = False,
+) -> Callable[..., Any]:
+    """Return a function that computes the Jacobian of ``func`` in reverse mode.
+
+    Args:
+        func: As for :func:`jacobian`; positional and keyword arguments are passed on to it.
+        argnums: As for :func:`jacobian`.
+        has_aux: As for :func:`jacobian`, but ``aux`` holds tensors only, as in torch.func.
+        chunk_size: Rows at a time; ``None`` plans it.
+        _preallocate_and_copy: Changes nothing: the result is always allocated first. It is there
+            because ``torch.func.jacrev`` has it.
+
+    Returns:
+        A function of ``func``'s arguments that returns what ``torch.func.jacrev`` would. With grad
+        mode on, the Jacobian can be differentiated by inputs and captured tensors that require
+        grad; the backward pass computes it anew, a chunk at a time.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+
+    Shapes:
+        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
+
+    Memory:
+        As :func:`jacobian`, within the budget of the settings. Inside a transform of torch.func
+        blocks are put together functionally, and no budget is kept.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> cj.jacrev(torch.sin)(torch.zeros(2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    return _derivative("jacrev", func, mode="reverse", argnums=argnums, has_aux=has_aux, chunk_size=chunk_size)
+
+
+def jacfwd(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    *,
+    randomness: str = "error",
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """Return a function that computes the Jacobian of ``func`` in forward mode.
+
+    Args:
+        func: As for :func:`jacobian`; positional and keyword arguments are passed on to it.
+        argnums: As for :func:`jacobian`.
+        has_aux: As for :func:`jacobian`, but ``aux`` holds tensors only, as in torch.func.
+        randomness: As for :func:`jacobian`.
+        chunk_size: Columns at a time; ``None`` plans it. ``torch.func.jacfwd`` has no chunks.
+
+    Returns:
+        A function of ``func``'s arguments that returns what ``torch.func.jacfwd`` would, which can
+        be differentiated as that of :func:`jacrev`.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+        FunctionError: ``func`` draws random numbers, and ``randomness`` is ``"error"``.
+
+    Shapes:
+        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
+
+    Memory:
+        As :func:`jacrev`.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> cj.jacfwd(torch.sin)(torch.zeros(2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    options: dict[str, Any] = {"argnums": argnums, "has_aux": has_aux, "chunk_size": chunk_size}
+    return _derivative("jacfwd", func, mode="forward", randomness=randomness, **options)
+
+
+def hessian(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    mode: str = "forward",
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """Return a function that computes the Hessian of ``func``, in chunks.
+
+    It is the Jacobian of the gradient, which is taken in reverse mode.
+
+    Args:
+        func: As for :func:`jacobian`; its outputs are mostly scalars.
+        argnums: As for :func:`jacobian`; trees of parameters as well.
+        mode: How the gradient is differentiated: ``"forward"`` (a product of the Hessian with a
+            tangent for each column), ``"reverse"``, ``"finite-difference"`` or ``"auto"``.
+        chunk_size: Columns (in reverse mode rows) at a time; ``None`` plans it.
+
+    Returns:
+        A function of ``func``'s arguments that returns what ``torch.func.hessian`` would, which
+        can be differentiated as that of :func:`jacrev`.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+
+    Shapes:
+        ``(*output.shape, *input.shape, *other_input.shape)`` for each output and two inputs.
+
+    Memory:
+        As :func:`jacrev`; ``torch.func.hessian`` has no chunks.
+
+    Source:
+        Pearlmutter, Fast exact multiplication by the Hessian, 1994 (forward over reverse).
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> cj.hessian(lambda x: (x**3).sum())(torch.tensor([1.0, 2.0]))
+        tensor([[ 6.,  0.],
+                [ 0., 12.]])
+    """
+    check_name("mode", mode, _HESSIAN_MODES)
+    gradient = Gradient.of(func, argnums)
+    return _derivative("hessian", gradient, mode=mode, argnums=argnums, has_aux=False, chunk_size=chunk_size)
+
+
+def jacfd(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    *,
+    scheme: str = "central",
+    step: Any = None,
+    batching: str | int = "auto",
+    bounds: Any = None,
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """Return a function that computes the Jacobian of ``func`` by finite differences.
+
+    Args:
+        func: As for :func:`jacobian`; it needs no derivatives.
+        argnums: As for :func:`jacobian`.
+        has_aux: As for :func:`jacobian`.
+        scheme: ``"forward"``, ``"backward"``, ``"central"``, ``"central4"``, ``"richardson"`` or
+            ``"complex"``, as for :func:`jacobian`.
+        step: As for :func:`jacobian`.
+        batching: As for :func:`jacobian`.
+        bounds: As for :func:`jacobian`.
+        chunk_size: Columns at a time; ``None`` plans it.
+
+    Returns:
+        A function of ``func``'s arguments that returns the Jacobian in torch.func's tree.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: An argument cannot be used; the message names it.
+        FunctionError: ``func`` gives different answers for the same input; or it cannot be evaluated as
+            ``scheme`` or ``batching`` ask.
+
+    Shapes:
+        As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
+
+    Memory:
+        As :func:`jacobian`, within the budget of the settings.
+
+    Source:
+        The method of the paper JacrevFinite, in chunks; for the other schemes see ``_modes/differences/schemes.py``.
+
+    Example:
+        >>> import torch, chunkjac as cj
+        >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+        >>> cj.jacfd(lambda x: x**2)(x).diagonal().round(decimals=6)
+        tensor([2., 4.], dtype=torch.float64)
+    """
+    check_callable(func)
+    with _Context("jacfd"):
+        check_name("scheme", scheme, SCHEME_NAMES)
+        options: dict[str, Any] = {"chunk_size": read_chunk_size(chunk_size), "batching": read_batching(batching)}
+        options |= {"scheme": scheme, "step": step, "bounds": bounds}
+
+    @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
+    def differences_at(*args: Any, **kwargs: Any) -> Any:
+        called = functools.partial(func, **kwargs) if kwargs else func
+        with _Context("jacfd"):
+            return jacobian(called, *args, mode="finite-difference", argnums=argnums, has_aux=has_aux, **options)
+
+    return differences_at
+
+
+def _derivative(
+    name: str,
+    func: Callable[..., Any],
+    *,
+    mode: str,
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    chunk_size: int | None,
+    randomness: str = "error",
+) -> Callable[..., Any]:
+    """Return a function of the point that behaves as torch.func's do."""
+    check_callable(func)
+    options: dict[str, Any] = {"argnums": argnums, "has_aux": has_aux, "randomness": randomness}
+    with _Context(name):
+        check_name("randomness", randomness, RANDOMNESS)
+        options["chunk_size"] = read_chunk_size(chunk_size)
+
+    @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
+    def derivative_at(*args: Any, **kwargs: Any) -> Any:
+        called = functools.partial(func, **kwargs) if kwargs else func
+        if is_inside_transform(args):
+            return jacobian_inside(called, args, mode=mode, **options)
+        with _Context(name):
+            graph = torch.is_grad_enabled() and mode != "finite-difference" and randomness != "different"
+            found = jacobian(called, *args, mode=mode, create_graph=graph, **options)
+            if has_aux:
+                _check_aux(found[1])
+            return found
+
+    return derivative_at
+
+
+class _Context:
+    """Say in errors of ours which function was called."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Do nothing yet."""
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Put the name before the message."""
+        if isinstance(error, ChunkjacError):
+            error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
+
+
+def _check_aux(aux: Any) -> None:
+    """Refuse what torch.func refuses."""
+    for part in tree_leaves(aux):
+        if not isinstance(part, torch.Tensor):
+            raise FunctionError(
+                f"Expected tensors, got unsupported type {type(part).__name__} in aux; "
+                "jacobian(..., has_aux=True) takes any."
+            )

@@ -1,0 +1,23 @@
+"""How large a chunk is, which directions it has, and their seeds."""
+
+from chunkjac._chunker.cost import TIGHT_PROBES, Cost, even_chunk, fit_chunks
+from chunkjac._chunker.knee import Knee
+from chunkjac._chunker.limits import Terms
+from chunkjac._chunker.pacer import Learnt, Pacer
+from chunkjac._chunker.seeds import OneHot, PerturbedCopies, PerturbedPoint, Segment, segments
+
+__all__ = [
+    "Cost",
+    "Knee",
+    "Learnt",
+    "OneHot",
+    "Pacer",
+    "PerturbedCopies",
+    "PerturbedPoint",
+    "Segment",
+    "TIGHT_PROBES",
+    "Terms",
+    "even_chunk",
+    "fit_chunks",
+    "segments",
+]

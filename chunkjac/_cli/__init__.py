@@ -1,0 +1,7 @@
+"""The command line and the demonstration."""
+
+from chunkjac._cli.commands import main
+
+__all__ = [
+    "main",
+]

@@ -1,0 +1,30 @@
+"""How far the result may be off, as far as its mode can tell."""
+
+from __future__ import annotations
+
+from chunkjac._memory import LiveBytes, reclaim
+from chunkjac._modes import FiniteDifference, Mode
+
+
+def estimate_error(mode: Mode, tracker: LiveBytes) -> float | None:
+    """Return the estimated error of finite differences, found in no more memory than the job has held.
+
+    Args:
+        mode: What made the blocks; its buffers are given back.
+        tracker: What has counted the job's live bytes.
+
+    Returns:
+        The largest absolute error of an element; ``None`` for other modes, and where there is no room or
+        the function cannot be evaluated farther away: the Jacobian is there, and must not be lost.
+    """
+    if not isinstance(mode, FiniteDifference):
+        return None
+    mode.release()
+    limited = LiveBytes(mode.problem.device, limit_bytes=max(0, tracker.highest_bytes - tracker.live_bytes))
+    try:
+        with limited:
+            return mode.estimate_error()
+    except Exception:
+        pass
+    reclaim(mode.problem.device)
+    return None

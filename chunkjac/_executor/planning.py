@@ -1,0 +1,60 @@
+"""A job planned, with nothing computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from chunkjac._errors import ChunkjacError
+from chunkjac._executor.run import describe
+from chunkjac._memory import OverBudget
+from chunkjac._planner import Doubt, Job, Plan, Probe, doubt_about, dry_probe, over_budget, real_probe
+from chunkjac._units import format_bytes
+
+
+@torch.inference_mode(False)
+def plan_job(job: Job) -> Plan:
+    """Plan a job without computing anything, where fake tensors can run the function.
+
+    Raises:
+        BudgetError: The job does not fit.
+    """
+    excluded: dict[str, Doubt] = {}
+    while True:
+        try:
+            probe = _probe(job, excluded)
+        except OverBudget as error:
+            failure = str(error)
+            break
+        if probe.peak_bytes <= job.budget.n_bytes or not job.walled:
+            probe = replace(probe, reasons=(*probe.reasons, *_away(job), *_uncompiled(job)))
+            return describe(job, probe, n_chunks=-(-probe.facts.n_directions // probe.chunk_size))
+        failure = f"{format_bytes(probe.peak_bytes)} are needed"
+        if not job.request.may_leave(probe.facts.name):
+            break
+        excluded[probe.facts.name] = doubt_about(probe.facts.name, OverBudget(failure))
+    raise over_budget(job, failure)
+
+
+def _probe(job: Job, excluded: Mapping[str, Doubt]) -> Probe:
+    """Probe on fake tensors; for real where those cannot run the function."""
+    try:
+        return dry_probe(job, excluded)
+    except ChunkjacError:
+        raise
+    except Exception:
+        pass  # values are needed, or func is wrong: the real run tells
+    return real_probe(job, excluded)
+
+
+def _away(job: Job) -> tuple[str, ...]:
+    """Say what a plan for another device goes by."""
+    here, there = job.problem.device, job.device
+    return () if there == here else (f"sizes are those of kernels on {here}, as memory of {there} counts them",)
+
+
+def _uncompiled(job: Job) -> tuple[str, ...]:
+    """Say what the first run is to find out."""
+    return ("the first run compiles a chunk's step, and keeps that if it is faster",) if job.compile else ()

@@ -1,0 +1,259 @@
+"""A Jacobian that can be differentiated again, in bounded memory.
+
+A graph of the whole Jacobian would hold every chunk. So none is kept: the backward pass
+computes one chunk at a time anew, with its graph, sends that chunk's part of the cotangent
+back through it, and lets it go. It takes about the time that it would have taken with a graph
+and the computation of the Jacobian once more.
+
+Source:
+    Griewank and Walther, Evaluating Derivatives, 2008, chapter 12 (recomputation instead of
+    storage). A checkpoint around a chunk of ``vmap(vjp)`` is refused by torch, hence this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from chunkjac._chunker import Pacer
+from chunkjac._errors import BudgetError
+from chunkjac._executor.loop import Log, filled
+from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._modes import Block, Gradient, Mode, is_final
+from chunkjac._planner import Job, Plan, differentiable_mode
+from chunkjac._problem import Witness, frozen, left_as_found, plain_kernels
+from chunkjac._sinks import PulledBack
+from chunkjac._units import format_bytes
+
+Grads = tuple[torch.Tensor | None, ...]
+
+
+# How it is computed again: in reverse mode, also what was computed in forward mode. Forward formulas are
+# wrong to differentiate for some operations (layer_norm, linalg.solve, and torch.func.jacfwd with them, torch
+# 2.13), double backward for others. Fused attention has no second derivative: plain kernels have.
+_WAYS: tuple[tuple[str, Callable[[], AbstractContextManager[Any]]], ...] = (
+    ("reverse", nullcontext),
+    ("reverse", plain_kernels),
+    ("forward", nullcontext),
+)
+
+# How far the Jacobian may be from what it was: kernels round differently for other chunk sizes and modes, and a
+# function may compute in a lower precision inside. Another function is off by more.
+_TOLERANCE, _LOW_TOLERANCE = 0.03, 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Hold how the Jacobian is computed again.
+
+    Attributes:
+        job: What was asked for, with the inputs in their graphs.
+        chunk_size: The chunk size that it was computed with.
+        used: Tensors that take part, and their versions.
+        products: The Jacobian times a fixed vector, like the outputs, to tell whether it is the same again.
+        autocast: For each type of device whether autocast was on, and its dtype.
+    """
+
+    job: Job
+    chunk_size: int
+    used: tuple[tuple[torch.Tensor, int], ...]
+    products: Block
+    autocast: tuple[tuple[str, bool, torch.dtype], ...]
+
+    @classmethod
+    def of(cls, job: Job, plan: Plan, witness: Witness, products: Block) -> Recipe:
+        """Say how to do again what was done."""
+        problem = replace(job.problem.in_its_graph(), func=_frozen(job.problem.func))
+        again = replace(job, problem=problem, out=())  # what it gives takes no place of its own
+        used = tuple((tensor, tensor._version) for tensor in witness.read() if not tensor.is_inference())
+        kinds = dict.fromkeys(["cpu", job.device.type])
+        autocast = tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
+        return cls(again, plan.chunk_size, used, products, autocast)
+
+    def aux(self) -> Any:
+        """Return the auxiliary result with its graph, as torch.func does."""
+        problem = self.job.problem
+        with left_as_found(problem) as witness, witness, torch.enable_grad():
+            return witness.lasting(problem.call(*problem.inputs)[2])
+
+    def check_unchanged(self) -> None:
+        """Refuse to compute at other values, as autograd does for what it has saved."""
+        if any(tensor._version != version for tensor, version in self.used):
+            raise RuntimeError(
+                "one of the tensors that func uses has been modified by an inplace operation since its Jacobian was "
+                "computed, and the backward pass computes it again; clone the tensor before it is changed."
+            )
+
+    def check_same(self, products: Block) -> None:
+        """Refuse a Jacobian that is not what it was: the function has changed."""
+        is_low = any(enabled for _, enabled, _ in self.autocast) or any(p.element_size() < 4 for p in products)
+        tolerance = _LOW_TOLERANCE if is_low else _TOLERANCE
+        for was, now in zip(self.products, products):
+            apart, size = (part.nan_to_num(0, 0, 0).norm() for part in (now - was, was))
+            if float(apart) > tolerance * float(size):
+                raise RuntimeError(
+                    "func is not the function that it was when its Jacobian was computed, and the backward pass "
+                    "computes it again: a variable, a module's mode (train, eval) or a buffer has changed. Call "
+                    "backward before that, or compute the Jacobian with torch.func."
+                )
+
+    @contextmanager
+    def at_its_state(self) -> Iterator[None]:
+        """Give the function the autocast state that it had."""
+        with ExitStack() as stack:
+            for kind, enabled, dtype in self.autocast:
+                if enabled or torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, dtype, enabled=enabled))
+            yield
+
+
+def sources_of(inputs: Sequence[torch.Tensor], captured: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return what a Jacobian can be differentiated by: inputs, and what else requires grad and takes part."""
+    others = [tensor for tensor in captured if not any(tensor is x for x in inputs)]
+    return [*(x for x in inputs if x.requires_grad), *others]
+
+
+def with_graph(jacobian: Any, recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:
+    """Return a Jacobian connected to the graphs of its sources.
+
+    Args:
+        jacobian: The tree of tensors.
+        recipe: How to compute it again.
+        sources: What it can be differentiated by; not empty.
+    """
+    leaves, spec = tree_flatten(jacobian)
+    connected: Any = _Rebuilt.apply(recipe, leaves, *sources)
+    return tree_unflatten(list(connected), spec)
+
+
+def _frozen(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function with the variables that it closes over as they are now."""
+    return replace(func, func=frozen(func.func)) if isinstance(func, Gradient) else frozen(func)
+
+
+class _Rebuilt(torch.autograd.Function):
+    """Stand in the graph for the computation of a Jacobian."""
+
+    @staticmethod
+    def forward(ctx: Any, recipe: Recipe, leaves: list[torch.Tensor], *sources: torch.Tensor) -> Block:
+        """Hand on what is computed already."""
+        ctx.recipe = recipe
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*sources)  # so that changes to them are noticed
+        connected = tuple(leaves)
+        leaves.clear()
+        return connected
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[Any, ...]:
+        """Send a cotangent of the Jacobian back to the sources."""
+        ctx.recipe.check_unchanged()
+        needed = ctx.needs_input_grad[2:]
+        sources = tuple(source for source, is_needed in zip(ctx.saved_tensors, needed) if is_needed)
+        pull_back = _pull_back_with_graph if torch.is_grad_enabled() else _pull_back
+        grads = iter(pull_back(ctx.recipe, sources, cotangents, cut=ctx.saved_tensors))
+        return (None, None, *(next(grads) if is_needed else None for is_needed in needed))
+
+
+Cotangents = Sequence[torch.Tensor | None]
+
+
+def _pull_back(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
+    """Send a cotangent back, a chunk at a time, within the budget."""
+    job = recipe.job
+
+    def compute(mode: Mode, sink: PulledBack, tracker: LiveBytes) -> None:
+        for _ in filled(sink, mode, Pacer(job.terms(mode, tracker)), tracker, Log(), advance=lambda _: None):
+            pass
+
+    try:
+        return _in_any_way(recipe, cotangents, sources, cut, compute, keeps_graph=False)
+    except OverBudget as error:
+        failure = str(error)
+    raise BudgetError(
+        f"the backward pass of the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source}), "
+        f"not even one direction with its graph: {failure}. Give more max_memory, or a smaller function.",
+        needed_bytes=None,
+        needed_bytes_by_mode={},
+        budget_bytes=job.budget.n_bytes,
+    )
+
+
+def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
+    """Send a cotangent back so that the result can be differentiated too: that keeps every graph."""
+
+    def compute(mode: Mode, sink: PulledBack, _: LiveBytes) -> None:
+        for start in range(0, sink.n_directions, recipe.chunk_size):
+            chunk = slice(start, min(start + recipe.chunk_size, sink.n_directions))
+            sink.write(chunk, mode.block(chunk))
+            mode.release()  # the graph holds the seeds: the next chunk gets others
+
+    return _in_any_way(recipe, cotangents, sources, cut, compute, keeps_graph=True)
+
+
+def _in_any_way(
+    recipe: Recipe,
+    cotangents: Cotangents,
+    sources: Block,
+    cut: Block,
+    compute: Callable[[Mode, PulledBack, LiveBytes], None],
+    *,
+    keeps_graph: bool,
+) -> Grads:
+    """Compute in the first way that can."""
+    problem = recipe.job.problem
+    for number, (name, kernels) in enumerate(_WAYS):
+        tracker = recipe.job.tracker()
+        try:
+            with left_as_found(problem) as witness, _cut_at(cut), recipe.at_its_state(), kernels():
+                with tracker, witness:
+                    mode = differentiable_mode(problem, name)
+                    sink = PulledBack(mode, cotangents, sources, keeps_graph=keeps_graph)
+                compute(mode, sink, tracker)
+        except Exception as error:
+            if is_final(error) or number == len(_WAYS) - 1:
+                raise
+        else:
+            recipe.check_same(sink.products)
+            return sink.grads
+    raise AssertionError("the last way returns or raises")
+
+
+@contextmanager
+def _cut_at(sources: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Let no gradient go on from a source to what it was computed from.
+
+    What comes to a source is handed to autograd, which takes it further. If it went further here as
+    well, what several sources depend on (a parameter that is captured, and a captured function of
+    it) would get it twice. The engine reads a source's gradient before these hooks run.
+    """
+    places: dict[torch.autograd.graph.Node, set[int]] = {}
+    for source in sources:
+        if source.grad_fn is not None:
+            places.setdefault(source.grad_fn, set()).add(source.output_nr)
+    handles = [node.register_prehook(partial(_without, numbers)) for node, numbers in places.items()]
+    # The user's hooks run when autograd takes the gradient on; here they would run once more for each chunk.
+    hooks = [(source._backward_hooks, dict(source._backward_hooks)) for source in sources if source._backward_hooks]
+    retained = [(source, source.grad) for source in sources if source.retains_grad]
+    for current, _ in hooks:
+        current.clear()
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for current, before in hooks:
+            current.update(before)
+        for source, grad in retained:
+            source.grad = grad
+
+
+def _without(numbers: set[int], grads: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+    """Leave some gradients out."""
+    return tuple(None if number in numbers else grad for number, grad in enumerate(grads))

@@ -1,0 +1,61 @@
+"""A job's blocks, one by one: each is computed when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from chunkjac._executor.experience import Experience
+from chunkjac._executor.run import Steps, steps_of
+from chunkjac._planner import Job
+from chunkjac._problem import Block, Found, RandomState
+from chunkjac._sinks import Stream
+
+
+def blocks_of(job: Job) -> Iterator[Block]:
+    """Yield the blocks of a job.
+
+    Between two of them everything is as the caller has it: the random generators are those of the caller, and
+    what the function changes is put back until the next one is asked for.
+    """
+    stream, found = Stream(), Found(job.problem)
+    experience = Experience.of(compiles=False, is_kept=False)
+    steps = steps_of(replace(job, out=stream), None, watch=True, experience=experience, found=found)
+    own: RandomState | None = None
+    try:
+        while True:
+            with _callers_numbers(job):
+                if own is not None:
+                    own.restore()
+                if not _advanced(steps):
+                    return
+                own = RandomState.now(job.problem.devices)
+            assert stream.block is not None
+            with found.back_in_place():
+                yield stream.block
+    finally:
+        with _callers_numbers(job):
+            steps.close()
+
+
+@contextmanager
+def _callers_numbers(job: Job) -> Iterator[None]:
+    """Give the caller the random generators back as they are now."""
+    callers = RandomState.now(job.problem.devices)
+    try:
+        yield
+    finally:
+        callers.restore()
+
+
+@torch.inference_mode(False)
+def _advanced(steps: Steps) -> bool:
+    """Compute the next block; return whether there was one."""
+    try:
+        next(steps)
+    except StopIteration:
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""Forward mode: columns of the Jacobian, a chunk of tangents at a time.
+
+Source:
+    Griewank and Walther, Evaluating Derivatives, 2008, section 3.1 (forward propagation of
+    several tangents at once).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from chunkjac._errors import FunctionError
+from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
+from chunkjac._modes.derivatives.pushforwards import (
+    ColumnByColumn,
+    DoubleBackward,
+    DoubleBackwardOneByOne,
+    VmapJvp,
+    VmapJvpPlain,
+)
+from chunkjac._problem import Lookout, Outputs, Problem, RandomState, Witness
+from chunkjac._programs import Programs
+
+_BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
+_LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
+
+
+class Forward(Derivative):
+    """Make columns of the Jacobian.
+
+    Args:
+        problem: The function and its inputs.
+        outputs: What the function returns, if it is known; otherwise it is evaluated once.
+        keeps_graph: Whether blocks can be differentiated again.
+        programs: What earlier runs of a plan have recorded.
+        by_tangents: Whether rungs by double backward are left out, which use what reverse mode uses.
+
+    Memory:
+        Keeps the seeds of a chunk; on the rungs by double backward also what two passes save.
+    """
+
+    name: ClassVar[str] = "forward"
+    by_rows: ClassVar[bool] = False
+    _fast = (VmapJvp,)
+
+    def __init__(
+        self,
+        problem: Problem,
+        outputs: Outputs | None = None,
+        *,
+        keeps_graph: bool = False,
+        by_tangents: bool = False,
+        programs: Programs | None = None,
+    ) -> None:
+        # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
+        problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
+        started_s = time.perf_counter()
+        trusted = known_outputs(self.name, problem, programs) if not keeps_graph else None
+        known = outputs or trusted or _evaluate(problem)
+        ladder: dict[type[Rung], Callable[[], Rung]] = {
+            rung: partial(rung, problem, known) for rung in (_BY_TANGENTS if by_tangents else _LADDER)
+        }
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=trusted)
+        # A direction with its tangents takes as long as three evaluations to record.
+        self._evaluation_s += 3 * (time.perf_counter() - started_s)
+
+
+def _evaluate(problem: Problem) -> Outputs:
+    """Evaluate the function; refuse random numbers where each direction would draw its own unasked."""
+    if problem.randomness != "error":
+        return problem.evaluate()[1]
+    before = RandomState.now(problem.devices)
+    with Lookout(Witness()) as lookout:
+        outputs = problem.evaluate()[1]
+    if lookout.draws_apart or before.has_moved():
+        raise FunctionError(
+            "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "
+            "while in randomness error mode); give randomness='same' or 'different', or use mode='reverse'."
+        )
+    return outputs

@@ -1,0 +1,244 @@
+"""The rungs of reverse mode: a forward pass that keeps its graph, and ways to send seeds back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from itertools import islice
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from chunkjac._modes.derivatives.sure_nodes import BACKWARD, are_sure
+from chunkjac._modes.mode import Block
+from chunkjac._modes.vmap import at_once
+from chunkjac._problem import Outputs, Problem, check_unchanged, outputs_of
+
+# Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
+_TENSOR = object()
+
+# From so many nodes on, calls may take all of the time, whatever they compute.
+_MANY_NODES = 500
+
+# So many nodes tell how large tensors are on average.
+_SAMPLE = 64
+
+# What stands for an input in the graph.
+_LEAF = "torch::autograd::AccumulateGrad"
+
+
+class VmapVjp:
+    """Send the seeds of a chunk back at once, by ``vmap`` of torch.func's vjp.
+
+    The forward pass runs in the caller's grad mode, ``no_grad`` unless blocks keep their graph:
+    ``vjp`` keeps the graph of every chunk when grad mode is on and the function captured a
+    parameter that requires grad (141 MiB for a Jacobian of 0.5 MiB, measured; 5 MiB so).
+    torch.func turns grad mode on inside, where it is needed.
+    """
+
+    name: ClassVar[str] = "vmap(vjp)"
+    prologue: ClassVar[str] = "torch.func.vjp"
+    batched: ClassVar[bool] = True
+
+    def __init__(self, problem: Problem) -> None:
+        told: dict[str, Any] = {}
+
+        def call(*inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]:
+            leaves, told["spec"], aux = problem.call(*inputs)
+            told["flows"] = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
+            told["leaves"] = outputs_of(leaves, told["spec"], None).leaves
+            nodes = nodes_behind(leaves)
+            told["nodes"] = names_of(nodes), len(nodes), _numel_of(nodes)
+            parts, told["aux_spec"] = tree_flatten(aux)
+            told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
+            return leaves, [part for part in parts if isinstance(part, torch.Tensor)]
+
+        versions = [x._version for x in problem.inputs]
+        with self._forward_mode():
+            _, vjp, *aux_tensors = torch.func.vjp(call, *problem.inputs, has_aux=True)
+        self._vjp: Any = vjp
+        check_unchanged(problem.inputs, versions)
+        tensors = iter(aux_tensors[0])
+        aux = [next(tensors) if part is _TENSOR else part for part in told["aux"]]
+        self.outputs = Outputs(told["leaves"], told["spec"], tree_unflatten(aux, told["aux_spec"]), *told["nodes"])
+        self.flows: bool = told["flows"]
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether all of its backward passes are known to be right in batches."""
+        return are_sure(self.outputs, BACKWARD)
+
+    def many(self, seeds: Block) -> Block:
+        """Return rows, ``(k, *input.shape)`` for each input."""
+        rows: Block = torch.func.vmap(self._vjp)(seeds)
+        return rows
+
+    def one(self, seed: Block) -> Block:
+        """Return a row, like the inputs."""
+        row: Block = self._vjp(seed)
+        return row
+
+    def close(self) -> None:
+        """Let go of the graph."""
+        self._vjp = None
+
+    def _forward_mode(self) -> AbstractContextManager[Any]:
+        """Return the grad mode of the forward pass."""
+        return nullcontext()
+
+
+class VmapVjpWithGrad(VmapVjp):
+    """Do the same with grad mode on in the forward pass.
+
+    A kernel may ask for grad mode itself, to save for its backward pass what it leaves out
+    otherwise (oneDNN's LSTM in float32).
+    """
+
+    name: ClassVar[str] = "vmap(vjp), grad mode on"
+
+    def _forward_mode(self) -> AbstractContextManager[Any]:
+        return torch.enable_grad()
+
+
+class BatchedGrad:
+    """Send the seeds of a chunk back at once, by ``torch.autograd.grad`` through a plain graph.
+
+    It takes what torch.func does not: custom functions of the old kind, checkpoints, hooks on
+    saved tensors, writes to captured tensors (BatchNorm in train mode). Operations that it has no
+    rule for run row by row (``gelu_backward``: 6-60 times slower than ``vmap``, measured).
+    """
+
+    name: ClassVar[str] = "batched autograd.grad"
+    prologue: ClassVar[str] = "a plain graph"
+    batched: ClassVar[bool] = True
+
+    def __init__(self, problem: Problem) -> None:
+        versions = [x._version for x in problem.inputs]
+        self._keeps_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            self._inputs: Block = tuple(_differentiable(x) for x in problem.inputs)
+            self._leaves, spec, aux = problem.call(*self._inputs)
+        check_unchanged(problem.inputs, versions)
+        aux = tree_map(lambda part: part.detach() if isinstance(part, torch.Tensor) else part, aux)
+        self.outputs = outputs_of(self._leaves, spec, aux)
+        self.flows = any(leaf.requires_grad for leaf in self._leaves)
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell that its batches must be compared."""
+        return False
+
+    def many(self, seeds: Block) -> Block:
+        """Return rows, ``(k, *input.shape)`` for each input."""
+        return self._pull_back(seeds, batched=True)
+
+    def one(self, seed: Block) -> Block:
+        """Return a row, like the inputs."""
+        return self._pull_back(seed, batched=False)
+
+    def close(self) -> None:
+        """Let go of the graph."""
+        self._leaves = self._inputs = ()
+
+    def _pull_back(self, seeds: Block, *, batched: bool) -> Block:
+        """Send seeds back through the graph; what no output depends on gets zeros."""
+        return pulled_back(self._leaves, self._inputs, seeds, batched=batched, create_graph=self._keeps_graph)
+
+
+class VmapGrad(BatchedGrad):
+    """Send the seeds of a chunk back at once, by ``vmap`` of ``torch.autograd.grad`` through a plain graph.
+
+    The forward pass has no transform of torch.func around it, which makes small functions 0.3-0.9 ms quicker; but where
+    captured parameters require grad, it keeps what their gradients would need as well.
+    """
+
+    name: ClassVar[str] = "vmap(grad)"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        nodes = nodes_behind(self._leaves)
+        self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
+        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=_numel_of(nodes))
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether all of its backward passes are known to be right in batches."""
+        return are_sure(self.outputs, BACKWARD)
+
+    def many(self, seeds: Block) -> Block:
+        """Return rows, ``(k, *input.shape)`` for each input."""
+        return at_once(lambda *seed: self._pull_back(seed, batched=False), seeds)
+
+
+class RowByRow(BatchedGrad):
+    """Send one seed after the other back: nothing is batched, so NumPy may be in the backward pass."""
+
+    name: ClassVar[str] = "autograd.grad, row by row"
+    batched: ClassVar[bool] = False
+
+
+def nodes_behind(leaves: Sequence[Any]) -> set[Any]:
+    """Return the nodes of autograd's graph behind tensors, as far as this level of it goes."""
+    ahead = [leaf.grad_fn for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None]
+    seen: set[Any] = {*ahead}
+    while ahead:
+        for node, _ in ahead.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                ahead.append(node)
+    return seen
+
+
+def names_of(nodes: set[Any]) -> frozenset[str]:
+    """Return the names of nodes, but for those of the inputs."""
+    return frozenset({node.name() for node in nodes} - {_LEAF})
+
+
+def _numel_of(nodes: set[Any]) -> float | None:
+    """Return how many elements a node makes, on average of some; ``None`` if there are few, and it does not matter."""
+    if len(nodes) < _MANY_NODES:
+        return None
+    made = [part.shape for node in islice(nodes, _SAMPLE) for part in node._input_metadata]
+    return sum(prod(shape) for shape in made) / max(1, len(made))
+
+
+def pulled_back(
+    ends: Sequence[torch.Tensor],
+    sources: Sequence[torch.Tensor],
+    seeds: Block,
+    *,
+    batched: bool,
+    create_graph: bool,
+) -> Block:
+    """Send seeds from the ends of a graph back to its sources; those that no end depends on get zeros.
+
+    Args:
+        ends: Where the graph ends.
+        sources: Where it begins.
+        seeds: Like the ends; if ``batched``, ``(k, *end.shape)``.
+        batched: Whether there are several seeds for each end.
+        create_graph: Whether the result can be differentiated.
+    """
+    reached = [(end, seed) for end, seed in zip(ends, seeds) if end.requires_grad]
+    found: tuple[torch.Tensor | None, ...] = (None,) * len(sources)
+    if reached:
+        reached_ends, given = zip(*reached)
+        found = torch.autograd.grad(
+            reached_ends,
+            sources,
+            given,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+    shape = (len(seeds[0]),) if batched else ()
+    return tuple(x.new_zeros((*shape, *x.shape)) if rows is None else rows for x, rows in zip(sources, found))
+
+
+def _differentiable(x: torch.Tensor) -> torch.Tensor:
+    """Return an input to differentiate by; one that requires grad itself stays in its graph."""
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()

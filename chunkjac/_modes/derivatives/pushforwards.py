@@ -1,0 +1,208 @@
+"""The rungs of forward mode: ways to send tangents through the function."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_flatten
+
+from chunkjac._modes.derivatives.nesting import NestingSeen
+from chunkjac._modes.derivatives.pullbacks import BatchedGrad, pulled_back
+from chunkjac._modes.derivatives.sure_nodes import FORWARD, are_sure
+from chunkjac._modes.derivatives.zero_products import WORTH_BYTES, ZeroProducts
+from chunkjac._modes.mode import Block
+from chunkjac._modes.referee import central_difference, random_tangent
+from chunkjac._problem import Outputs, Problem, behind, plain_kernels
+
+# How far central differences may be off: little in any precision but at kinks, where more is no proof either.
+_COARSE = 0.2
+
+# torch has one forward-AD level for the whole process: in two threads at once it gives wrong
+# numbers, or crashes (torch.func.jacfwd does, torch 2.13).
+_LEVEL = threading.RLock()
+
+
+class VmapJvp:
+    """Send the tangents of a chunk through the function at once, by ``vmap`` of torch.func's jvp.
+
+    Captured parameters that require grad keep no graph where grad mode is off (2201 MiB with,
+    262 MiB without, measured).
+
+    Args:
+        problem: The function and its inputs.
+        outputs: What the function returns.
+    """
+
+    name: ClassVar[str] = "vmap(jvp)"
+    prologue: ClassVar[str] = "none"
+    batched: ClassVar[bool] = True
+    flows = True  # columns of zeros do not show before they are computed
+
+    def __init__(self, problem: Problem, outputs: Outputs) -> None:
+        self._problem = problem
+        self.outputs = outputs
+        self._skips_zeros = _has_large_weights(problem)  # until a block has shown that there are no products worth it
+        self._is_nested: bool | None = None  # until a block has shown it
+        self._saw_nesting = False
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether all of its derivatives are known to be right in batches."""
+        return are_sure(self.outputs, FORWARD)
+
+    def many(self, seeds: Block) -> Block:
+        """Return columns, ``(k, *output.shape)`` for each output."""
+        return self._at_once(torch.func.vmap(self._push, randomness=self._problem.randomness), seeds)
+
+    def one(self, seed: Block) -> Block:
+        """Return a column, like the outputs."""
+        return self._at_once(self._push, seed)
+
+    def close(self) -> None:
+        """Keep nothing, as before."""
+
+    def _at_once(self, push: Callable[..., Block], seeds: Block) -> Block:
+        """Push alone in the process, and leave products with zeros out while that is worth it.
+
+        A function that differentiates something itself needs grad mode: without it, some backward
+        formulas use what the forward pass has saved, which has no tangent (``linalg.solve``, ``logdet``).
+        """
+        skipping = ZeroProducts() if self._skips_zeros else None
+        with _LEVEL, self._kernels(), skipping or nullcontext():
+            columns = self._detached(push, seeds) if self._is_nested else push(*seeds)
+            if self._is_nested is None:
+                self._is_nested = self._saw_nesting
+                if self._is_nested and not torch.is_grad_enabled():
+                    columns = self._detached(push, seeds)
+        self._skips_zeros = skipping is not None and skipping.pays
+        return columns
+
+    def _detached(self, push: Callable[..., Block], seeds: Block) -> Block:
+        """Push with grad mode on; the graph of captured parameters goes, unless it is wanted."""
+        is_wanted = torch.is_grad_enabled()
+        with torch.enable_grad():
+            columns = push(*seeds)
+        return columns if is_wanted else tuple(column.detach() for column in columns)
+
+    def _push(self, *tangents: torch.Tensor) -> Block:
+        """Push one tangent through the function."""
+        columns: Block = torch.func.jvp(self._flat, self._problem.inputs, tangents)[1]
+        return columns
+
+    def _flat(self, *inputs: torch.Tensor) -> Block:
+        """Call the function; the first time, look whether it differentiates something itself."""
+        if self._is_nested is not None:
+            return self._problem.flat(*inputs)
+        with NestingSeen() as nesting:
+            outputs = self._problem.flat(*inputs)
+        self._saw_nesting = nesting.seen
+        return outputs
+
+    def _kernels(self) -> AbstractContextManager[Any]:
+        """Return the choice of kernels."""
+        return nullcontext()
+
+
+def _has_large_weights(problem: Problem) -> bool:
+    """Tell whether a function may multiply by a matrix whose zero is worth being left out."""
+    held = (tensor for module in problem.modules for tensor in module.parameters(recurse=False))
+    others = (part for part in behind(problem.func) if isinstance(part, torch.Tensor))
+    arguments = (leaf for leaf in tree_flatten(problem.args)[0] if isinstance(leaf, torch.Tensor))
+    return any(tensor.numel() * tensor.element_size() >= WORTH_BYTES for tensor in (*held, *others, *arguments))
+
+
+class VmapJvpPlain(VmapJvp):
+    """Do the same with kernels that have forward derivatives."""
+
+    name: ClassVar[str] = "vmap(jvp), plain kernels"
+
+    def _kernels(self) -> AbstractContextManager[Any]:
+        return plain_kernels()
+
+
+class ColumnByColumn(VmapJvpPlain):
+    """Push one tangent after the other: nothing is batched."""
+
+    name: ClassVar[str] = "jvp, column by column"
+    batched: ClassVar[bool] = False
+
+
+class DoubleBackward:
+    """Differentiate the vjp, which is linear in its seed, by that seed.
+
+    ``v -> v J`` has the derivative ``u -> J u``, whatever v is: two backward passes make a
+    column where an operation has no forward derivative.
+
+    Args:
+        problem: The function and its inputs.
+        outputs: What the function returns.
+
+    Raises:
+        RuntimeError: The backward pass cannot be differentiated, or is differentiated wrongly.
+
+    Source:
+        J. Townsend, A new trick for calculating Jacobian vector products, 2017.
+    """
+
+    name: ClassVar[str] = "double backward"
+    prologue: ClassVar[str] = "two plain graphs"
+    batched: ClassVar[bool] = True
+    is_sure = False
+    flows = True
+
+    def __init__(self, problem: Problem, outputs: Outputs) -> None:
+        self.outputs = outputs
+        with torch.enable_grad(), plain_kernels():
+            pullback = BatchedGrad(problem)
+            self._seeds = [seed.requires_grad_() for seed in random_tangent(outputs.leaves)]
+            self._rows: Block = pullback.one(tuple(self._seeds))
+        with torch.no_grad():
+            self._check(problem)
+
+    def _check(self, problem: Problem) -> None:
+        """Refuse a backward pass that has no derivative, or a wrong one.
+
+        Autograd takes the derivative of what it does not see for zero, and nothing tells of it: a function
+        may leave autograd in its backward pass (``once_differentiable``, NumPy). A formula may also be wrong
+        (``as_strided_scatter``, torch 2.13). A central difference knows nothing of either.
+        """
+        tangent = random_tangent(problem.inputs)
+        found, wanted = self.one(tangent), central_difference(problem, tangent)
+        if any(isinstance(value, FakeTensor) for value in (*found, *wanted)):
+            return
+        for value, other in zip(found, wanted):
+            scale, apart = (part.abs().nan_to_num_(0, 0, 0).sum() for part in (other, value - other))
+            if float(apart) > _COARSE * float(scale) + torch.finfo(value.dtype).eps ** 0.5:
+                raise RuntimeError(
+                    "a backward pass in func has no derivative (once_differentiable, NumPy), or a wrong one: double "
+                    "backward is not what central differences tell"
+                )
+
+    def many(self, seeds: Block) -> Block:
+        """Return columns, ``(k, *output.shape)`` for each output."""
+        return self._push(seeds, batched=True)
+
+    def one(self, seed: Block) -> Block:
+        """Return a column, like the outputs."""
+        return self._push(seed, batched=False)
+
+    def close(self) -> None:
+        """Let go of the graphs."""
+        self._rows = ()
+
+    def _push(self, tangents: Block, *, batched: bool) -> Block:
+        """Send tangents back through the vjp; outputs that no input reaches get zeros."""
+        graph = torch.is_grad_enabled()
+        return pulled_back(self._rows, self._seeds, tangents, batched=batched, create_graph=graph)
+
+
+class DoubleBackwardOneByOne(DoubleBackward):
+    """Do the same for one tangent after the other."""
+
+    name: ClassVar[str] = "double backward, column by column"
+    batched: ClassVar[bool] = False

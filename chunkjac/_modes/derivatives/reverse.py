@@ -1,0 +1,51 @@
+"""Reverse mode: one forward pass with its graph, then rows of the Jacobian, a chunk at a time.
+
+Source:
+    Griewank and Walther, Evaluating Derivatives, 2008, section 3.2 (reverse propagation of
+    several adjoints at once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
+from chunkjac._modes.derivatives.pullbacks import BatchedGrad, RowByRow, VmapGrad, VmapVjp, VmapVjpWithGrad
+from chunkjac._problem import Problem
+from chunkjac._programs import Programs
+
+_LADDER = (VmapVjp, VmapVjpWithGrad, BatchedGrad, RowByRow)
+
+
+class Reverse(Derivative):
+    """Make rows of the Jacobian.
+
+    Args:
+        problem: The function and its inputs.
+        keeps_graph: Whether blocks can be differentiated again.
+        is_quick: Whether memory is plenty, and time short.
+        programs: What earlier runs of a plan have recorded. Where that need not be compared with one
+            direction again, the function is not evaluated at all.
+
+    Memory:
+        Keeps what the forward pass saves for the backward pass, and the seeds of a chunk.
+    """
+
+    name: ClassVar[str] = "reverse"
+    by_rows: ClassVar[bool] = True
+    _fast = (VmapGrad, VmapVjp, VmapVjpWithGrad)
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        keeps_graph: bool = False,
+        is_quick: bool = False,
+        programs: Programs | None = None,
+    ) -> None:
+        outputs = known_outputs(self.name, problem, programs) if not keeps_graph else None
+        rungs = (VmapGrad, *_LADDER) if is_quick else _LADDER
+        ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in rungs}
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=outputs)

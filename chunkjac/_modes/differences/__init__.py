@@ -1,0 +1,1 @@
+"""Finite differences: what evaluations tell."""

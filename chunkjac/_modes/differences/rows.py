@@ -1,0 +1,241 @@
+"""Whether a function of a batch treats each row on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from math import isfinite
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from chunkjac._memory import first_line, is_out_of_memory
+from chunkjac._modes.differences.bounds import Bounds
+from chunkjac._modes.differences.silence import quiet_trial
+from chunkjac._modes.mode import Block
+from chunkjac._problem import Leaf, fixed_generator, fixed_uniform
+
+# How many roundings a row of a batch and the same row alone may differ by: kernels go by the size
+# of the batch (2 eps between 1 and 16 rows, measured), and networks add up many.
+_NOISE = 100
+
+# A sizeable move, as a part of max(abs(x), 1).
+_FAR = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Hold a point whose value is known, to be a row of every batch: there its value must be the same.
+
+    A function may mix rows only when there are many (it compares their sum with a number, say), which a
+    check of a few does not show.
+
+    Attributes:
+        point: A step away from the base point in all elements: at the base point itself, other functions may
+            have the same value.
+        values: What the function gives for it alone.
+        tolerances: How far a row may be from that by rounding, for each output.
+    """
+
+    point: Block
+    values: Block
+    tolerances: tuple[float, ...]
+
+    def is_last_of(self, values: Block) -> bool:
+        """Tell whether the last row has the value that is known."""
+        triples = zip(values, self.values, self.tolerances, strict=True)
+        return all(distance(value[-1], known) <= allowed for value, known, allowed in triples)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Hold what a check found.
+
+    Attributes:
+        fault: Why rows are not independent; ``None`` if they are, as far as can be seen.
+        known: What can be looked at in every batch.
+    """
+
+    fault: str | None
+    known: Known | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowCheck:
+    """Find out whether ``call`` of several points gives what ``alone`` gives for each.
+
+    Two batches of equal shape are evaluated. In the first, the first row is the base point, the last one a step
+    away from it and those between are far: the first and the last must be what they are alone. From the first to
+    the second all rows are moved but the middle one, some up and some down: its value must be what it was, bit
+    for bit. So each row is looked at while those before and after it are elsewhere. The number of rows is odd, and
+    no size of any input or output, so that no other axis is taken for that of the batch.
+
+    Attributes:
+        call: Evaluates a batch.
+        alone: Evaluates one point.
+        inputs: The base point.
+        leaves: What is known of the outputs.
+        reaches: How far steps go: for each input a tensor like it.
+        bounds: The limits of the inputs, if there are any.
+        is_complex: Whether steps go along the imaginary axis.
+        eps: The machine epsilon that the function computes with.
+        base: What ``alone`` gives for the base point, for a verdict.
+    """
+
+    call: Callable[[Block], Block]
+    alone: Callable[[Block], Block]
+    inputs: Block
+    leaves: Sequence[Leaf]
+    reaches: Block
+    bounds: Sequence[Bounds] | None
+    is_complex: bool
+    eps: float
+    base: Block = ()
+
+    @property
+    def n_rows(self) -> int:
+        """Return how many rows a batch has."""
+        shapes = [*(x.shape for x in self.inputs), *(leaf.shape for leaf in self.leaves)]
+        sizes = {size for shape in shapes for size in shape}
+        return next(n for n in count(3, 2) if n not in sizes)
+
+    def verdict(self) -> Verdict:
+        """Return whether rows are independent. On fake tensors only shapes can be seen."""
+        try:
+            with quiet_trial():
+                return self._verdict(self.n_rows, fixed_generator(0))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return Verdict(first_line(error))
+
+    def known(self) -> Known:
+        """Return a known point where rows were seen to be independent in an earlier run."""
+        batch = self._first_batch(self.n_rows, fixed_generator(0))
+        return self._known(tuple(rows[-1].clone() for rows in batch))
+
+    def _verdict(self, n_rows: int, generator: torch.Generator) -> Verdict:
+        """Evaluate two batches, and compare."""
+        batch = self._first_batch(n_rows, generator)
+        values = self.call(batch)
+        fault = self._misshapen(values, n_rows)
+        if fault is not None:
+            return Verdict(fault)
+        values = tuple(value.clone() for value in values)  # some functions write each value into the same memory
+        known = self._known(tuple(rows[-1].clone() for rows in batch), values)
+        if not (known.is_last_of(values) and self._is_base(tuple(value[0] for value in values), known.tolerances)):
+            return Verdict("a row's value is not that of its point alone")
+        middle = n_rows // 2
+        still = tuple(value[middle].clone() for value in values)
+        del values
+        others = self.call(self._moved(batch, middle, generator))
+        fault = self._misshapen(others, n_rows)
+        if fault is None and not all(_same_bits(was, now[middle]) for was, now in zip(still, others)):
+            fault = "a row's value changes with the other rows"
+        return Verdict(fault, known)
+
+    def _known(self, point: Block, values: Block | None = None) -> Known:
+        """Evaluate a point alone; rounding goes by how large its values are, or those of a batch."""
+        alone = tuple(value.clone() for value in self.alone(tuple(x.clone() for x in point)))
+        return Known(point, alone, tuple(_NOISE * self.eps * _size(value) for value in values or alone))
+
+    def _is_base(self, values: Block, tolerances: Sequence[float]) -> bool:
+        """Tell whether values are those at the base point."""
+        triples = zip(values, self.base, tolerances, strict=True)
+        return all(distance(value, base) <= allowed for value, base, allowed in triples)
+
+    def _misshapen(self, values: Block, n_rows: int) -> str | None:
+        """Return what does not have one row for each point."""
+        if len(values) != len(self.leaves):
+            return f"a batch gives {len(values)} outputs, one point {len(self.leaves)}"
+        for value, leaf in zip(values, self.leaves):
+            if not isinstance(value, torch.Tensor):
+                return f"a batch gives {type(value).__name__}"
+            if value.shape != (n_rows, *leaf.shape):
+                return f"a batch of {n_rows} gives shape {tuple(value.shape)}, not {(n_rows, *leaf.shape)}"
+            if not self.is_complex and value.dtype != leaf.dtype:
+                return f"a batch gives {value.dtype}, one point {leaf.dtype}"
+        return None
+
+    def _first_batch(self, n_rows: int, generator: torch.Generator) -> Block:
+        """Return a batch from the base point, by way of some far away, to one a step away."""
+        batch = []
+        for number, x in enumerate(self.inputs):
+            rows = self._lift(x.expand(n_rows, *x.shape).clone())
+            for row in rows[1:-1]:
+                self._leap(row, number, "either", generator)
+            self._step(rows[-1], number, generator)
+            batch.append(rows)
+        return tuple(batch)
+
+    def _moved(self, batch: Block, still: int, generator: torch.Generator) -> Block:
+        """Return a batch in which all rows but one are moved far: up before it, down after it."""
+        moved = tuple(rows.clone() for rows in batch)
+        for number, rows in enumerate(moved):
+            for i, row in enumerate(rows):
+                if i != still:
+                    self._leap(row, number, "up" if i < still else "down", generator)
+        return moved
+
+    def _step(self, row: torch.Tensor, number: int, generator: torch.Generator) -> None:
+        """Move a row as finite differences do, up or down."""
+        if self.is_complex:
+            row.add_(torch.complex(torch.zeros_like(row.real), self.reaches[number]))
+        else:
+            self._move(row, number, self.reaches[number] * _random_part(row, generator, "either"))
+
+    def _leap(self, row: torch.Tensor, number: int, way: str, generator: torch.Generator) -> None:
+        """Move a row far."""
+        real = row.real if self.is_complex else row
+        self._move(real, number, _FAR * real.abs().clamp_(min=1) * _random_part(real, generator, way))
+
+    def _move(self, row: torch.Tensor, number: int, by: torch.Tensor) -> None:
+        """Move a row within its bounds."""
+        row.copy_(row + by if self.bounds is None else self.bounds[number].inside(row, row + by))
+
+    def _lift(self, x: torch.Tensor) -> torch.Tensor:
+        """Return points in the dtype that the function is given."""
+        return torch.complex(x, torch.zeros_like(x)) if self.is_complex else x
+
+
+def _random_part(like: torch.Tensor, generator: torch.Generator, way: str) -> torch.Tensor:
+    """Return numbers between a half and one, with a sign."""
+    part = fixed_uniform(like.shape, generator).to(like.device)
+    signs = torch.where(part < 0.5, -1.0, 1.0) if way == "either" else (1.0 if way == "up" else -1.0)
+    return (((part * 8) % 1 / 2 + 0.5) * signs).to(like.dtype)
+
+
+def _same_bits(was: torch.Tensor, now: torch.Tensor) -> bool:
+    """Tell whether two tensors are the same to the last bit, NaN included; always so on fakes."""
+    was, now = (value.contiguous().view(-1).view(torch.uint8) for value in (was, now))
+    return isinstance(now, FakeTensor) or torch.equal(was, now)
+
+
+def agree(values: Block, others: Block, eps: float) -> bool:
+    """Tell whether the values of two batches differ by rounding only."""
+    pairs = zip(values, others, strict=True)
+    return all(distance(value, other) <= _NOISE * eps * _size(other) for value, other in pairs)
+
+
+def distance(value: torch.Tensor, alone: torch.Tensor) -> float:
+    """Return the largest difference; infinite where only one is a number; 0 on fakes."""
+    if alone.shape != value.shape:
+        return float("inf")
+    off = (value - alone).abs_() if not value.is_complex() else (value - alone).abs()
+    largest = _largest(off)
+    if isfinite(largest):
+        return largest
+    is_same = (value == alone) | (value.isnan() & alone.isnan())
+    return _largest(off.masked_fill_(is_same, 0.0).nan_to_num_(nan=float("inf"), posinf=float("inf")))
+
+
+def _size(value: torch.Tensor) -> float:
+    """Return the largest finite magnitude; 0 on fakes."""
+    return _largest(value.abs().nan_to_num_(0.0, posinf=0.0))
+
+
+def _largest(value: torch.Tensor) -> float:
+    """Return the largest element; 0 on fakes, after making what a real run makes."""
+    largest = value.amax() if value.numel() else value.new_zeros(())
+    return 0.0 if isinstance(largest, FakeTensor) else float(largest)

@@ -1,0 +1,34 @@
+"""What was asked for, which mode does it, what it will hold."""
+
+from chunkjac._planner.job import Job
+from chunkjac._planner.names import check_name, read_batching, read_chunk_size
+from chunkjac._planner.plan import Plan, Report
+from chunkjac._planner.probe import Probe, dry_probe, real_probe, steady_size
+from chunkjac._planner.progress import Progress, ProgressOption, show_progress
+from chunkjac._planner.reading import Options, check_options, job_of
+from chunkjac._planner.refusal import over_budget
+from chunkjac._planner.selection import Doubt, differentiable_mode, doubt_about, select_mode
+
+__all__ = [
+    "Doubt",
+    "Job",
+    "Options",
+    "Plan",
+    "Probe",
+    "Progress",
+    "ProgressOption",
+    "Report",
+    "check_name",
+    "check_options",
+    "differentiable_mode",
+    "doubt_about",
+    "dry_probe",
+    "job_of",
+    "over_budget",
+    "read_batching",
+    "read_chunk_size",
+    "real_probe",
+    "select_mode",
+    "show_progress",
+    "steady_size",
+]

@@ -1,0 +1,146 @@
+"""What a call asked for, checked: all that planning and running need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from chunkjac._chunker import Cost, Terms
+from chunkjac._memory import Budget, Gauge, LiveBytes
+from chunkjac._modes import Mode, least_direction_bytes, n_directions, result_bytes
+from chunkjac._planner.progress import ProgressOption
+from chunkjac._planner.selection import Request
+from chunkjac._problem import Problem
+from chunkjac._sinks import Reduction
+from chunkjac._store import Target
+
+# On the CPU a chunk is fastest while its working set is near the caches: the best was between
+# 6 and 68 MiB on the functions measured, and the largest chunk that fits 1.2-3.9 times slower.
+_CPU_TARGET_BYTES = 64 * 2**20
+
+# Where time tells the rest, the first chunk is smaller. 74 pairs of a function and a mode, one thread of two
+# shared cores (AMD EPYC), torch 2.13.0+cpu: times of chunks of 4, 8, 16, ... were measured and those of whole
+# jobs added up from them, against the best of the sizes 16, 64, 256, 1024 and all. Geometric mean and worst:
+# 64 MiB throughout 1.06, 2.1; starts at 16, 24, 32, 48, 64 MiB with doubles and halves tried 1.03, 1.8; 1.03, 1.4;
+# 1.03, 1.4; 1.05, 1.5; 1.06, 1.5.
+_CPU_START_BYTES = 24 * 2**20
+
+# For what is not foreseen, where the budget is a guess itself or an allocator has fragments.
+_DEFAULT_MARGIN = 1.10
+
+# The checks of finite differences evaluate three points at once: by far no more than so many of one.
+_PLAIN_SHARE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Hold what a call asked for, checked.
+
+    Attributes:
+        problem: The function and its inputs.
+        request: What was asked of the mode.
+        device: Where the function is to run: where its inputs are, or where a plan is for.
+        budget: What the job may hold there.
+        chunk_size: The exact chunk size, if one was asked for.
+        out: Where to write the result; ``None`` allocates it.
+        settings: What else than function, inputs and mode the values depend on, as the user gave it.
+        verify: In how many random directions the finished Jacobian is checked.
+        create_graph: Whether the result can be differentiated again.
+        compile: Whether the chunk's step is compiled.
+        progress: How to show progress.
+        return_report: Whether the report is wanted beside the result.
+        held_bytes: What the call holds beside the job, which is not in the budget any more.
+    """
+
+    problem: Problem
+    request: Request
+    device: torch.device
+    budget: Budget
+    chunk_size: int | None = None
+    out: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    verify: int = 0
+    create_graph: bool = False
+    compile: bool = False
+    progress: ProgressOption = None
+    return_report: bool = False
+    held_bytes: int = 0
+
+    def beside(self, n_bytes: int) -> Job:
+        """Return the same job in a smaller budget, where the call holds so much beside it."""
+        budget = replace(self.budget, n_bytes=self.budget.n_bytes - n_bytes)
+        return replace(self, budget=budget, held_bytes=self.held_bytes + n_bytes)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Tell whether no clock may decide how blocks are made: they must come out the same in another run."""
+        return isinstance(self.out, Target)
+
+    @property
+    def exact_size(self) -> int | None:
+        """Return the chunk size if it is settled: by the user, or by what was planned for a file."""
+        return self.out.chunk_size if isinstance(self.out, Target) else self.chunk_size
+
+    @property
+    def walled(self) -> bool:
+        """Tell whether the budget is enforced: a chunk size of the user's may exceed the default one."""
+        return self.budget.explicit or self.chunk_size is None
+
+    @property
+    def trusting(self) -> bool:
+        """Tell whether what fits many times over need not be measured: nobody set a limit, or wants the figures."""
+        return not (self.budget.explicit or self.return_report or self.create_graph)
+
+    def tracker(self) -> LiveBytes:
+        """Return what counts live bytes, and stops what would exceed the budget."""
+        return LiveBytes(
+            self.device,
+            limit_bytes=self.budget.n_bytes if self.walled else None,
+            rests_below_bytes=self.budget.n_bytes // _PLAIN_SHARE if self.trusting else 0,
+            gauge=None if self.device.type == "cpu" else Gauge.of(self.device),
+        )
+
+    def room_bytes(self, tracker: LiveBytes) -> int:
+        """Return what result and chunks may hold together."""
+        return self.budget.n_bytes - tracker.live_bytes
+
+    def _allocated_bytes(self, mode: Mode, room_bytes: int) -> int:
+        """Return what the sink allocates where the function runs."""
+        if isinstance(self.out, Reduction):
+            return self.out.held_bytes(mode, room_bytes)
+        return result_bytes(mode) if self.out is None else 0
+
+    def terms(self, mode: Mode, tracker: LiveBytes) -> Terms:
+        """Return what the chunk sizes have to keep to, when the mode's prologue has run.
+
+        Args:
+            mode: What makes the blocks.
+            tracker: What counted live bytes since the job began.
+        """
+        on_cpu = self.device.type == "cpu"
+        exact = on_cpu and self.budget.explicit
+        base = Cost(
+            prologue_bytes=tracker.peak_bytes,
+            kept_bytes=tracker.live_bytes,
+            result_bytes=self._allocated_bytes(mode, self.room_bytes(tracker)),
+            fixed_bytes=0,
+            direction_bytes=least_direction_bytes(mode),
+        )
+        return Terms(
+            n_directions=n_directions(mode),
+            base=base,
+            budget_bytes=self.budget.n_bytes,
+            target_bytes=_CPU_TARGET_BYTES if on_cpu else None,
+            exact_size=self.exact_size,
+            batched=mode.batched,
+            margin=1.0 if exact else _DEFAULT_MARGIN,
+            trusting=self.trusting,
+            is_reported=self.return_report,
+            start_bytes=_CPU_START_BYTES if on_cpu else None,
+            n_prologues=max(1, mode.seeds_per_direction) if tracker.has_rested else 1,
+            is_long=mode.is_long,
+            largest_bytes=mode.largest_bytes or max(1, mode.seeds_per_direction) * tracker.largest_bytes,
+        )

@@ -1,0 +1,173 @@
+"""What a job will hold, found by a dry run on fake tensors: nothing is computed.
+
+Fake tensors agree with real runs to the byte wherever they can run the function. They cannot
+where it reads values (``.item()``, branches on values, ``.numpy()``); there small chunks run
+for real and are thrown away.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from chunkjac._chunker import TIGHT_PROBES, Cost, Terms
+from chunkjac._errors import ChunkjacError, warn
+from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._modes import Facts, Mode, block_leaves, is_empty, n_directions
+from chunkjac._planner.job import Job
+from chunkjac._planner.selection import NOTHING, Doubt, doubt_about, select_mode
+from chunkjac._problem import Witness, left_as_found, restored_attributes
+from chunkjac._sinks import check_fits
+from chunkjac._store import N_BUFFERS
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Hold what probing told.
+
+    Attributes:
+        facts: The mode that was selected.
+        reasons: Why that one.
+        cost: What the job costs.
+        chunk_size: The size that its chunks should have.
+        peak_bytes: What it holds with chunks of this size.
+        certain: Whether values cannot change that: fake tensors have run it.
+        steady_size: The size where all chunks have one, and lie in buffers until they are written.
+    """
+
+    facts: Facts
+    reasons: tuple[str, ...]
+    cost: Cost
+    chunk_size: int
+    peak_bytes: int
+    certain: bool
+    steady_size: int
+
+
+def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
+    """Probe on fake tensors, at last with a chunk of the very size that is chosen.
+
+    Modules get their attributes back, so that what they cache is never a fake. A function that
+    keeps fakes elsewhere is warned of; their use in a real run is an error (see the sinks).
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        tracker = LiveBytes(job.problem.device, fake=fake, stands_for=job.device)
+        with restored_attributes(job.problem.modules):
+            probe = _dry_probe(job, excluded, fake, tracker)
+    if tracker.live_bytes:
+        gc.collect()
+    if tracker.live_bytes:
+        warn(
+            "func has kept fake tensors from planning, outside of the modules that it can be seen to use. If that is a "
+            "cache that it reads again, clear it, or its next call fails; call func once before planning it."
+        )
+    return probe
+
+
+def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tracker: LiveBytes) -> Probe:
+    """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
+    problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
+    request = replace(job.request, timed=False)
+    witness = Witness()  # what it copies is alive until the end, and counts
+    with tracker:
+        with witness:
+            mode, reasons = select_mode(problem, request, excluded)
+            name = mode.name
+            del mode
+            if tracker.live_bytes:
+                gc.collect()  # what a mode that failed left in cycles
+            tracker.restart_peak()
+            mode, _ = select_mode(problem, replace(request, mode=name))
+        check_fits(mode, job.out)
+        terms = job.terms(mode, tracker)
+        if is_empty(mode):
+            return Probe(Facts.of(mode), reasons, terms.base, 1, terms.base.prologue_bytes, certain=True, steady_size=1)
+        samples = _Samples(mode, tracker)
+        while True:
+            cost = terms.fit(samples.held_bytes, samples.margin)
+            size = terms.choose(cost, terms.n_directions)
+            if size in samples.held_bytes:
+                break
+            samples.take(size)
+    peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
+    steady = steady_size(mode, terms, cost, size)
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True, steady_size=steady)
+
+
+def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
+    """Probe with small real chunks.
+
+    Raises:
+        OverBudget: Not even one direction fits.
+    """
+    with left_as_found(job.problem) as witness:
+        if job.problem.randomness == "same":
+            job = replace(job, problem=job.problem.at_random_state())
+        return _real_probe(job, excluded, witness)
+
+
+def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: Witness) -> Probe:
+    """Probe the first mode that can run the function."""
+    tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
+    doubts = dict(excluded)
+    while True:
+        with tracker:
+            with witness:
+                mode, reasons = select_mode(job.problem, job.request, doubts)
+            terms = job.terms(mode, tracker)
+            try:
+                samples = _Samples(mode, tracker)
+                break
+            except Exception as error:
+                if isinstance(error, (OverBudget, ChunkjacError)) or not job.request.may_leave(mode.name):
+                    raise
+                doubts[mode.name] = doubt_about(mode.name, error)
+            del mode
+            tracker.restart_peak()
+    cost = terms.fit(samples.held_bytes, samples.margin)
+    size = terms.choose(cost, terms.n_directions)
+    steady = steady_size(mode, terms, cost, size)
+    peak_bytes = cost.peak_bytes(size)
+    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=False, steady_size=steady)
+
+
+def steady_size(mode: Mode, terms: Terms, cost: Cost, size: int) -> int:
+    """Return the size for a job whose chunks all have one, and lie in buffers until they are written."""
+    buffers_bytes = N_BUFFERS * sum(leaf.n_bytes for leaf in block_leaves(mode))
+    roomy = replace(cost, direction_bytes=cost.direction_bytes + buffers_bytes)
+    fitting = terms.choose(roomy, terms.n_directions) if roomy.smallest_bytes <= terms.budget_bytes else 1
+    return max(1, min(size, fitting, terms.start_size(cost) or size))
+
+
+class _Samples:
+    """Measure chunks of a few sizes; where the larger do not fit, of the smaller.
+
+    Attributes:
+        held_bytes: What chunks hold above the level between chunks, their buffers included, by size.
+        margin: How many times its tensors' bytes a chunk really takes.
+    """
+
+    def __init__(self, mode: Mode, tracker: LiveBytes) -> None:
+        self._mode = mode
+        self._tracker = tracker
+        self.held_bytes: dict[int, int] = {}
+        self.margin = 1.0
+        for size in (min(size, n_directions(mode)) for size in TIGHT_PROBES):
+            try:
+                self.take(size)
+            except OverBudget:
+                break
+        if not self.held_bytes:
+            self.take(1)
+
+    def take(self, size: int) -> None:
+        """Measure a chunk."""
+        self._mode.release()
+        level_bytes = self._tracker.live_bytes
+        self._tracker.restart_peak()
+        self._mode.block(slice(0, size))
+        self.held_bytes[size] = self._tracker.peak_bytes - level_bytes
+        self.margin = max(self.margin, self._tracker.margin)

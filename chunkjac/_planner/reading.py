@@ -1,0 +1,150 @@
+"""A call's arguments, checked: they make a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import torch
+
+from chunkjac._config import get_config
+from chunkjac._errors import ArgumentError, ArgumentTypeError
+from chunkjac._memory import find_budget, find_device
+from chunkjac._modes import SCHEME_NAMES, read_bounds, read_step
+from chunkjac._planner.job import Job
+from chunkjac._planner.names import check_name, read_batching, read_chunk_size, read_verify
+from chunkjac._planner.progress import ProgressOption
+from chunkjac._planner.selection import Request
+from chunkjac._problem import MODES, RANDOMNESS, Problem
+from chunkjac._sinks import check_with, read_out
+from chunkjac._store import Target
+
+
+class Options(TypedDict, total=False):
+    """Hold the options that all share what is computed from a Jacobian; see :func:`chunkjac.jacobian`."""
+
+    argnums: int | tuple[int, ...]
+    mode: str
+    scheme: str
+    step: Any
+    batching: str | int
+    bounds: Any
+    max_memory: int | str | None
+    chunk_size: int | None
+    randomness: str
+    progress: ProgressOption
+    return_report: bool
+
+
+def check_options(name: str, options: Options) -> None:
+    """Refuse options that there are not.
+
+    Args:
+        name: Whose options they are.
+        options: What the user gave.
+
+    Raises:
+        ArgumentTypeError: The message names the option, and those that there are.
+    """
+    unknown = sorted(options.keys() - Options.__annotations__.keys())
+    if unknown:
+        raise ArgumentTypeError(
+            f"{name} takes no {', '.join(unknown)}; its options are {', '.join(Options.__annotations__)}."
+        )
+
+
+def job_of(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    *,
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    mode: str = "auto",
+    scheme: str = "central",
+    step: Any = None,
+    batching: str | int = "auto",
+    bounds: Any = None,
+    max_memory: int | str | None = None,
+    chunk_size: int | None = None,
+    out: Any = None,
+    resume: bool = False,
+    randomness: str = "error",
+    create_graph: bool = False,
+    verify: int = 0,
+    compile: bool = False,
+    progress: ProgressOption = None,
+    return_report: bool = False,
+    device: torch.device | str | None = None,
+) -> Job:
+    """Check what a call asks for."""
+    check_name("mode", mode, MODES)
+    check_name("scheme", scheme, SCHEME_NAMES)
+    for name, is_given in {
+        "step": step is not None,
+        "scheme": scheme != "central",
+        "batching": batching != "auto",
+        "bounds": bounds is not None,
+    }.items():
+        if is_given and mode in ("reverse", "forward"):
+            raise ArgumentError(f"{name} is for finite differences, found mode={mode!r}; leave one of the two out.")
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
+    check_name("randomness", randomness, RANDOMNESS)
+    if randomness == "different" and mode != "forward":
+        raise ArgumentError(
+            f"randomness='different' needs mode='forward', found mode={mode!r}: others evaluate func once, or compare."
+        )
+    if create_graph and mode == "finite-difference":
+        raise ArgumentError("create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.")
+    if not isinstance(compile, bool):
+        raise ArgumentTypeError(f"compile must be a bool, found {compile!r}.")
+    if compile and mode == "finite-difference":
+        raise ArgumentError(
+            "compile=True compiles derivatives, found mode='finite-difference'; leave one of the two out."
+        )
+    if compile and randomness == "different":
+        raise ArgumentError(
+            "compile=True needs one function for all directions, found randomness='different'; leave one out."
+        )
+    n_checks = read_verify(verify)
+    problem = Problem.of(func, args, argnums, has_aux, randomness)
+    config = get_config()
+    target = problem.device if device is None else find_device(device)
+    settings = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
+    out = read_out(out, resume=resume, settings=settings, here=target)
+    if isinstance(out, Target) and out.plan is not None and mode == "auto":
+        mode = out.plan["facts"]["mode"]  # what was chosen when the file was made
+    check_with(out, create_graph=create_graph, verify=n_checks)
+    if randomness == "different" and (create_graph or verify or isinstance(out, Target)):
+        raise ArgumentError(
+            "randomness='different' gives every direction its own function: nothing can differentiate or check that "
+            "again, nor go on with it in a file; leave create_graph, verify and the path in out."
+        )
+    place = "max_memory" if max_memory is not None else "the setting max_memory"
+    budget = find_budget(config.max_memory if max_memory is None else max_memory, target, place)
+    if compile and budget.explicit:
+        raise ArgumentError(
+            f"compile=True cannot keep to a limit, found {budget.source}: what compiled code allocates is not seen; "
+            "leave max_memory or compile out."
+        )
+    return Job(
+        problem=problem,
+        request=Request(
+            mode,
+            scheme,
+            read_step(step, problem.inputs, problem.spec),
+            batching=read_batching(batching),
+            bounds=read_bounds(bounds, problem.inputs, problem.spec),
+            timed=not isinstance(out, Target),
+        ),
+        device=target,
+        budget=budget,
+        chunk_size=read_chunk_size(chunk_size),
+        out=out,
+        settings=settings,
+        create_graph=create_graph,
+        verify=n_checks,
+        compile=compile,
+        progress=config.progress if progress is None else progress,
+        return_report=return_report,
+    )

@@ -1,0 +1,99 @@
+"""What does not fit, said so that the user knows what to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chunkjac._errors import BudgetError
+from chunkjac._planner.job import Job
+from chunkjac._planner.probe import Probe, dry_probe
+from chunkjac._problem import MODES
+from chunkjac._units import format_bytes
+
+
+def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetError:
+    """Return the error that says what would be needed, by mode, and what to change.
+
+    Args:
+        job: What does not fit.
+        failure: What is known where no dry run can tell.
+        growth: The symptom, where the function keeps memory: then it has no need that could be told.
+    """
+    budget_bytes = job.budget.n_bytes + job.held_bytes
+    where = f"the Jacobian does not fit in {format_bytes(budget_bytes)} ({job.budget.source})"
+    if growth is not None:
+        return BudgetError(
+            f"{where}: {growth}. Let it keep nothing, or give {_either(_advice_on_growth(job))}.",
+            needed_bytes=None,
+            needed_bytes_by_mode={},
+            budget_bytes=budget_bytes,
+        )
+    found = {name: _least(job, name) for name in MODES if name != "auto"}
+    probes = {name: probe for name, probe in found.items() if probe is not None}
+    needs = {name: probe.peak_bytes + job.held_bytes for name, probe in probes.items()}
+    own = _own_modes(job, probes)
+    needed_bytes = min((needs[name] for name in own), default=None)
+    beside = f"{format_bytes(job.held_bytes)} are held beside it; " if job.held_bytes else ""
+    what = beside + ("; ".join(_say(probe) for probe in probes.values()) or failure)
+    return BudgetError(
+        f"{where}: {what}. Give {_either(_advice(job, probes, own, needed_bytes))}.",
+        needed_bytes=needed_bytes,
+        needed_bytes_by_mode=needs,
+        budget_bytes=budget_bytes,
+    )
+
+
+def _least(job: Job, name: str) -> Probe | None:
+    """Return what a mode needs one direction at a time; ``None`` if a dry run cannot tell."""
+    try:
+        return dry_probe(replace(job, request=replace(job.request, mode=name), chunk_size=job.chunk_size or 1))
+    except Exception:
+        return None
+
+
+def _own_modes(job: Job, probes: dict[str, Probe]) -> list[str]:
+    """Return the modes that the call may take: finite differences only where nothing else can do it."""
+    if job.request.mode != "auto":
+        return [name for name in probes if name == job.request.mode]
+    no_gradient = "reverse" in probes and not probes["reverse"].facts.flows
+    wanted = () if no_gradient else ("reverse", "forward")
+    derivatives = [name for name in probes if name in wanted]
+    return derivatives or [name for name in probes if name == "finite-difference"]
+
+
+def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: int | None) -> list[str]:
+    """Return what would help, the arguments by name."""
+    advice = ["more max_memory" if needed_bytes is None else f"max_memory of {needed_bytes} bytes or more"]
+    if job.chunk_size is not None:
+        advice.append("a smaller chunk_size")
+    others = {name: probe.peak_bytes for name, probe in probes.items() if name not in own}
+    if others and (needed_bytes is None or min(others.values()) < needed_bytes):
+        name = min(others, key=lambda name: others[name])
+        fits = "fits" if others[name] <= job.budget.n_bytes else "needs less"
+        advice.append(f"mode={name!r}, which {fits}")
+    if own == ["finite-difference"] and job.request.batching == "auto":
+        advice.append("batching='loop', which evaluates one point at a time")
+    if job.out is None:
+        advice.append("a tensor of your own as out= (the result does not count then)")
+    return advice
+
+
+def _advice_on_growth(job: Job) -> list[str]:
+    """Return what would help a function that keeps memory."""
+    once = [] if job.request.mode == "reverse" else ["mode='reverse', which calls it once"]
+    return [*once, "more max_memory"]
+
+
+def _either(choices: list[str]) -> str:
+    """Return choices as a sentence has them."""
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
+
+
+def _say(probe: Probe) -> str:
+    """Say what a mode needs, and for what."""
+    cost = probe.cost
+    return (
+        f"{probe.facts.name} in chunks of {probe.chunk_size} needs {format_bytes(probe.peak_bytes)} "
+        f"(result {format_bytes(cost.result_bytes)}, prologue {format_bytes(cost.prologue_bytes)}, "
+        f"saved activations {format_bytes(cost.kept_bytes)}, per direction {format_bytes(cost.direction_bytes)})"
+    )

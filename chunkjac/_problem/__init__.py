@@ -1,0 +1,54 @@
+"""The user's function: its inputs, what an evaluation leaves behind, whether it is the same again."""
+
+from chunkjac._problem.call_watcher import Lookout
+from chunkjac._problem.checks import (
+    check_argnums,
+    check_callable,
+    check_computed,
+    check_inputs,
+    check_unchanged,
+    outputs_of,
+)
+from chunkjac._problem.identity.closures import frozen
+from chunkjac._problem.identity.facts import described, facts_of
+from chunkjac._problem.identity.guard import Guard
+from chunkjac._problem.kernels import plain_kernels
+from chunkjac._problem.leaves import MODES, Block, Leaf, Norms, Outputs
+from chunkjac._problem.modules import behind, restored_attributes
+from chunkjac._problem.precision import PrecisionSeen
+from chunkjac._problem.problem import Problem, is_inside_transform
+from chunkjac._problem.randomness import RANDOMNESS, RandomState, fixed_generator, fixed_uniform
+from chunkjac._problem.restoring import Found, left_as_found
+from chunkjac._problem.write_watcher import Witness
+
+__all__ = [
+    "Block",
+    "Found",
+    "Guard",
+    "Leaf",
+    "Lookout",
+    "MODES",
+    "Norms",
+    "Outputs",
+    "PrecisionSeen",
+    "Problem",
+    "RANDOMNESS",
+    "RandomState",
+    "Witness",
+    "behind",
+    "check_argnums",
+    "check_callable",
+    "check_computed",
+    "check_inputs",
+    "check_unchanged",
+    "described",
+    "facts_of",
+    "fixed_generator",
+    "fixed_uniform",
+    "frozen",
+    "is_inside_transform",
+    "left_as_found",
+    "outputs_of",
+    "plain_kernels",
+    "restored_attributes",
+]

@@ -1,0 +1,1 @@
+"""Whether a function is the same as before."""

@@ -1,0 +1,72 @@
+"""The lowest precision that a function computes in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from chunkjac._memory import is_scaled_zero
+
+_PRODUCTS = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.mv.default,
+    torch.ops.aten.addmv.default,
+}
+
+
+class PrecisionSeen(TorchDispatchMode):
+    """Note the largest machine epsilon among the results of all operations.
+
+    A float64 function may compute in float32 inside, and autocast in bfloat16: a step for
+    float64 would drown in that noise.
+
+    Attributes:
+        eps: The largest epsilon so far; 0 before the first.
+        n_operations: How many operations have run.
+        has_products: Whether matrix products were among them.
+        largest_bytes: The size of the largest result, views aside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eps = 0.0
+        self.n_operations = 0
+        self.has_products = False
+        self.largest_bytes = 0
+        self._dtypes: set[torch.dtype] = set()  # of results
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation and look at what it made."""
+        if is_scaled_zero(func, args):
+            return args[0]
+        made = func(*args, **(kwargs or {}))
+        self.n_operations += 1
+        self.has_products = self.has_products or func in _PRODUCTS
+        is_dense = isinstance(made, torch.Tensor) and made.layout == torch.strided
+        if is_dense and made.dtype in self._dtypes and made.nbytes <= self.largest_bytes:
+            return made  # most results
+        self._look(made, args)
+        return made
+
+    def _look(self, made: Any, args: tuple[Any, ...]) -> None:
+        """Look at what an operation has made of its arguments."""
+        if not any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in args):
+            return  # a constant: its precision is not that of the computation
+        for value in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
+                self.eps = max(self.eps, torch.finfo(value.dtype).eps)
+                self._dtypes.add(value.dtype)
+                is_view = any(isinstance(arg, torch.Tensor) and _is_seen_through(value, arg) for arg in args)
+                n_bytes = value.nbytes if value.layout == torch.strided and not is_view else 0
+                self.largest_bytes = max(self.largest_bytes, n_bytes)
+
+
+def _is_seen_through(value: torch.Tensor, arg: torch.Tensor) -> bool:
+    """Tell whether a result is in an argument's memory."""
+    is_dense = value.layout == arg.layout == torch.strided
+    return is_dense and value.untyped_storage()._cdata == arg.untyped_storage()._cdata

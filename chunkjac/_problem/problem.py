@@ -1,0 +1,275 @@
+"""A function and its inputs, flattened: what is differentiated with respect to what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+
+from chunkjac._errors import ArgumentError, FunctionError, add_note
+from chunkjac._problem.checks import (
+    check_argnums,
+    check_callable,
+    check_computed,
+    check_inputs,
+    check_unchanged,
+    outputs_of,
+)
+from chunkjac._problem.first_time import Once
+from chunkjac._problem.leaves import Leaf, Outputs
+from chunkjac._problem.modules import modules_of, runs_compiled_code
+from chunkjac._problem.randomness import RandomState
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Hold a function of flat inputs.
+
+    Attributes:
+        func: The user's function.
+        args: All its arguments.
+        argnums: Which of them to differentiate with respect to, as the user gave it.
+        has_aux: Whether it returns ``(output, aux)``.
+        inputs: The tensors in those arguments, flattened and detached.
+        spec: The tree that they came from.
+        randomness: ``"error"``, ``"same"`` or ``"different"``: what several evaluations may draw.
+        generators: The state that random generators have at the begin of each evaluation; ``None``
+            leaves them alone.
+        watched: What looks at the first evaluation; ``None`` for nothing.
+    """
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    argnums: int | tuple[int, ...]
+    has_aux: bool
+    inputs: tuple[torch.Tensor, ...]
+    spec: TreeSpec
+    randomness: str = "error"
+    generators: RandomState | None = None
+    watched: Once | None = None
+
+    @classmethod
+    def of(
+        cls,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        argnums: int | tuple[int, ...],
+        has_aux: bool,
+        randomness: str = "error",
+    ) -> Problem:
+        """Check and flatten a call.
+
+        Raises:
+            FunctionError: The call is inside a torch.func transform.
+            ArgumentTypeError: ``func`` is not callable, ``argnums`` is not whole numbers, or
+                an input is not a tensor of real floating-point numbers.
+            ArgumentError: ``argnums`` is out of range or repeated, or there is nothing to
+                differentiate with respect to.
+        """
+        if is_inside_transform(args):
+            raise FunctionError(
+                "no budget can be kept inside a torch.func transform (vmap, grad, jacrev, ...), where blocks cannot "
+                "be written in place; use jacrev, jacfwd or hessian there."
+            )
+        argnums, leaves, spec = _checked(func, args, argnums)
+        return cls(func, args, argnums, has_aux, tuple(map(_plain, leaves)), spec, randomness)
+
+    @classmethod
+    def inside(
+        cls, func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...], has_aux: bool
+    ) -> Problem:
+        """Check and flatten a call within a transform: the inputs keep what it has made of them.
+
+        Raises:
+            ArgumentTypeError, ArgumentError: As :meth:`of` does.
+        """
+        argnums, leaves, spec = _checked(func, args, argnums)
+        return cls(func, args, argnums, has_aux, tuple(leaves), spec)
+
+    @cached_property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Return what is known of each input."""
+        return tuple(Leaf.of(tensor) for tensor in self.inputs)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the function runs: where its first input is."""
+        return self.inputs[0].device
+
+    @cached_property
+    def modules(self) -> list[nn.Module]:
+        """Return the modules that the function can be seen to use."""
+        return modules_of(self.func, self.args)
+
+    @cached_property
+    def runs_compiled_code(self) -> bool:
+        """Tell whether the function can be seen to use scripted or compiled ones."""
+        return runs_compiled_code(self.func, self.args, self.modules)
+
+    @cached_property
+    def devices(self) -> set[torch.device]:
+        """Return where tensors among the arguments are, and those of modules that the function uses."""
+        tensors = [leaf for leaf in tree_flatten(self.args)[0] if isinstance(leaf, torch.Tensor)]
+        held = [next(iter(module._parameters.values()), None) for module in self.modules]
+        return {tensor.device for tensor in (*tensors, *held) if tensor is not None}
+
+    def with_args(self, args: tuple[Any, ...], device: torch.device) -> Problem:
+        """Return the same problem at another point.
+
+        Args:
+            args: All arguments.
+            device: Where those tensors must be that are now where the first input is.
+
+        Raises:
+            ArgumentError: A tree, shape, dtype or device differs; each is listed as it was and as it is.
+        """
+        if len(args) != len(self.args):
+            raise ArgumentError(f"run must be given {len(self.args)} arguments as the plan was, found {len(args)}.")
+        differences = [
+            f"argument {i}: planned {was}, found {now}"
+            for i, pair in enumerate(zip(self.args, args))
+            for was, now in _differences(*pair, {self.device: device})
+        ]
+        if differences:
+            raise ArgumentError("run needs arguments like those planned for. " + "; ".join(differences) + ".")
+        return Problem.of(self.func, args, self.argnums, self.has_aux, self.randomness)
+
+    def with_inputs(self, inputs: Sequence[torch.Tensor]) -> Problem:
+        """Return the same problem with other tensors as inputs (fakes, for instance)."""
+        return replace(self, inputs=tuple(inputs))
+
+    def watched_by(self, manager: AbstractContextManager[Any]) -> Problem:
+        """Return the same problem so that a context manager is entered for its first whole evaluation."""
+        return replace(self, watched=Once(manager))
+
+    def at_random_state(self) -> Problem:
+        """Return the same problem so that every evaluation draws what one would draw now."""
+        return replace(self, generators=RandomState.now(self.devices))
+
+    def in_its_graph(self) -> Problem:
+        """Return the same problem at inputs that are not detached."""
+        return self.with_inputs(tree_flatten(_chosen(self.args, self.argnums))[0])
+
+    def call(self, *inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], TreeSpec, Any]:
+        """Call the function with flat inputs; return flat outputs, their tree, and aux."""
+        chosen = tree_unflatten(list(inputs), self.spec)
+        given = {self.argnums: chosen} if isinstance(self.argnums, int) else dict(zip(self.argnums, chosen))
+        args = [given[i] if i in given else tree_map(_alias, arg) for i, arg in enumerate(self.args)]
+        if self.generators is not None:
+            self.generators.restore()
+        with self.watched or nullcontext():
+            returned = self.func(*args)
+        output, aux = self._split(returned)
+        leaves, spec = tree_flatten(output)
+        return tuple(leaves), spec, aux
+
+    def flat(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call the function with flat inputs; return flat outputs only."""
+        return self.call(*inputs)[0]
+
+    def evaluate(self) -> tuple[tuple[torch.Tensor, ...], Outputs]:
+        """Evaluate the function once, plainly, and check what it gives.
+
+        The inputs are copies, so that a function that writes to them does no harm here.
+
+        Returns:
+            The flat output tensors, and what they tell.
+
+        Raises:
+            FunctionError: The function changes its input in place, or its output cannot be
+                differentiated.
+        """
+        inputs = [tensor.clone() for tensor in self.inputs]
+        versions = [tensor._version for tensor in inputs]
+        try:
+            with torch.no_grad():
+                leaves, spec, aux = self.call(*inputs)
+        except Exception as error:
+            add_note(error, "chunkjac: func raised this when evaluated at the given inputs, before the first chunk.")
+            raise
+        check_unchanged(inputs, versions)
+        check_computed(leaves, inputs)
+        return leaves, outputs_of(leaves, spec, aux)
+
+    def _split(self, returned: Any) -> tuple[Any, Any]:
+        """Separate the output from the auxiliary result."""
+        if not self.has_aux:
+            return returned, None
+        if not (isinstance(returned, tuple) and len(returned) == 2):
+            raise FunctionError(
+                "output of function f should be a tuple: (output, aux) if has_aux is True, "
+                f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
+            )
+        return returned
+
+
+def _checked(
+    func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...]
+) -> tuple[int | tuple[int, ...], list[torch.Tensor], TreeSpec]:
+    """Check a call; return argnums without negative numbers, the inputs and their tree."""
+    check_callable(func)
+    argnums = check_argnums(argnums, len(args))
+    leaves, spec = tree_flatten(_chosen(args, argnums))
+    check_inputs(leaves, argnums)
+    return argnums, leaves, spec
+
+
+def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
+    """Return what the arguments are differentiated by."""
+    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+
+
+def _alias(value: Any) -> Any:
+    """Return another tensor over the same memory, so that a function may write to it.
+
+    Within a transform of torch.func it may not write to what is captured, and without one it would pull the
+    user's own tensor into its graph. One that requires grad stays itself, and cannot be written to.
+    """
+    if not isinstance(value, torch.Tensor) or value.requires_grad or value.layout != torch.strided:
+        return value
+    alias: torch.Tensor = torch.ops.aten.alias(value.detach())
+    return alias
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return an input without its graph; one made in inference mode must be copied to be differentiated."""
+    if not (tensor.is_inference() or torch.is_inference_mode_enabled()):
+        return tensor.detach()
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def is_inside_transform(args: tuple[Any, ...] = ()) -> bool:
+    """Tell whether a transform of torch.func or a trace is under way here, or an argument has a tangent."""
+    is_traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None  # make_fx
+    if is_traced or torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    # The level of forward AD is the process's: another thread may be in one.
+    tensors = tree_flatten(args)[0] if forward_ad._current_level >= 0 else []
+    return any(isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors)
+
+
+def _differences(was: Any, now: Any, moved: Mapping[torch.device, torch.device]) -> Iterator[tuple[str, str]]:
+    """Yield what differs between an argument and another that stands for it, and may have been moved."""
+    (leaves, spec), (other_leaves, other_spec) = tree_flatten(was), tree_flatten(now)
+    if spec != other_spec:
+        yield f"structure {spec}", f"structure {other_spec}"
+        return
+    for leaf, other in zip(leaves, other_leaves):
+        planned = _looks(leaf, moved)
+        if planned != _looks(other, {}):
+            yield planned, _looks(other, {})
+
+
+def _looks(value: Any, moved: Mapping[torch.device, torch.device]) -> str:
+    """Return what a plan depends on: of a tensor its shape, dtype and device, of others their type."""
+    if isinstance(value, torch.Tensor):
+        return f"{tuple(value.shape)} {value.dtype} on {moved.get(value.device, value.device)}"
+    return type(value).__name__

@@ -1,0 +1,66 @@
+"""A call leaves what it found: generators, modules' buffers, and tensors that the function writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from chunkjac._problem.problem import Problem
+from chunkjac._problem.randomness import RandomState
+from chunkjac._problem.write_watcher import Witness
+
+
+def left_as_found(problem: Problem) -> Found:
+    """Return what puts back at its end what evaluations of the function change.
+
+    The function runs once in reverse mode and many times in others; what it leaves behind would
+    tell of that. Enter the witness that is given for the first evaluation.
+    """
+    return Found(problem)
+
+
+class Found:
+    """Hold what there was before a function was evaluated, or, while that is back in place, what it has made of it.
+
+    Args:
+        problem: The function.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._witness = Witness()
+        self._generators = RandomState.now(problem.devices)
+        # Those of compiled modules (torch.jit) are no dictionary, and cannot be replaced.
+        found = (module._buffers for module in problem.modules)
+        self._buffers = [(buffers, dict(buffers)) for buffers in found if isinstance(buffers, dict)]
+
+    def __enter__(self) -> Witness:
+        """Return what is to look at the first evaluation."""
+        return self._witness
+
+    def __exit__(self, *_: Any) -> None:
+        """Put all back."""
+        self._exchange_buffers()
+        self._witness.restore()
+        self._generators.restore()
+
+    @contextmanager
+    def back_in_place(self) -> Iterator[None]:
+        """Put modules and tensors back for a while; what they become meanwhile is what is found from then on."""
+        self._exchange_buffers()
+        self._witness.exchange()
+        try:
+            yield
+        finally:
+            self._exchange_buffers()
+            self._witness.exchange()
+
+    def _exchange_buffers(self) -> None:
+        """Give modules the buffers that are held, and hold theirs."""
+        for i, (current, others) in enumerate(self._buffers):
+            if not (current or others):
+                continue
+            if [*map(id, current.values())] != [*map(id, others.values())] or current.keys() != others.keys():
+                self._buffers[i] = current, dict(current)
+                current.clear()
+                current.update(others)

@@ -1,0 +1,1 @@
+"""A recorded step: operations and what they are made of."""

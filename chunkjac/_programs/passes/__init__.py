@@ -1,0 +1,1 @@
+"""What makes a recorded step simpler, one theorem a file."""

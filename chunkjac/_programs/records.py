@@ -1,0 +1,177 @@
+"""What the runs of a plan remember of linear programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+
+from chunkjac._chunker import Knee
+from chunkjac._problem import Guard, Outputs, Problem
+from chunkjac._programs.graph.graph import Graph
+from chunkjac._programs.replay.forms import Form
+from chunkjac._programs.replay.program import Program, Running
+from chunkjac._programs.tracing import Trace
+
+# Whole runs that are shorter are timed both with and without a program: its prologue may take what it saves.
+SHORT_S = 0.2
+
+# So often each: others may use the machine. Runs of less than 20 ms are the noisier, and more of them are worth it.
+_TURNS, _TURNS_OF_TINY, _TINY_S = 2, 4, 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Hold what finite differences have seen of a function.
+
+    Attributes:
+        outputs: What it returns.
+        eps: The largest machine epsilon among the results of its operations.
+        n_operations: How many operations it takes.
+        has_products: Whether matrix products are among them.
+        largest_bytes: The size of the largest tensor among their results.
+        rung: The way in which it takes several points.
+        guard: What the function was like.
+    """
+
+    outputs: Outputs
+    eps: float
+    n_operations: int
+    has_products: bool
+    largest_bytes: int
+    rung: str = ""
+    guard: Guard | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """Hold what is remembered of a mode.
+
+    Attributes:
+        trace: The recorded direction.
+        batch: The same for a telling number of directions at once, and that number.
+        programs: The programs that were made of it, by how many directions they take at once.
+        proven: Those sizes of which a block was compared with one direction.
+        knee: Which size is fastest.
+        running: Programs in memory that are not in use.
+        forms: How steps run, where they are compiled.
+        outputs: What the function returns.
+        guard: What the function was like when its program was compared with one direction.
+        plain: The rung whose batches were compared with one direction, and what the function was like then.
+        with_s: How long whole runs took by a program.
+        without_s: The same for runs without one.
+        steps_s: How long a direction took in each run by a program.
+        direction_s: The least time that a direction took without one.
+        refused: Why no program can be made; empty where that is not so.
+        seen: What finite differences have seen.
+    """
+
+    trace: Trace | None = None
+    batch: tuple[Graph, int] | None = None
+    programs: dict[int, Program] = field(default_factory=dict)
+    proven: set[int] = field(default_factory=set)
+    knee: Knee | None = None
+    running: dict[int, Running] = field(default_factory=dict)
+    forms: dict[int, Form] = field(default_factory=dict)
+    outputs: Outputs | None = None
+    guard: Guard | None = None
+    plain: tuple[str, Guard] | None = None
+    with_s: list[float] = field(default_factory=list)
+    without_s: list[float] = field(default_factory=list)
+    steps_s: list[float] = field(default_factory=list)
+    direction_s: float = inf
+    refused: str = ""
+    seen: Seen | None = None
+
+    def trusts(self, problem: Problem) -> bool:
+        """Tell whether the program is what the function does: compared once, and nothing has changed that matters."""
+        return (
+            self.trace is not None
+            and self.guard is not None
+            and self.outputs is not None
+            and self.guard.is_sure(problem)
+            and self.trace.fits(problem)
+        )
+
+    def trusts_batches(self, rung: str, problem: Problem) -> bool:
+        """Tell whether a rung's batches were compared with one direction in an earlier run, and nothing has changed."""
+        if self.plain is None:
+            return False
+        known, guard = self.plain
+        return known == rung and guard.is_sure(problem)
+
+    def seen_of(self, problem: Problem) -> Seen | None:
+        """Return what an earlier run has seen of the function, if nothing has changed that matters."""
+        guard = self.seen.guard if self.seen is not None else None
+        return self.seen if guard is not None and guard.is_sure(problem) else None
+
+    def why_slower(self) -> str:
+        """Say that programs take longer than what is done without one; empty where that is not so."""
+        each_s, plain_s = min(self.steps_s, default=0.0), self.direction_s
+        if each_s <= plain_s:
+            return ""
+        return f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
+
+    def keep_only(self, size: int) -> None:
+        """Let go of programs of other sizes, which were trials."""
+        self.programs = {key: value for key, value in self.programs.items() if key == size}
+        self.hold_only(size)
+
+    def hold_only(self, size: int) -> None:
+        """Give back the memory of programs of other sizes."""
+        self.running = {key: value for key, value in self.running.items() if key == size}
+
+    def forget(self) -> None:
+        """Let go of what was recorded: the function has changed."""
+        self.trace = self.batch = self.knee = self.guard = self.outputs = self.plain = self.seen = None
+        self.programs, self.proven, self.running, self.forms = {}, set(), {}, {}
+
+
+@dataclass(slots=True)
+class Programs:
+    """Hold the programs of a plan, which all of its runs share.
+
+    Attributes:
+        is_kept: Whether another run may follow.
+        compiles: Whether steps are compiled, and programs used at once.
+        n_runs: How many runs are finished.
+        spent_s: What they took, all together.
+        records: What is remembered, by mode.
+        has_told: Whether somebody was told why steps cannot be compiled.
+    """
+
+    is_kept: bool = True
+    compiles: bool = False
+    n_runs: int = 0
+    spent_s: float = 0.0
+    records: dict[str, Record] = field(default_factory=dict)
+    has_told: bool = False
+
+    def of(self, mode: str) -> Record:
+        """Return what is remembered of a mode."""
+        return self.records.setdefault(mode, Record())
+
+    def wants(self, mode: str) -> bool:
+        """Tell whether a run is to be by a program: from the second on, and in short jobs while that is faster.
+
+        Some runs of a short job are made without one, and timed, after as many with one.
+        """
+        record = self.of(mode)
+        if record.refused or self.compiles:
+            return not record.refused
+        least_s = min(record.with_s, default=SHORT_S)
+        n_turns = _TURNS_OF_TINY if least_s < _TINY_S else _TURNS
+        if len(record.with_s) < n_turns or least_s > SHORT_S:
+            return self.n_runs > 0
+        return len(record.without_s) >= n_turns and least_s <= min(record.without_s)
+
+    def knows(self, mode: str, problem: Problem) -> Outputs | None:
+        """Return what the function gives, if a program is to make the blocks and need not be compared again."""
+        record = self.of(mode)
+        return record.outputs if self.wants(mode) and record.trusts(problem) else None
+
+    def new_trouble(self) -> str:
+        """Say what keeps steps from being compiled, once; empty for nothing."""
+        forms = (form for record in self.records.values() for form in record.forms.values())
+        trouble = next((form.trouble for form in forms if form.trouble), "")
+        is_new, self.has_told = not self.has_told, self.has_told or bool(trouble)
+        return trouble if is_new else ""

@@ -1,0 +1,1 @@
+"""A recorded step laid out in memory, and run."""

@@ -1,0 +1,229 @@
+"""Operations laid out in memory and turned into straight code.
+
+What can write where it is told to writes into the arena, so its views are made once and not each time; what
+allocates by itself (convolutions, say) does so, and lets go after its last use. What is made of nothing (a
+causal mask, say) is made once.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from chunkjac._programs.graph.graph import Graph, Node, last_uses, peak_bytes, run_node, written_memory
+from chunkjac._programs.replay.arena import Arena, Life, lay_out
+from chunkjac._programs.replay.code import straight_code
+from chunkjac._programs.replay.destinations import destination_call, works_in_place
+
+# A cache line; accelerators' allocators give multiples of 512 bytes.
+_ALIGNMENT = 512
+
+
+class Replay:
+    """Run the operations of a graph.
+
+    Args:
+        graph: What it is given stays at its place, and so do its constants.
+        kept: Nodes whose values stay after a run, each at a place of its own, until the next run.
+
+    Attributes:
+        graph: What was given.
+        uses: What it needs that it does not make.
+        open: The outputs that can be written elsewhere in a run, by number: and the result that each is.
+    """
+
+    def __init__(self, graph: Graph, kept: Iterable[Node] = ()) -> None:
+        self.graph = graph
+        self._nodes = graph.nodes
+        inside = set(self._nodes)
+        self.uses = {part for node in self._nodes for part in node.operands if part not in inside}
+        self.uses |= {node for node in graph.outputs if node not in inside}
+        self._calls = {node: call for node in self._nodes if (call := destination_call(node)) is not None}
+        free = _made_of_nothing(self._nodes)
+        stays = {*self._calls, *free}
+        self._fixed = {*free, *(node for node in self._nodes if node.root in stays or node.root not in inside)}
+        self._calls = {node: call for node, call in self._calls.items() if node not in free}
+        self._kept = {node: node.root for node in kept if node in self._fixed and node.root in self._calls}
+        loose = {node.root for node in kept if node in inside and node not in self._fixed}
+        self._copies = {root: Node(None, layout=root.layout) for root in loose}
+        self._last = last_uses(self._nodes, (*graph.outputs, *self._kept))
+        self._owner = self._owners()
+        self._arena: Arena[Node] = lay_out(self._lives())
+        self._places = _Places((*dict.fromkeys(self._kept.values()), *self._copies.values()))
+        self._loose_bytes = peak_bytes(self._nodes, (*graph.outputs, *free), self._calls)
+        self.open = self._open_outputs()
+        open_to = tuple(dict.fromkeys(self.open.values()))
+        self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, self._copies, open_to)
+        self._open_to = open_to
+
+    @property
+    def n_bytes(self) -> int:
+        """Return what results take, those aside that operations allocate."""
+        return self._arena.n_bytes + self._places.n_bytes
+
+    @property
+    def most_bytes(self) -> int:
+        """Return what all results take at most at once."""
+        return self.n_bytes + self._loose_bytes
+
+    def bind(self, values: Mapping[Node, Any], device: torch.device) -> Bound:
+        """Take memory for what is to be run; return what runs it.
+
+        Args:
+            values: What it uses and is given.
+            device: Where memory is taken.
+        """
+        env: dict[Node, Any] = dict(values)
+        arena = torch.empty(self._arena.n_bytes, dtype=torch.uint8, device=device)
+        kept = self._places.take(device)
+        for node in self._nodes:
+            if node in self._calls:
+                place = self._owner[node]
+                env[node] = self._places.of(place, kept) if place in self._places.offsets else self._buffer(arena, node)
+            elif node in self._fixed:
+                env[node] = run_node(node, env) if node.writes is None else env[node.writes]
+        env.update({place: self._places.of(place, kept) for place in self._copies.values()})
+        scope: dict[str, Any] = {"__builtins__": builtins, **self._straight.functions}
+        scope.update({name: env[node] for node, name in self._straight.names.items() if node in env})
+        for node in self._nodes:
+            if node in self._copies:
+                env[node] = env[self._copies[node]]
+            elif node.root in self._copies and node.writes is None:
+                env[node] = run_node(node, env)
+        own = tuple(env[node] for node in self._open_to)
+        return Bound(FunctionType(self._straight.code, scope), own, env, tuple(kept.values()))
+
+    def _buffer(self, memory: torch.Tensor, node: Node) -> torch.Tensor:
+        """Return a result's place in the arena."""
+        assert node.layout is not None
+        offset = self._arena.offsets[self._owner[node]]
+        flat = memory[offset : offset + node.layout.n_bytes].view(node.layout.dtype)
+        return flat.as_strided(node.layout.shape, node.layout.strides)
+
+    def _open_outputs(self) -> dict[int, Node]:
+        """Return the outputs that are the whole of a result which nothing else uses, all of it in order."""
+        used = {
+            operand.root
+            for node in self._nodes
+            for operand in node.operands
+            if node.root is not operand.root or node.writes is not None
+        }
+        found = {}
+        for number, output in enumerate(self.graph.outputs):
+            root = output.root
+            times = [other.root for other in self.graph.outputs].count(root)
+            if root in self._calls and self._owner.get(root) is root and root not in used and times == 1:
+                layouts = [layout for layout in (root.layout, output.layout) if layout is not None]
+                if all(layout.is_contiguous for layout in layouts) and len({la.shape.numel() for la in layouts}) == 1:
+                    found[number] = root
+        return found
+
+    def _owners(self) -> dict[Node, Node]:
+        """Return whose place each result takes: that of an operand which dies as it is made, or its own."""
+        owner: dict[Node, Node] = {}
+        end = dict(self._last)
+        stays = set(self._kept.values())
+        for i, node in enumerate(self._nodes):
+            if node not in self._calls:
+                continue
+            owner[node] = node
+            if node in stays or not works_in_place(node):
+                continue
+            for root in {operand.root for operand in node.operands}:
+                seen = [operand.layout for operand in node.operands if operand.root is root]
+                is_whole = all(layout == root.layout == node.layout for layout in seen)
+                if root in owner and is_whole and self._last[root] == end[owner[root]] == i:
+                    owner[node] = owner[root]
+                    end[owner[root]] = self._last[node]
+                    break
+        return owner
+
+    def _lives(self) -> dict[Node, Life]:
+        """Return the size and the time of each place in the arena."""
+        lives: dict[Node, Life] = {}
+        stays = set(self._kept.values())
+        for i, node in enumerate(self._nodes):
+            if node in self._calls and node not in stays and node.layout is not None:
+                place = self._owner[node]
+                first = lives[place].first if place in lives else i
+                size = max(node.layout.n_bytes, lives[place].n_bytes if place in lives else 0)
+                last = max(self._last[node], lives[place].last if place in lives else i)
+                lives[place] = Life(size, first, last)
+        return lives
+
+
+class Bound:
+    """Hold memory, and the code that runs in it.
+
+    Attributes:
+        code: Runs the operations; its arguments are the first direction of a chunk, where there are any, and the
+            places of those outputs that are open.
+        own: Places for these.
+        values: What stands for nodes: what was given, and what stays at its place.
+        kept: The memory of what is kept, a tensor of each dtype.
+    """
+
+    __slots__ = ("code", "kept", "own", "values")
+
+    def __init__(
+        self,
+        code: Callable[..., tuple[torch.Tensor, ...]],
+        own: tuple[torch.Tensor, ...],
+        values: Mapping[Node, Any],
+        kept: tuple[torch.Tensor, ...],
+    ) -> None:
+        self.code = code
+        self.own = own
+        self.values = values
+        self.kept = kept
+
+    def run(self, start: int = 0) -> tuple[torch.Tensor, ...]:
+        """Run the operations; return the outputs, which hold until the next run."""
+        return self.code(start, *self.own)
+
+
+class _Places:
+    """Hold where values lie that are kept: one after the other, those of a dtype together.
+
+    Args:
+        nodes: Whose values.
+
+    Attributes:
+        offsets: Where each begins, in elements.
+        n_bytes: What all take.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.offsets: dict[Node, int] = {}
+        self._sizes: dict[torch.dtype, int] = {}
+        for node in nodes:
+            assert node.layout is not None
+            dtype = node.layout.dtype
+            self.offsets[node] = self._sizes.get(dtype, 0)
+            n_lines = -(-node.layout.n_bytes // _ALIGNMENT)
+            self._sizes[dtype] = self.offsets[node] + n_lines * _ALIGNMENT // dtype.itemsize
+        self.n_bytes = sum(size * dtype.itemsize for dtype, size in self._sizes.items())
+
+    def take(self, device: torch.device) -> dict[torch.dtype, torch.Tensor]:
+        """Take the memory: zeros, so that what lies between values is finite."""
+        return {dtype: torch.zeros(size, dtype=dtype, device=device) for dtype, size in self._sizes.items()}
+
+    def of(self, node: Node, memory: Mapping[torch.dtype, torch.Tensor]) -> torch.Tensor:
+        """Return a value's place."""
+        assert node.layout is not None
+        flat = memory[node.layout.dtype][self.offsets[node] :]
+        return flat.as_strided(node.layout.shape, node.layout.strides)
+
+
+def _made_of_nothing(nodes: Sequence[Node]) -> set[Node]:
+    """Return the operations that depend on no tensor, and whose results nobody writes to."""
+    written = written_memory(nodes)
+    free: set[Node] = set()
+    for node in nodes:
+        if node.writes is None and node.root not in written and all(operand in free for operand in node.operands):
+            free.add(node)
+    return free

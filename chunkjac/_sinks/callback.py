@@ -1,0 +1,48 @@
+"""Blocks handed to a function of the user's, one after the other: the Jacobian is never held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chunkjac._errors import CarriedError
+from chunkjac._memory import LiveBytes
+from chunkjac._modes import Block, Mode
+from chunkjac._problem import Block as PublicBlock
+from chunkjac._problem import check_computed
+from chunkjac._sinks.sink import Whole, block_for_users
+
+
+class CallbackSink(Whole):
+    """Call a function with each block.
+
+    Args:
+        mode: What makes the blocks.
+        callback: Takes a :class:`chunkjac.Block`; what it returns is not looked at.
+        tracker: What counts live bytes. It does not count what the callback makes, which is no part of the job.
+    """
+
+    def __init__(self, mode: Mode, callback: Callable[[PublicBlock], object], tracker: LiveBytes) -> None:
+        self._callback = callback
+        self._tracker = tracker
+        self._mode = mode
+
+    def places(self, chunk: slice) -> None:
+        """Return nothing: a block goes from hand to hand."""
+
+    def write(self, chunk: slice, block: Block) -> None:
+        """Hand a block on.
+
+        Raises:
+            CarriedError: The callback raised an error. The chunk must not be tried again, also where
+                memory ran out in the callback: it may have taken a part of the block.
+        """
+        check_computed(block, self._mode.problem.inputs)
+        handed = block_for_users(self._mode, chunk, block)
+        try:
+            with self._tracker.paused():
+                self._callback(handed)
+        except Exception as error:
+            raise CarriedError(error) from error
+
+    def result(self) -> None:
+        """Return nothing: the callback has it all."""

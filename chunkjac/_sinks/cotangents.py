@@ -1,0 +1,117 @@
+"""What blocks with a graph are for: a cotangent of the Jacobian is sent back through each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+
+from chunkjac._chunker import segments
+from chunkjac._modes import Block, Mode, block_leaves, n_directions, random_tangent, seed_leaves
+from chunkjac._sinks.sink import Whole
+from chunkjac._sinks.tensor import swapped
+
+
+class PulledBack(Whole):
+    """Add up what the blocks' parts of a cotangent give for some tensors.
+
+    Args:
+        mode: What makes the blocks, with their graphs.
+        cotangents: For each output and each input, ``(*output.shape, *input.shape)``; ``None`` for zeros.
+        sources: Where they are sent to.
+        keeps_graph: Whether the sums can be differentiated again.
+
+    Attributes:
+        grads: The sum for each source; ``None`` for one that no block depends on.
+        products: The Jacobian times a fixed vector, like the outputs.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        cotangents: Sequence[torch.Tensor | None],
+        sources: Block,
+        *,
+        keeps_graph: bool = False,
+    ) -> None:
+        self.grads: tuple[torch.Tensor | None, ...] = (None,) * len(sources)
+        self.n_directions = n_directions(mode)
+        self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
+        self._sources = sources
+        self._keeps_graph = keeps_graph
+        self._by_rows = mode.by_rows
+        self._vector = random_tangent(mode.problem.leaves)
+        self.products = tuple(
+            torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in mode.outputs.leaves
+        )
+        n_inputs = len(mode.problem.leaves)
+        self._rows: list[torch.Tensor | None] = []
+        for seed, block in product(range(len(self._seeds)), range(len(self._blocks))):
+            output, x = (seed, block) if mode.by_rows else (block, seed)
+            cotangent = cotangents[output * n_inputs + x]
+            if cotangent is not None and not mode.by_rows:
+                cotangent = swapped(cotangent, len(mode.outputs.leaves[output].shape))
+            shape = (self._seeds[seed].numel, *self._blocks[block].shape)
+            self._rows.append(None if cotangent is None else cotangent.reshape(shape))
+
+    def places(self, chunk: slice) -> None:
+        """Return nothing: blocks are used up."""
+
+    def write(self, chunk: slice, block: Block) -> None:
+        """Send the chunk's part of the cotangent back through its block."""
+        # All that takes memory first: a chunk that runs out of it is tried again, and must not be half added.
+        with torch.no_grad():
+            products = self._products(chunk, block)
+        found = self._grads(chunk, block)
+        if self._keeps_graph:
+            self.grads = tuple(_sum(total, more) for total, more in zip(self.grads, found))
+        else:
+            self.grads = tuple(
+                more.clone().zero_() if total is None and more is not None else total
+                for total, more in zip(self.grads, found)
+            )
+            for total, more in zip(self.grads, found):
+                if total is not None and more is not None:
+                    total.add_(more)
+        for target, values in products:
+            target.add_(values)
+
+    def _grads(self, chunk: slice, block: Block) -> tuple[torch.Tensor | None, ...]:
+        """Return what the chunk's part of the cotangent gives."""
+        ends, given = [], []
+        for part in segments(chunk, self._seeds):
+            for number, values in enumerate(block):
+                rows = self._rows[part.leaf * len(self._blocks) + number]
+                if rows is not None and values.requires_grad:
+                    with torch.enable_grad():  # the backward pass around this has it off
+                        ends.append(values[part.rows])
+                    given.append(rows[part.elements])
+        if not ends:
+            return (None,) * len(self._sources)
+        return torch.autograd.grad(
+            ends, self._sources, given, retain_graph=True, create_graph=self._keeps_graph, allow_unused=True
+        )
+
+    def _products(self, chunk: slice, block: Block) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the block's part in the product, and where it is to be added."""
+        products = []
+        for part in segments(chunk, self._seeds):
+            for number, values in enumerate(block):
+                rows = values.detach()[part.rows]
+                vector = self._vector[number if self._by_rows else part.leaf].to(rows)
+                if self._by_rows:
+                    target = self.products[part.leaf].view(-1)[part.elements]
+                    product = torch.tensordot(rows, vector, vector.dim())
+                else:
+                    target = self.products[number]
+                    product = torch.tensordot(vector.reshape(-1)[part.elements], rows, 1)
+                products.append((target, product.to(target)))
+        return products
+
+
+def _sum(total: torch.Tensor | None, more: torch.Tensor | None) -> torch.Tensor | None:
+    """Add so that the sum can be differentiated."""
+    if total is None or more is None:
+        return more if total is None else total
+    return total + more

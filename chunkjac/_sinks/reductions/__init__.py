@@ -1,0 +1,1 @@
+"""What is made of blocks where the Jacobian is never held."""

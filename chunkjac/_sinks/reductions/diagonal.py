@@ -1,0 +1,64 @@
+"""The diagonal of a Jacobian that has as many rows as columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_unflatten
+
+from chunkjac._chunker import segments
+from chunkjac._errors import FunctionError
+from chunkjac._modes import Block, Mode, block_leaves
+from chunkjac._problem import check_computed
+from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction
+from chunkjac._tensors import rows_of
+
+
+class Diagonal(Reduction):
+    """Take the diagonal of a Jacobian."""
+
+    name = "a diagonal"
+
+    def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
+        """Return what the diagonal takes; see :class:`Reduction`."""
+        return sum(leaf.n_bytes for leaf in mode.problem.leaves)
+
+    def sink(self, mode: Mode, _room_bytes: int) -> ReducingSink:
+        """Return what takes the blocks; see :class:`Reduction`.
+
+        Raises:
+            FunctionError: The Jacobian is not square.
+        """
+        return DiagonalSink(mode)
+
+
+class DiagonalSink(ReducingSink):
+    """Take from each block the elements whose row and column have the same number.
+
+    Args:
+        mode: What makes the blocks.
+    """
+
+    def __init__(self, mode: Mode) -> None:
+        m, n = (sum(leaf.numel for leaf in leaves) for leaves in (mode.outputs.leaves, mode.problem.leaves))
+        if m != n:
+            raise FunctionError(f"a diagonal needs as many outputs as inputs, found {m} outputs and {n} inputs.")
+        self._mode = mode
+        inputs = mode.problem.leaves
+        self._found = [torch.zeros(leaf.numel, dtype=leaf.dtype, device=leaf.device) for leaf in inputs]
+
+    def write(self, chunk: slice, block: Block) -> None:
+        """Take what a block has of the diagonal."""
+        check_computed(block, self._mode.problem.inputs)
+        inputs = self._mode.problem.leaves
+        for part in segments(chunk, block_leaves(self._mode)):
+            values = rows_of(block[part.leaf])[part.rows, part.elements].diagonal()
+            here = slice(chunk.start + part.rows.start, chunk.start + part.rows.stop)
+            for own in segments(here, inputs):
+                self._found[own.leaf][own.elements] = values[own.rows].to(self._found[own.leaf])
+
+    def result(self) -> Any:
+        """Return the diagonal, like the inputs."""
+        leaves = self._mode.problem.leaves
+        return tree_unflatten([x.view(leaf.shape) for x, leaf in zip(self._found, leaves)], self._mode.problem.spec)

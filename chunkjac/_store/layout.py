@@ -1,0 +1,189 @@
+"""How a Jacobian lies in files: one for each pair of an output and an input, cut into blocks of directions.
+
+The blocks are fixed when the files are made. Each is a few chunks, no chunk has directions of two blocks, and
+no block those of two tensors: so a block is always computed in the same way, wherever a run begins, and
+comes out the same to the last bit. A machine with less memory may go on all the same, in smaller chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from math import ceil
+from typing import Any, Literal
+
+import torch
+from torch.utils._pytree import TreeSpec, treespec_dumps
+
+from chunkjac._errors import ArgumentError
+from chunkjac._problem import Leaf
+
+# A .npy file, a folder of them, or an array or a group of arrays in Zarr's format.
+Kind = Literal["file", "folder", "zarr"]
+
+# A block is written and synchronised at once, and is what a crash costs. Smaller ones spend their time on the latter
+# (0.1 ms where there is nothing to wait for); a tensor of many directions has so many blocks at least.
+_BLOCK_BYTES, _N_BLOCKS = 32 * 2**20, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Hold what is known of one file.
+
+    Attributes:
+        name: The file's name; empty where there is one only.
+        shape: The array's shape, as NumPy or Zarr sees it.
+        fortran_order: Whether directions are columns; in a ``.npy`` file, the first index is the fastest then.
+        dtype: NumPy's name of its type.
+        direction_bytes: What a direction takes, as it was computed.
+        result_shape: The shape in torch.func's tree.
+        n_output_dims: How many of its dimensions are the output's.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: str
+    direction_bytes: int
+    result_shape: tuple[int, ...]
+    n_output_dims: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileBlock:
+    """Hold a block: directions of one tensor.
+
+    Attributes:
+        number: Its number in the journal.
+        leaf: The number of the tensor.
+        elements: Which of its elements.
+        directions: The same, numbered through all tensors.
+    """
+
+    number: int
+    leaf: int
+    elements: slice
+    directions: slice
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Hold how a Jacobian lies in files.
+
+    Attributes:
+        by_rows: Whether directions are rows (outputs).
+        n_outputs: How many outputs there are.
+        n_inputs: How many inputs.
+        chunk_size: How many directions are computed at once.
+        sizes: The elements of each tensor whose elements are directions.
+        block_sizes: How many directions of each make a block.
+        parts: The files: for each of those tensors, one for each tensor at the other end.
+        trees: The trees of outputs and of inputs, as torch writes them; empty where it cannot.
+    """
+
+    by_rows: bool
+    n_outputs: int
+    n_inputs: int
+    chunk_size: int
+    sizes: tuple[int, ...]
+    block_sizes: tuple[int, ...]
+    parts: tuple[Part, ...]
+    trees: tuple[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        outputs: Sequence[Leaf],
+        inputs: Sequence[Leaf],
+        specs: tuple[TreeSpec, TreeSpec],
+        *,
+        by_rows: bool,
+        kind: Kind,
+        chunk_size: int,
+    ) -> Layout:
+        """Lay a Jacobian out.
+
+        In ``.npy`` files, rows are in C order, columns in Fortran order, so that blocks are whole pieces of the file.
+        Where columns (or what they are columns of) have several dimensions, no array of the result's shape has them in
+        pieces, and the file is the matrix of flattened outputs and inputs; so are Zarr arrays, where a block is what is
+        computed at once: each is packed as a whole.
+        """
+        seeds, blocks = (outputs, inputs) if by_rows else (inputs, outputs)
+        parts = []
+        for (i, seed), (j, block) in product(enumerate(seeds), enumerate(blocks)):
+            output, x = (seed, block) if by_rows else (block, seed)
+            name = _name_of(kind, (i, j) if by_rows else (j, i), is_only=len(seeds) * len(blocks) == 1)
+            is_plain = kind != "zarr" and (by_rows or max(len(output.shape), len(x.shape)) <= 1)
+            shape = (*output.shape, *x.shape)
+            flat = shape if is_plain else (output.numel, x.numel)
+            dtype, n_dims = _numpy_name(block.dtype), len(output.shape)
+            parts.append(Part(name, tuple(flat), not by_rows, dtype, block.n_bytes, tuple(shape), n_dims))
+        sizes = tuple(seed.numel for seed in seeds)
+        most = _BLOCK_BYTES // max(1, sum(block.n_bytes for block in blocks))
+        n_chunks = [1 if kind == "zarr" else max(1, min(most, ceil(size / _N_BLOCKS)) // chunk_size) for size in sizes]
+        block_sizes = tuple(n * chunk_size for n in n_chunks)
+        trees = _text_of(specs[0]), _text_of(specs[1])
+        return cls(by_rows, len(outputs), len(inputs), chunk_size, sizes, block_sizes, tuple(parts), trees)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Layout:
+        """Return what :meth:`to_dict` gave."""
+        parts = tuple(
+            Part(**{**part, "shape": tuple(part["shape"]), "result_shape": tuple(part["result_shape"])})
+            for part in fields["parts"]
+        )
+        tuples = {name: tuple(fields[name]) for name in ("sizes", "block_sizes", "trees")}
+        return cls(**{**fields, **tuples, "parts": parts})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+    def blocks(self) -> Iterator[FileBlock]:
+        """Yield all blocks, in order; none where directions have no values, since those are never computed."""
+        if not any(part.direction_bytes for part in self.parts):
+            return
+        number = first = 0
+        for leaf, (size, block_size) in enumerate(zip(self.sizes, self.block_sizes)):
+            for start in range(0, size, block_size):
+                stop = min(start + block_size, size)
+                yield FileBlock(number, leaf, slice(start, stop), slice(first + start, first + stop))
+                number += 1
+            first += size
+
+    def parts_of(self, leaf: int) -> tuple[Part, ...]:
+        """Return the files that a tensor's directions go to."""
+        n_blocks = len(self.parts) // max(1, len(self.sizes))
+        return self.parts[leaf * n_blocks : (leaf + 1) * n_blocks]
+
+    def part(self, output: int, x: int) -> Part:
+        """Return the file of an output by an input."""
+        return self.parts[output * self.n_inputs + x if self.by_rows else x * self.n_outputs + output]
+
+
+def _name_of(kind: Kind, pair: tuple[int, int], *, is_only: bool) -> str:
+    """Return the name of the file of an output by an input, within what is at the path."""
+    if kind == "file" or (kind == "zarr" and is_only):
+        return ""
+    return f"{pair[0]}_{pair[1]}" + (".npy" if kind == "folder" else "")
+
+
+def _text_of(spec: TreeSpec) -> str:
+    """Return a tree as text; empty where torch cannot write it."""
+    try:
+        return str(treespec_dumps(spec))
+    except (NotImplementedError, TypeError, ValueError):
+        return ""
+
+
+def _numpy_name(dtype: torch.dtype) -> str:
+    """Return NumPy's name of a type.
+
+    Raises:
+        ArgumentError: NumPy has none.
+    """
+    try:
+        return torch.empty(0, dtype=dtype).numpy().dtype.str
+    except (TypeError, RuntimeError) as error:
+        raise ArgumentError(f"out cannot be a file of {dtype}, which NumPy has not; give out=a tensor.") from error

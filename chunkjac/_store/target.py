@@ -1,0 +1,221 @@
+"""The path in ``out``, and the files that belong to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from chunkjac._errors import ArgumentError, StoreError
+from chunkjac._problem import RandomState
+from chunkjac._store.layout import Kind, Layout
+from chunkjac._store.zarr import library, own_and_others
+
+FORMAT = 1
+
+_KINDS: dict[str, Kind] = {".npy": "file", "": "folder", ".zarr": "zarr"}
+_FILE_NAMES: dict[Kind, str] = {"file": "", "folder": r"[0-9]+_[0-9]+\.npy", "zarr": r"([0-9]+_[0-9]+)?"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Hold where a Jacobian is to go: a ``.npy`` file, a folder of them, or a Zarr array or group.
+
+    Attributes:
+        path: The file or the folder, wherever the function may go meanwhile: absolute.
+        given: The same as the user gave it, for messages.
+        resume: Whether what is there is gone on with.
+        settings: What else than function, inputs and mode the values depend on, in words.
+        chunk_size: How many directions are computed at once, once that is known: always the same ones, since
+            rounding depends on it.
+        before: The states of the random generators when the job began, which values may depend on.
+    """
+
+    path: Path
+    given: str
+    resume: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
+    chunk_size: int | None = None
+    before: RandomState | None = None
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], resume: bool = False, settings: Iterable[tuple[str, str]] = ()) -> Target:
+        """Return the target at a path, seen from the working directory of now."""
+        given = Path(os.fspath(path))
+        return cls(given.absolute(), str(given), resume, tuple(settings))
+
+    def begun(self, size: int, before: RandomState) -> Target:
+        """Return the target of a job that begins, with the chunk size of what is there, or this one if nothing is."""
+        known = (self.plan or {}).get("layout", {}).get("chunk_size")
+        return replace(self, chunk_size=known or size, before=before)
+
+    @property
+    def kind(self) -> Kind:
+        """Return what is at the path, by its suffix; only a single file cannot hold several outputs or inputs."""
+        return _KINDS.get(self.path.suffix, "folder")
+
+    @property
+    def is_of_another_kind(self) -> bool:
+        """Tell whether a folder is where a file should be, or a file where a folder should be."""
+        return self.path.exists() and self.path.is_dir() == (self.kind == "file")
+
+    @property
+    def plan_path(self) -> Path:
+        """Return the file that says what is computed, and how it lies in its files."""
+        return self._beside("plan.json")
+
+    @property
+    def journal_path(self) -> Path:
+        """Return the file that says which blocks are finished."""
+        return self._beside("journal")
+
+    @property
+    def draft_path(self) -> Path:
+        """Return the file that becomes the plan once all of it is written."""
+        return self.plan_path.with_name(f"{self.plan_path.name}.draft")
+
+    @property
+    def files(self) -> list[Path]:
+        """Return all files that a run makes there, in the order in which they can be removed.
+
+        Raises:
+            StoreError: The plan that is there cannot be read.
+        """
+        if self.kind == "zarr":
+            values, _ = own_and_others(self.path)
+        elif self.kind == "file":
+            values = [self.path]
+        else:
+            parts = () if self.plan is None else Layout.from_dict(self.plan["layout"]).parts
+            values = [self.file(part.name) for part in parts]
+        return [*values, self.draft_path, self.plan_path, self.journal_path]
+
+    def file(self, name: str) -> Path:
+        """Return one of the files, or folders, with values."""
+        return self.path / name if name else self.path
+
+    def discard(self, path: Path) -> None:
+        """Remove one of the files, or a folder that is empty or a Zarr array's, if it is there.
+
+        Raises:
+            OSError: Something else is in the folder, for instance.
+        """
+        for each in own_and_others(path)[0] if self.kind == "zarr" and path.is_dir() else [path]:
+            if each.is_dir():
+                each.rmdir()
+            else:
+                each.unlink(missing_ok=True)
+
+    def told(self, file: Path) -> str:
+        """Return the path of one of all files as the user would give it."""
+        return str(Path(self.given).parent / file.relative_to(self.path.parent))
+
+    def check(self) -> None:
+        """Refuse what could not be written to, before any work.
+
+        Raises:
+            ArgumentError: The suffix tells of another kind of file, the folder is missing or read-only, or something is
+                there already.
+            StoreError: The path is a link to nothing, or the plan that is there cannot be read.
+        """
+        if self.path.suffix not in _KINDS:
+            raise ArgumentError(
+                f"out must be a .npy file, a folder without a suffix, or a .zarr folder, found {self.given!r}."
+            )
+        if not hasattr(os, "pwrite"):
+            raise ArgumentError("out=a path needs a POSIX system (os.pwrite); give a callable, or a tensor.")
+        if find_spec("numpy") is None:
+            raise ArgumentError("out=a path needs NumPy; install it with pip install 'chunkjac[numpy]'.")
+        if self.kind == "zarr":
+            library()
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise ArgumentError(
+                f"out={self.given!r} is in a folder that does not exist; make {str(Path(self.given).parent)!r} first."
+            )
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ArgumentError(f"out={self.given!r} is in a folder that cannot be written to; give another path.")
+        is_there = self.path.exists()
+        if self.path.is_symlink() and not is_there:
+            raise StoreError(f"out={self.given!r} is a link to nothing; remove it, or give another path.")
+        if self.is_of_another_kind:
+            kind = "a folder" if self.path.is_dir() else "a file"
+            raise ArgumentError(f"out={self.given!r} is {kind} already; give another path.")
+        if not self.resume and (is_there or self.plan_path.exists()):
+            raise ArgumentError(f"out={self.given!r} exists; give resume=True to go on with it, or another path.")
+        others = self.others()
+        if (
+            self.plan is None
+            and is_there
+            and (self.kind == "file" or (self.kind == "zarr" and any(self.path.iterdir())))
+        ):
+            others.append(self.path)
+        if self.plan is None and others:
+            raise ArgumentError(
+                f"out={self.given!r} found {self.told(others[0])!r} without {self.plan_path.name!r}: chunkjac did not "
+                "make it, and will not write over it; give another path."
+            )
+
+    def others(self) -> list[Path]:
+        """Return what is in the folder, or where the journal should be, that no run has made."""
+        if self.kind == "zarr":
+            own, found = own_and_others(self.path)
+            found += [] if self.plan is not None else own[:-1]  # all but the folder
+        else:
+            files = {*self.files}
+            found = [file for file in self.path.iterdir() if file not in files] if self.path.is_dir() else []
+        if self.plan is None and self.journal_path.exists() and self.journal_path.stat().st_size:
+            found.append(self.journal_path)  # a run writes its plan first
+        return found
+
+    @cached_property
+    def plan(self) -> dict[str, Any] | None:
+        """Return what is computed there, if anything is.
+
+        Raises:
+            StoreError: That cannot be read, or is no plan of ours.
+        """
+        try:
+            with self.plan_path.open("rb") as file:
+                found: Any = json.load(file)
+            self._check_plan(found)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"the plan {self.told(self.plan_path)!r} cannot be read: {error}; give another path."
+            ) from error
+        return dict(found)
+
+    def _beside(self, name: str) -> Path:
+        """Return a file of ours: in a folder of our own, beside what others read."""
+        return self.path / name if self.kind == "folder" else self.path.with_name(f"{self.path.name}.{name}")
+
+    def _check_plan(self, found: Any) -> None:
+        """Refuse what another program, or another version, has written.
+
+        Raises:
+            ValueError: It says why.
+        """
+        if not isinstance(found, dict) or "format" not in found:
+            raise ValueError("chunkjac did not write it")
+        if found["format"] != FORMAT:
+            raise ValueError("another version of chunkjac wrote it")
+        try:
+            parts, mode = Layout.from_dict(found["layout"]).parts, found["facts"]["mode"]
+            is_whole = isinstance(mode, str) and all(re.fullmatch(_FILE_NAMES[self.kind], part.name) for part in parts)
+        except (KeyError, TypeError, ValueError):
+            is_whole = False
+        if not is_whole:
+            raise ValueError("it is not as chunkjac writes it")
+
+
+def is_path(out: Any) -> bool:
+    """Tell whether ``out`` is a path."""
+    return isinstance(out, (str, os.PathLike))

@@ -1,0 +1,141 @@
+"""Blocks on their way to the disk, while the next ones are computed.
+
+A block is noted in the journal once it is on the disk, never before: values are written, synchronised, and
+then told of. Several blocks that arrive while the disk is busy are synchronised together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from zlib import crc32
+
+from chunkjac._store.journal import append, lines_of
+from chunkjac._store.layout import FileBlock
+from chunkjac._store.values import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Hold values on their way.
+
+    Attributes:
+        leaf: The tensor whose elements are the directions.
+        elements: Which of them: no more than a block's, and in order.
+        values: Their bytes for each file.
+        wait: Returns once the values are there.
+        release: Is called when they are no longer needed.
+    """
+
+    leaf: int
+    elements: slice
+    values: Sequence[memoryview]
+    wait: Callable[[], object]
+    release: Callable[[], object]
+
+
+@dataclass(slots=True)
+class _Growing:
+    """Hold a block that is written in part."""
+
+    block: FileBlock
+    sums: list[int]
+
+
+class Writer:
+    """Write pieces in a thread, in order.
+
+    Args:
+        blocks: Those that are to be written, by tensor and first element.
+        files: For each tensor, its files.
+        journal: The journal's descriptor.
+        close: Is called in the thread when all is written: also where who waits for that is interrupted.
+    """
+
+    def __init__(
+        self,
+        blocks: dict[tuple[int, int], FileBlock],
+        files: Sequence[Sequence[Values]],
+        journal: int,
+        close: Callable[[], object],
+    ) -> None:
+        self.error: BaseException | None = None
+        self._blocks, self._files, self._journal, self._close = blocks, files, journal, close
+        self._growing: _Growing | None = None
+        self._queue: SimpleQueue[Piece | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name="chunkjac-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, piece: Piece) -> None:
+        """Take a piece."""
+        self._queue.put(piece)
+
+    def finish(self) -> None:
+        """Return once all that was taken is on the disk, or could not be brought there, and all is closed."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        """Write until there is nothing more to come, and close."""
+        try:
+            try:
+                self._write_all()
+            finally:
+                self._close()
+        except BaseException as error:
+            self.error = self.error or error
+
+    def _write_all(self) -> None:
+        """Write until there is nothing more to come; after an error, only let go."""
+        is_open = True
+        while is_open:
+            pieces, is_open = self._next_pieces()
+            try:
+                if self.error is None:
+                    self._write(pieces)
+            except BaseException as error:
+                self.error = error
+            finally:
+                for piece in pieces:
+                    piece.release()
+
+    def _next_pieces(self) -> tuple[list[Piece], bool]:
+        """Return all pieces that are there, at least one; and whether more may come."""
+        taken = self._queue.get()
+        pieces: list[Piece] = []
+        while taken is not None:
+            pieces.append(taken)
+            try:
+                taken = self._queue.get_nowait()
+            except Empty:
+                return pieces, True
+        return pieces, False
+
+    def _write(self, pieces: Sequence[Piece]) -> None:
+        """Write pieces, wait for the disk, and note the blocks that are finished with them."""
+        finished: dict[int, tuple[int, ...] | None] = {}
+        touched: set[Values] = set()
+        for piece in pieces:
+            piece.wait()
+            touched.update(self._files[piece.leaf])
+            self._write_piece(piece, finished)
+        for file in touched:
+            file.sync()
+        if finished:
+            append(self._journal, lines_of(finished))
+
+    def _write_piece(self, piece: Piece, finished: dict[int, tuple[int, ...] | None]) -> None:
+        """Write a piece; add its block to those that are finished, if it ends with it."""
+        first = piece.elements.start
+        begun = self._blocks.get((piece.leaf, first))
+        if begun is not None:
+            self._growing = _Growing(begun, [0] * len(piece.values))
+        growing = self._growing
+        assert growing is not None
+        for i, (values, file) in enumerate(zip(piece.values, self._files[piece.leaf])):
+            file.write(first, values)
+            growing.sums[i] = crc32(values, growing.sums[i])
+        if piece.elements.stop == growing.block.elements.stop:
+            finished[growing.block.number] = tuple(growing.sums)

@@ -1,0 +1,169 @@
+"""The rules of the house: how a package is laid out, read from its files as text.
+
+Each rule is a function that returns its offences, so that it can be tried on a made-up package as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Room:
+    """A line of the table of contents: a wing or a file of the root, or room kept for one."""
+
+    name: str
+    is_free: bool
+
+
+class House:
+    """A package as text: its table of contents, its files, and who imports whom."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = root.name
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Paths by dotted names below the root; the root's door is ``__init__``."""
+        paths = sorted(self.root.rglob("*.py"))
+        return {".".join(path.relative_to(self.root).with_suffix("").parts): path for path in paths}
+
+    @cached_property
+    def trees(self) -> dict[str, ast.Module]:
+        """The files' code."""
+        return {name: ast.parse(path.read_text()) for name, path in self.files.items()}
+
+    @cached_property
+    def contents(self) -> tuple[Room, ...]:
+        """The table of contents, top to bottom: indented lines of the docstring of the root's door."""
+        doc = ast.get_docstring(self.trees["__init__"], clean=True) or ""
+        lines = (re.match(r" +(\w+) +(\(kept free\))?", line) for line in doc.splitlines())
+        return tuple(Room(match[1], match[2] is not None) for match in lines if match)
+
+    @cached_property
+    def rows(self) -> dict[str, float]:
+        """The number of each room in the table of contents."""
+        rows: dict[str, float] = {room.name: number for number, room in enumerate(self.contents)}
+        first = min((rows.get(wing_of(file), 0) for file, _ in self.imports("__init__")), default=0)
+        return rows | {"__init__": first - 0.5}  # public names: above what they are taken from
+
+    @cached_property
+    def wings(self) -> set[str]:
+        """The folders of the root."""
+        return {name.partition(".")[0] for name in self.files if "." in name}
+
+    def imports(self, name: str) -> list[tuple[str, str]]:
+        """Return what a file imports of its own package: files, by names as in ``files``, and the name taken."""
+        found: list[tuple[str, str]] = []
+        for node in ast.walk(self.trees[name]):
+            if isinstance(node, ast.Import):
+                found += [(self.file_of(alias.name), "") for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name} imports relatively"
+                found += [(self.file_of(f"{node.module}.{alias.name}"), alias.name) for alias in node.names]
+        return [(file, taken) for file, taken in found if file]
+
+    def file_of(self, dotted: str) -> str:
+        """Return the file that a dotted name is, or is in; empty for other libraries."""
+        top, _, inside = dotted.partition(".")
+        if top != self.name:
+            return ""
+        outer = inside.rpartition(".")[0]
+        candidates = (inside, f"{inside}.__init__", outer, f"{outer}.__init__", "__init__")
+        return next(candidate for candidate in candidates if candidate in self.files)
+
+
+def wing_of(file: str) -> str:
+    """Return the room of the root that a file lies in."""
+    return file.partition(".")[0]
+
+
+def is_door(file: str) -> bool:
+    """Tell whether a file is the door of a folder."""
+    return file.endswith(".__init__")
+
+
+def imports_that_climb(house: House) -> list[str]:
+    """Rule 1: each folder and file of the root is in the list once, and imports between them go down."""
+    listed = [room.name for room in house.contents]
+    there = {wing_of(name) for name in house.files} - {"__init__"}
+    free = {room.name for room in house.contents if room.is_free}
+    found = [f"{name} is listed twice" for name in sorted(set(listed)) if listed.count(name) > 1]
+    found += [f"{name} is not listed" for name in sorted(there - set(listed))]
+    found += [f"{name} is listed and not there" for name in sorted(set(listed) - there - free)]
+    found += [f"{name} is there, and listed as kept free" for name in sorted(free & there)]
+    if found:
+        return found
+    for name in house.files:
+        own = wing_of(name)
+        for imported, _ in house.imports(name):
+            other = wing_of(imported)
+            if own != "__init__" and other != own and house.rows.get(other, -1) <= house.rows[own]:
+                found.append(f"{name} imports {imported}")
+    return found
+
+
+def windows_climbed_through(house: House) -> list[str]:
+    """Rule 2: a wing is entered by its door; inside a wing, files are named and never the door."""
+    found = []
+    for name in house.files:
+        own = "" if name.count(".") == 1 and is_door(name) else wing_of(name)
+        for imported, _ in house.imports(name):
+            other = wing_of(imported)
+            if other == own and is_door(imported):
+                found.append(f"{name} enters its own {imported}")
+            elif other in house.wings - {own, wing_of(name)} and imported != f"{other}.__init__":
+                found.append(f"{name} enters {imported}")
+    return found
+
+
+def circles(house: House) -> list[str]:
+    """Rule 3: no circle of files in a wing, inner folders included; the door comes last."""
+    found = []
+    for wing in sorted(house.wings):
+        inside = [name for name in house.files if wing_of(name) == wing]
+        graph = {name: {other for other, _ in house.imports(name)} & set(inside) - {name} for name in inside}
+        graph[f"{wing}.__init__"] = {name for name in inside if not is_door(name)}
+        try:
+            list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            found.append(f"{wing}: {' -> '.join(error.args[1])}")
+    return found
+
+
+def privacy_said_twice(house: House) -> list[str]:
+    """Rule 4: wings have an underscore, files and folders in them have none."""
+    found = [f"{wing} has no underscore" for wing in sorted(house.wings) if not wing.startswith("_")]
+    for name in house.files:
+        inner = name.split(".")[1:]
+        found += [f"{name}: {part}" for part in inner if part.startswith("_") and part != "__init__"]
+    return found
+
+
+def hidden_modules(house: House) -> list[str]:
+    """Rule 5: no door gives a name that one of its files or folders bears: it would hide the module."""
+    found = []
+    for wing in sorted(house.wings):
+        given = {taken for _, taken in house.imports(f"{wing}.__init__")}
+        borne = {name.split(".")[1] for name in house.files if wing_of(name) == wing}
+        found += [f"{wing} gives {name}" for name in sorted(given & borne)]
+    return found
+
+
+def idle_doors(house: House) -> list[str]:
+    """Rule 5, too: a door gives what others take, and has no logic."""
+    taken = {(imported, name) for file in house.files for imported, name in house.imports(file)}
+    found = []
+    for wing in sorted(house.wings):
+        door = f"{wing}.__init__"
+        given = {name for _, name in house.imports(door)}
+        found += [f"{wing} gives {name} to nobody" for name in sorted(given) if (door, name) not in taken]
+        allowed = (ast.ImportFrom, ast.Assign, ast.Expr)
+        found += [f"{wing} does something" for node in house.trees[door].body if not isinstance(node, allowed)]
+    return found

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+Tensors = tuple[torch.Tensor, ...]
+
 # Other kernels round otherwise by less; another function is farther off.
 _ROUNDING = 0.5
 

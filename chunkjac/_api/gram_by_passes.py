@@ -21,9 +21,9 @@ from chunkjac._memory import reclaim
 from chunkjac._planner import Job, Options, Report, job_of
 from chunkjac._problem import Problem, left_as_found
 from chunkjac._sinks import mirrored
+from chunkjac._tensors import Tensors
 
-Leaves = tuple[torch.Tensor, ...]
-Pass = Callable[[torch.Tensor], Leaves]
+Pass = Callable[[torch.Tensor], Tensors]
 
 # Rounding alone makes a smaller difference, relative to the norm of the matrix whose rows have norm 1.
 _TOLERANCE_EXPONENT = 0.4
@@ -79,21 +79,21 @@ def column_by_column(
     return None
 
 
-def _back(problem: Problem, weights: torch.Tensor | Leaves) -> Leaves:
+def _back(problem: Problem, weights: torch.Tensor | Tensors) -> Tensors:
     """Return ``J^T w``, leaf by leaf; ``w`` may be flat."""
     outputs, pull, *_ = torch.func.vjp(problem.flat, *problem.inputs)
-    rows: Leaves = pull(_like(outputs, weights))
+    rows: Tensors = pull(_like(outputs, weights))
     return rows
 
 
-def _forth(problem: Problem, vectors: torch.Tensor | Leaves) -> Leaves:
+def _forth(problem: Problem, vectors: torch.Tensor | Tensors) -> Tensors:
     """Return ``J v``, leaf by leaf; ``v`` may be flat."""
     _, pushed, *_ = torch.func.jvp(problem.flat, problem.inputs, _like(problem.inputs, vectors))
-    columns: Leaves = pushed
+    columns: Tensors = pushed
     return columns
 
 
-def _like(leaves: Leaves, values: torch.Tensor | Leaves) -> Leaves:
+def _like(leaves: Tensors, values: torch.Tensor | Tensors) -> Tensors:
     """Return flat values as leaves."""
     if isinstance(values, tuple):
         return values
@@ -101,7 +101,7 @@ def _like(leaves: Leaves, values: torch.Tensor | Leaves) -> Leaves:
     return tuple(part.to(leaf.dtype).view(leaf.shape) for part, leaf in zip(parts, leaves))
 
 
-def _flat(leaves: Leaves, like: torch.Tensor) -> torch.Tensor:
+def _flat(leaves: Tensors, like: torch.Tensor) -> torch.Tensor:
     """Return leaves as one vector."""
     return torch.cat([leaf.reshape(-1).to(like.dtype) for leaf in leaves])
 

@@ -18,10 +18,11 @@ import torch
 
 from chunkjac._errors import FunctionError
 from chunkjac._memory import reclaim
-from chunkjac._modes import Block, Forward, Mode, Reverse, central_difference, random_tangent
+from chunkjac._modes import Forward, Mode, Reverse, central_difference, random_tangent
 from chunkjac._planner import doubt_about
 from chunkjac._problem import PrecisionSeen, Problem
 from chunkjac._sinks import TensorSink
+from chunkjac._tensors import Tensors
 
 # Who checks whom: another way through the function first, differences where there is none.
 _REFEREES = {
@@ -84,7 +85,7 @@ def _largest_error(sink: TensorSink, mode: Mode, name: str, n_checks: int) -> tu
     return _largest(errors), seen.eps
 
 
-def _referee(problem: Problem, name: str) -> Callable[[Block], Block]:
+def _referee(problem: Problem, name: str) -> Callable[[Tensors], Tensors]:
     """Return what applies the derivative to a vector, independently."""
     if name == "finite-difference":
         return lambda tangent: central_difference(problem, tangent)
@@ -95,8 +96,8 @@ def _referee(problem: Problem, name: str) -> Callable[[Block], Block]:
 
 
 def _pairs(
-    sink: TensorSink, mode: Mode, name: str, apply: Callable[[Block], Block], n_checks: int
-) -> Iterator[tuple[Block, Block]]:
+    sink: TensorSink, mode: Mode, name: str, apply: Callable[[Tensors], Tensors], n_checks: int
+) -> Iterator[tuple[Tensors, Tensors]]:
     """Yield what the Jacobian and the referee say of the same vector."""
     by_rows = name == "reverse"
     leaves = mode.outputs.leaves if by_rows else mode.problem.leaves
@@ -105,7 +106,7 @@ def _pairs(
         yield (sink.rows_along(vector) if by_rows else sink.columns_along(vector)), apply(vector)
 
 
-def _error(found: Block, wanted: Block) -> float:
+def _error(found: Tensors, wanted: Tensors) -> float:
     """Return the largest difference, relative to the largest element; NaN where just one is not finite."""
     pairs = [(f.flatten(), w.flatten()) for f, w in zip(found, wanted) if w.numel()]
     if any(not torch.equal(f.isfinite(), w.isfinite()) for f, w in pairs):

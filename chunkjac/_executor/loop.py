@@ -11,17 +11,18 @@ from typing import Protocol
 from chunkjac._chunker import Pacer
 from chunkjac._errors import add_note
 from chunkjac._memory import Level, LiveBytes, OverBudget, is_out_of_memory, reclaim
-from chunkjac._modes import Block, Mode, OtherWayError, n_directions
+from chunkjac._modes import Mode, OtherWayError, n_directions
+from chunkjac._tensors import Tensors
 
 
 class Sink(Protocol):
     """Take blocks."""
 
-    def places(self, chunk: slice) -> Block | None:
+    def places(self, chunk: slice) -> Tensors | None:
         """Return where a block's tensors will be, if they may be made there."""
         ...
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Write a block into its place, unless it is there."""
         ...
 

@@ -25,10 +25,11 @@ from chunkjac._chunker import Pacer
 from chunkjac._errors import BudgetError
 from chunkjac._executor.loop import Log, filled
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Block, Gradient, Mode, is_final
+from chunkjac._modes import Gradient, Mode, is_final
 from chunkjac._planner import Job, Plan, differentiable_mode
 from chunkjac._problem import Witness, frozen, left_as_found, plain_kernels
 from chunkjac._sinks import PulledBack
+from chunkjac._tensors import Tensors
 from chunkjac._units import format_bytes
 
 Grads = tuple[torch.Tensor | None, ...]
@@ -63,11 +64,11 @@ class Recipe:
     job: Job
     chunk_size: int
     used: tuple[tuple[torch.Tensor, int], ...]
-    products: Block
+    products: Tensors
     autocast: tuple[tuple[str, bool, torch.dtype], ...]
 
     @classmethod
-    def of(cls, job: Job, plan: Plan, witness: Witness, products: Block) -> Recipe:
+    def of(cls, job: Job, plan: Plan, witness: Witness, products: Tensors) -> Recipe:
         """Say how to do again what was done."""
         problem = replace(job.problem.in_its_graph(), func=_frozen(job.problem.func))
         again = replace(job, problem=problem, out=())  # what it gives takes no place of its own
@@ -90,7 +91,7 @@ class Recipe:
                 "computed, and the backward pass computes it again; clone the tensor before it is changed."
             )
 
-    def check_same(self, products: Block) -> None:
+    def check_same(self, products: Tensors) -> None:
         """Refuse a Jacobian that is not what it was: the function has changed."""
         is_low = any(enabled for _, enabled, _ in self.autocast) or any(p.element_size() < 4 for p in products)
         tolerance = _LOW_TOLERANCE if is_low else _TOLERANCE
@@ -141,7 +142,7 @@ class _Rebuilt(torch.autograd.Function):
     """Stand in the graph for the computation of a Jacobian."""
 
     @staticmethod
-    def forward(ctx: Any, recipe: Recipe, leaves: list[torch.Tensor], *sources: torch.Tensor) -> Block:
+    def forward(ctx: Any, recipe: Recipe, leaves: list[torch.Tensor], *sources: torch.Tensor) -> Tensors:
         """Hand on what is computed already."""
         ctx.recipe = recipe
         ctx.set_materialize_grads(False)
@@ -164,7 +165,7 @@ class _Rebuilt(torch.autograd.Function):
 Cotangents = Sequence[torch.Tensor | None]
 
 
-def _pull_back(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
+def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut: Tensors) -> Grads:
     """Send a cotangent back, a chunk at a time, within the budget."""
     job = recipe.job
 
@@ -185,7 +186,7 @@ def _pull_back(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: B
     )
 
 
-def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Cotangents, *, cut: Block) -> Grads:
+def _pull_back_with_graph(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut: Tensors) -> Grads:
     """Send a cotangent back so that the result can be differentiated too: that keeps every graph."""
 
     def compute(mode: Mode, sink: PulledBack, _: LiveBytes) -> None:
@@ -200,8 +201,8 @@ def _pull_back_with_graph(recipe: Recipe, sources: Block, cotangents: Cotangents
 def _in_any_way(
     recipe: Recipe,
     cotangents: Cotangents,
-    sources: Block,
-    cut: Block,
+    sources: Tensors,
+    cut: Tensors,
     compute: Callable[[Mode, PulledBack, LiveBytes], None],
     *,
     keeps_graph: bool,

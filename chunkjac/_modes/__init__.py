@@ -9,7 +9,6 @@ from chunkjac._modes.differences.finite_difference import FiniteDifference
 from chunkjac._modes.differences.schemes import SCHEME_NAMES
 from chunkjac._modes.differences.steps import read_step
 from chunkjac._modes.mode import (
-    Block,
     Facts,
     Mode,
     OtherWayError,
@@ -23,7 +22,6 @@ from chunkjac._modes.mode import (
 from chunkjac._modes.referee import central_difference, random_tangent
 
 __all__ = [
-    "Block",
     "Bounds",
     "FAKE_ONLY",
     "Facts",

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._modes.mode import Block
 from chunkjac._problem import fixed_generator, fixed_uniform
-from chunkjac._tensors import largest_finite
+from chunkjac._tensors import Tensors, largest_finite
 
 # A rule that is wrong is off by more; a float64 function may compute in float32 inside.
 _LEAST_TOLERANCE = 1e-4
@@ -20,10 +19,10 @@ class DisagreementError(Exception):
 
 
 def agrees(
-    one: Callable[[Block], Block],
-    seeds: Block,
-    block: Block,
-    nearer: Callable[[Block, Sequence[Block]], int],
+    one: Callable[[Tensors], Tensors],
+    seeds: Tensors,
+    block: Tensors,
+    nearer: Callable[[Tensors, Sequence[Tensors]], int],
 ) -> bool:
     """Compare a block with one direction alone: a random combination of all of its seeds.
 

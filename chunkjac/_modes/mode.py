@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-import torch
-
 from chunkjac._problem import Leaf, Outputs, Problem
 from chunkjac._programs import Programs
-
-Block = tuple[torch.Tensor, ...]
+from chunkjac._tensors import Tensors
 
 
 class OtherWayError(Exception):
@@ -123,7 +120,7 @@ class Mode(Protocol):
         """
         ...
 
-    def block(self, chunk: slice, places: Block | None = None) -> Block:
+    def block(self, chunk: slice, places: Tensors | None = None) -> Tensors:
         """Compute a block. It holds until the next one is asked for.
 
         Args:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from chunkjac._modes.mode import Block
 from chunkjac._problem import Leaf, Problem, fixed_generator, fixed_uniform
+from chunkjac._tensors import Tensors
 
 
-def nearer(problem: Problem, seed: Block, candidates: Sequence[Block], *, by_rows: bool) -> int:
+def nearer(problem: Problem, seed: Tensors, candidates: Sequence[Tensors], *, by_rows: bool) -> int:
     """Return which candidate for the derivative at a seed is nearer to a central difference.
 
     A batching rule may be wrong, but so may be what is computed without it (the backward pass of
@@ -32,7 +32,7 @@ def nearer(problem: Problem, seed: Block, candidates: Sequence[Block], *, by_row
     return errors.index(min(errors))
 
 
-def random_tangent(leaves: Sequence[torch.Tensor | Leaf], number: int = 0) -> Block:
+def random_tangent(leaves: Sequence[torch.Tensor | Leaf], number: int = 0) -> Tensors:
     """Return a fixed direction that leaves no element out, of both signs.
 
     Args:
@@ -49,7 +49,7 @@ def _both_signs(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     return (0.5 + fixed_uniform(shape, generator)) * signs
 
 
-def central_difference(problem: Problem, tangent: Block) -> Block:
+def central_difference(problem: Problem, tangent: Tensors) -> Tensors:
     """Return the central difference of the outputs along a tangent."""
     eps = max(torch.finfo(x.dtype).eps for x in problem.inputs)
     longest = max(float(t.abs().max()) for t in tangent)
@@ -60,6 +60,6 @@ def central_difference(problem: Problem, tangent: Block) -> Block:
     return tuple((a - b) / (2 * h) for a, b in zip(ahead, behind))
 
 
-def _inner(these: Block, those: Block) -> float:
+def _inner(these: Tensors, those: Tensors) -> float:
     """Return the inner product of two lists of tensors, in double precision."""
     return sum(float((a.double() * b.double()).sum()) for a, b in zip(these, those))

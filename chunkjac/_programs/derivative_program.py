@@ -11,9 +11,10 @@ from chunkjac._programs.batch import batched, program_of
 from chunkjac._programs.graph.graph import Graph
 from chunkjac._programs.records import SHORT_S, Programs
 from chunkjac._programs.replay.forms import Form, choose_form
-from chunkjac._programs.replay.program import Block, Program, Running
+from chunkjac._programs.replay.program import Program, Running
 from chunkjac._programs.resizing import resized, telling_size
 from chunkjac._programs.tracing import given_tensors, trace
+from chunkjac._tensors import Tensors
 
 # Recording takes so long for each node of autograd's graph (for those that nobody has counted: in all), and the time of
 # so many evaluations; it saves half of the time, or a quarter.
@@ -182,7 +183,7 @@ class Shortcut:
             self._starting_s = time.perf_counter() - started_s
         return min(size, n_left)
 
-    def block(self, chunk: slice, places: Block | None = None) -> Block:
+    def block(self, chunk: slice, places: Tensors | None = None) -> Tensors:
         """Make a block of at most as many directions as were settled on, in the places that are lent for it."""
         assert self._running is not None
         started_s = time.perf_counter()

@@ -18,8 +18,9 @@ from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.first_layer import Copies, with_nudges
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.records import Record, Seen
-from chunkjac._programs.replay.program import Block, Program, Running
+from chunkjac._programs.replay.program import Program, Running
 from chunkjac._programs.tracing import given_tensors, with_own_arguments
+from chunkjac._tensors import Tensors
 
 # Recording takes so long for each operation, beside a chunk. It saves so much of each operation of a chunk (U-Net 0.03
 # of the time, Lorenz 96 0.15), but no larger part of the time than this; where there are matrix products, it may save
@@ -53,11 +54,11 @@ class Evaluation:
     """
 
     problem: Problem
-    call: Callable[..., Block]
-    batch: Callable[[slice], Block]
+    call: Callable[..., Tensors]
+    batch: Callable[[slice], Tensors]
     copies: Callable[[int], Copies]
-    last: Block
-    agrees: Callable[[Block, Block], bool]
+    last: Tensors
+    agrees: Callable[[Tensors, Tensors], bool]
     seen: Seen
 
 
@@ -107,7 +108,7 @@ class Evaluations:
         self._last_s = self._least_s = inf
         self._n_done = 0
         self._is_over = False
-        self._ahead: tuple[slice, Block] | None = None  # what recording has computed
+        self._ahead: tuple[slice, Tensors] | None = None  # what recording has computed
 
     @property
     def refused(self) -> str:
@@ -168,7 +169,7 @@ class Evaluations:
         whole = slice(start, start + self._size)
         return whole if chunk.start == start or chunk.stop == whole.stop else None
 
-    def values(self, chunk: slice) -> Block:
+    def values(self, chunk: slice) -> Tensors:
         """Evaluate the copies of a chunk of the settled size.
 
         The first one has been evaluated while it was recorded. The second one is evaluated in both ways: what does not
@@ -189,7 +190,7 @@ class Evaluations:
         self.was_used = self.was_used or self._is_proven
         return values if plain is None else plain
 
-    def _prove(self, program: Program, values: Block, plain: Block) -> None:
+    def _prove(self, program: Program, values: Tensors, plain: Tensors) -> None:
         """Keep a program that gives what the function does on other copies than those it was recorded on."""
         if self._of.agrees(values, plain):
             self._is_proven = True
@@ -279,7 +280,7 @@ class Evaluations:
             is_linear=False,
         )
 
-    def _given(self, problem: Problem) -> Block:
+    def _given(self, problem: Problem) -> Tensors:
         """Return what a program is given beside the copies: the base point, the last one, other arguments."""
         others = given_tensors(problem)[0][len(problem.inputs) :]
         return (*problem.inputs, *self._of.last, *others)

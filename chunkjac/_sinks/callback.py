@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from chunkjac._errors import CarriedError
 from chunkjac._memory import LiveBytes
-from chunkjac._modes import Block, Mode
-from chunkjac._problem import Block as PublicBlock
-from chunkjac._problem import check_computed
+from chunkjac._modes import Mode
+from chunkjac._problem import Block, check_computed
 from chunkjac._sinks.sink import Whole, block_for_users
+from chunkjac._tensors import Tensors
 
 
 class CallbackSink(Whole):
@@ -17,11 +17,11 @@ class CallbackSink(Whole):
 
     Args:
         mode: What makes the blocks.
-        callback: Takes a :class:`chunkjac.Block`; what it returns is not looked at.
+        callback: Takes a :class:`chunkjac.Tensors`; what it returns is not looked at.
         tracker: What counts live bytes. It does not count what the callback makes, which is no part of the job.
     """
 
-    def __init__(self, mode: Mode, callback: Callable[[PublicBlock], object], tracker: LiveBytes) -> None:
+    def __init__(self, mode: Mode, callback: Callable[[Block], object], tracker: LiveBytes) -> None:
         self._callback = callback
         self._tracker = tracker
         self._mode = mode
@@ -29,7 +29,7 @@ class CallbackSink(Whole):
     def places(self, chunk: slice) -> None:
         """Return nothing: a block goes from hand to hand."""
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Hand a block on.
 
         Raises:

@@ -8,9 +8,10 @@ from itertools import product
 import torch
 
 from chunkjac._chunker import segments
-from chunkjac._modes import Block, Mode, block_leaves, n_directions, random_tangent, seed_leaves
+from chunkjac._modes import Mode, block_leaves, n_directions, random_tangent, seed_leaves
 from chunkjac._sinks.sink import Whole
 from chunkjac._sinks.tensor import swapped
+from chunkjac._tensors import Tensors
 
 
 class PulledBack(Whole):
@@ -31,7 +32,7 @@ class PulledBack(Whole):
         self,
         mode: Mode,
         cotangents: Sequence[torch.Tensor | None],
-        sources: Block,
+        sources: Tensors,
         *,
         keeps_graph: bool = False,
     ) -> None:
@@ -58,7 +59,7 @@ class PulledBack(Whole):
     def places(self, chunk: slice) -> None:
         """Return nothing: blocks are used up."""
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Send the chunk's part of the cotangent back through its block."""
         # All that takes memory first: a chunk that runs out of it is tried again, and must not be half added.
         with torch.no_grad():
@@ -77,7 +78,7 @@ class PulledBack(Whole):
         for target, values in products:
             target.add_(values)
 
-    def _grads(self, chunk: slice, block: Block) -> tuple[torch.Tensor | None, ...]:
+    def _grads(self, chunk: slice, block: Tensors) -> tuple[torch.Tensor | None, ...]:
         """Return what the chunk's part of the cotangent gives."""
         ends, given = [], []
         for part in segments(chunk, self._seeds):
@@ -93,7 +94,7 @@ class PulledBack(Whole):
             ends, self._sources, given, retain_graph=True, create_graph=self._keeps_graph, allow_unused=True
         )
 
-    def _products(self, chunk: slice, block: Block) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _products(self, chunk: slice, block: Tensors) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the block's part in the product, and where it is to be added."""
         products = []
         for part in segments(chunk, self._seeds):

@@ -9,10 +9,11 @@ import torch
 
 from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError
-from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
+from chunkjac._modes import Mode, block_leaves, seed_leaves
 from chunkjac._problem import check_computed, facts_of
 from chunkjac._sinks.sink import arrival, put
 from chunkjac._store import Layout, Piece, Staging, Store, Target, open_store
+from chunkjac._tensors import Tensors
 
 
 class FileSink:
@@ -54,12 +55,12 @@ class FileSink:
         """Return the directions that are to be computed."""
         return self._store.missing()
 
-    def places(self, chunk: slice) -> Block | None:
+    def places(self, chunk: slice) -> Tensors | None:
         """Return where a block may be made: in the buffer that is written next."""
         self._store.raise_failure()
         return self._staging.take(chunk.stop - chunk.start) if self._is_here else None
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Hand a block on to be written.
 
         Raises:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import torch
 
-from chunkjac._modes import Block, Mode, block_leaves
+from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import check_computed
 from chunkjac._sinks.sink import arrival, put
 from chunkjac._sinks.tensor import TensorSink
 from chunkjac._store import Staging
+from chunkjac._tensors import Tensors
 
 # A block on its way: what waits until it is there, where it belongs, where it is until then, what gives that back.
-_Away = tuple[Callable[[], object], slice, Block, Callable[[], None]]
+_Away = tuple[Callable[[], object], slice, Tensors, Callable[[], None]]
 
 
 class HostSink(TensorSink):
@@ -35,7 +36,7 @@ class HostSink(TensorSink):
     def places(self, _chunk: slice) -> None:
         """Return nothing: blocks are made on the accelerator."""
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Send a block on its way, and put the one before into its place."""
         check_computed(block, self._mode.problem.inputs)
         size = chunk.stop - chunk.start

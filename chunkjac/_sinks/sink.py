@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch.utils._pytree import tree_unflatten
 
-from chunkjac._modes import Block, Mode
-from chunkjac._problem import Block as PublicBlock
+from chunkjac._modes import Mode
+from chunkjac._problem import Block
+from chunkjac._tensors import Tensors
 
 
 class Whole:
@@ -32,10 +33,10 @@ def put(place: torch.Tensor, values: torch.Tensor, *, non_blocking: bool = False
         place.copy_(values, non_blocking=non_blocking)
 
 
-def block_for_users(mode: Mode, chunk: slice, block: Block) -> PublicBlock:
+def block_for_users(mode: Mode, chunk: slice, block: Tensors) -> Block:
     """Return a block as callables and loops are given it."""
     spec = mode.problem.spec if mode.by_rows else mode.outputs.spec
-    return PublicBlock("output" if mode.by_rows else "input", chunk, tree_unflatten(list(block), spec))
+    return Block("output" if mode.by_rows else "input", chunk, tree_unflatten(list(block), spec))
 
 
 def arrival(device: torch.device) -> Callable[[], object]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from chunkjac._modes import Block, Mode, block_leaves
-from chunkjac._problem import Block as PublicBlock
-from chunkjac._problem import check_computed
+from chunkjac._modes import Mode, block_leaves
+from chunkjac._problem import Block, check_computed
 from chunkjac._sinks.sink import Whole, block_for_users, put
+from chunkjac._tensors import Tensors
 
 
 class Stream:
@@ -18,7 +18,7 @@ class Stream:
     """
 
     def __init__(self) -> None:
-        self.block: PublicBlock | None = None
+        self.block: Block | None = None
 
 
 class StreamSink(Whole):
@@ -34,10 +34,10 @@ class StreamSink(Whole):
 
     def __init__(self, mode: Mode, stream: Stream) -> None:
         self._mode, self._stream = mode, stream
-        self._buffers: Block = ()
+        self._buffers: Tensors = ()
         self._n_rows = 0
 
-    def places(self, chunk: slice) -> Block:
+    def places(self, chunk: slice) -> Tensors:
         """Return where a block may be made."""
         n_rows = chunk.stop - chunk.start
         if n_rows > self._n_rows:
@@ -49,7 +49,7 @@ class StreamSink(Whole):
             self._n_rows = n_rows
         return tuple(buffer[:n_rows] for buffer in self._buffers)
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Leave a block where it is found."""
         check_computed(block, self._mode.problem.inputs)
         places = self.places(chunk)

@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
+from chunkjac._modes import Mode, block_leaves, seed_leaves
 from chunkjac._problem import Leaf, check_computed
 from chunkjac._sinks.sink import Whole, put
-from chunkjac._tensors import is_whole
+from chunkjac._tensors import Tensors, is_whole
 
 
 class TensorSink(Whole):
@@ -50,7 +50,7 @@ class TensorSink(Whole):
         elif not self._keeps:
             self._reserve()
 
-    def places(self, chunk: slice) -> Block | None:
+    def places(self, chunk: slice) -> Tensors | None:
         """Return where a block's tensors will be, if that is in one piece of memory each."""
         if not (self._lends and self._mode.writes_in_place):
             return None
@@ -62,7 +62,7 @@ class TensorSink(Whole):
             return None
         return tuple(target[parts[0].elements] for target in targets if target is not None)
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Write a block into its place, unless it is there."""
         check_computed(block, self._mode.problem.inputs)
         if self._may_keep(chunk) and self._mode.gives_away and all(map(self._is_result, block, self._blocks)):
@@ -86,14 +86,14 @@ class TensorSink(Whole):
         trees = [tree_unflatten(row, self._mode.problem.spec) for row in rows]
         return tree_unflatten(trees, self._mode.outputs.spec)
 
-    def columns_along(self, tangents: Block) -> Block:
+    def columns_along(self, tangents: Tensors) -> Tensors:
         """Return ``J u``, like the outputs."""
         n_outputs = len(self._mode.outputs.leaves)
         return tuple(
             _sum(_product(self._view(i, j), u, u.dim()) for j, u in enumerate(tangents)) for i in range(n_outputs)
         )
 
-    def rows_along(self, weights: Block) -> Block:
+    def rows_along(self, weights: Tensors) -> Tensors:
         """Return ``w J``, like the inputs."""
         n_inputs = len(self._inputs)
         return tuple(

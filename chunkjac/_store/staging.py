@@ -8,8 +8,7 @@ from queue import SimpleQueue
 import torch
 
 from chunkjac._problem import Leaf
-
-Buffers = tuple[torch.Tensor, ...]
+from chunkjac._tensors import Tensors
 
 N_BUFFERS = 2
 
@@ -25,11 +24,11 @@ class Staging:
     def __init__(self, leaves: Sequence[Leaf], device: torch.device) -> None:
         self._leaves = leaves
         self._is_pinned = device.type == "cuda"
-        self._free: SimpleQueue[Buffers] = SimpleQueue()
+        self._free: SimpleQueue[Tensors] = SimpleQueue()
         self._n_rows = 0
-        self._held: Buffers | None = None
+        self._held: Tensors | None = None
 
-    def take(self, n_rows: int) -> Buffers:
+    def take(self, n_rows: int) -> Tensors:
         """Return buffers for so many directions, the same ones until they are handed on; wait until there are some."""
         if n_rows > self._n_rows:
             self.release()

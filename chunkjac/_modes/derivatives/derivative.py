@@ -23,12 +23,12 @@ from chunkjac._chunker import OneHot
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import drain_backward, first_line, is_out_of_memory
 from chunkjac._modes.agreement import DisagreementError, agrees
-from chunkjac._modes.mode import Block, OtherWayError
+from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.warm import is_warm
 from chunkjac._problem import Leaf, Outputs, Problem
 from chunkjac._programs import NotFiniteError, Programs, Shortcut
-from chunkjac._tensors import are_apart
+from chunkjac._tensors import Tensors, are_apart
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
 FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -70,11 +70,11 @@ class Rung(Protocol):
         """Tell whether ``many`` is known to give what ``one`` does."""
         ...
 
-    def many(self, seeds: Block) -> Block:
+    def many(self, seeds: Tensors) -> Tensors:
         """Apply the derivative to ``(k, *leaf.shape)`` of seeds."""
         ...
 
-    def one(self, seed: Block) -> Block:
+    def one(self, seed: Tensors) -> Tensors:
         """Apply the derivative to a single seed, without batching anything."""
         ...
 
@@ -253,7 +253,7 @@ class Derivative:
         ready = self._ready
         return ready is not None and ready.is_new
 
-    def block(self, chunk: slice, places: Block | None = None) -> Block:
+    def block(self, chunk: slice, places: Tensors | None = None) -> Tensors:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
         ready = self._ready
         if ready is not None:
@@ -266,7 +266,7 @@ class Derivative:
             self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s, self._overhead_s)
         return block
 
-    def _by_program(self, shortcut: Shortcut, chunk: slice, places: Block | None) -> Block:
+    def _by_program(self, shortcut: Shortcut, chunk: slice, places: Tensors | None) -> Tensors:
         """Compute a block by a linear program.
 
         Its first block is compared with one direction alone. If one that was recorded in an earlier run
@@ -318,19 +318,19 @@ class Derivative:
             self.reasons = (*self.reasons, shortcut.form.reason)
         self._is_shortcut_proven = True
 
-    def apply(self, seed: Block) -> Block:
+    def apply(self, seed: Tensors) -> Tensors:
         """Apply the derivative to any seed: ``w J`` in reverse mode, ``J u`` in forward mode."""
         with torch.no_grad():
             return self._alone(seed)
 
-    def _prove(self, shortcut: Shortcut, chunk: slice, block: Block) -> None:
+    def _prove(self, shortcut: Shortcut, chunk: slice, block: Tensors) -> None:
         """Compare a program's block with one direction."""
         self._compares = True
         with torch.no_grad():
             agrees(self._alone, self._seeds.seeds(chunk), block, _the_second)
         shortcut.trust(replace(self.outputs, aux=None))
 
-    def _alone(self, seed: Block) -> Block:
+    def _alone(self, seed: Tensors) -> Tensors:
         """Apply the derivative to a single seed, on the first rung that can."""
         return self._on_a_rung(lambda: self._rung.one(seed))
 
@@ -339,7 +339,7 @@ class Derivative:
         """Return what a chunk takes whatever its size, or about that."""
         return _NODE_S * self.outputs.n_nodes
 
-    def _on_a_rung(self, compute: Callable[[], Block]) -> Block:
+    def _on_a_rung(self, compute: Callable[[], Tensors]) -> Tensors:
         """Compute on the rung that is in use, and on the next where that cannot."""
         while True:
             try:
@@ -407,11 +407,11 @@ class Derivative:
             return f"{self.rung} gives other values for several directions than for one alone"
         return f"{self.rung} cannot run func: {first_line(error)}"
 
-    def _nearer(self, seed: Block, candidates: Sequence[Block]) -> int:
+    def _nearer(self, seed: Tensors, candidates: Sequence[Tensors]) -> int:
         """Return which candidate for the derivative at a seed is nearer to a central difference."""
         return nearer(self.problem, seed, candidates, by_rows=self.by_rows)
 
-    def _block(self, chunk: slice) -> Block:
+    def _block(self, chunk: slice) -> Tensors:
         """Compute a block on the rung that is in use."""
         n_rows = chunk.stop - chunk.start
         with torch.set_grad_enabled(self._keeps_graph):
@@ -437,7 +437,7 @@ def known_outputs(name: str, problem: Problem, programs: Programs | None) -> Out
     return problem.evaluate()[1] if known is not None and problem.has_aux else known
 
 
-def _the_second(_seed: Block, _candidates: Sequence[Block]) -> int:
+def _the_second(_seed: Tensors, _candidates: Sequence[Tensors]) -> int:
     """Take one direction alone for right: differences would see through ``detach``, and keep a program without it."""
     return 1
 
@@ -447,14 +447,14 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, (ChunkjacError, *FAKE_ONLY)) or is_out_of_memory(error)
 
 
-def _one_by_one(rung: Rung, seeds: Block, n_rows: int) -> Block:
+def _one_by_one(rung: Rung, seeds: Tensors, n_rows: int) -> Tensors:
     """Apply the derivative to one seed after the other."""
     rows = (rung.one(tuple(values[i] for values in seeds)) for i in range(n_rows))
     if n_rows == 1:
         return tuple(values.unsqueeze(0) for values in next(rows))
     if torch.is_grad_enabled():
         return tuple(torch.stack(values) for values in zip(*rows))
-    block: Block = ()
+    block: Tensors = ()
     for i, row in enumerate(rows):
         block = block or tuple(values.new_empty((n_rows, *values.shape)) for values in row)
         for target, values in zip(block, row):

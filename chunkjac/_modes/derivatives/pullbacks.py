@@ -13,9 +13,9 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._modes.derivatives.sure_nodes import BACKWARD, are_sure
-from chunkjac._modes.mode import Block
 from chunkjac._modes.vmap import at_once
 from chunkjac._problem import Outputs, Problem, check_unchanged, outputs_of
+from chunkjac._tensors import Tensors
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
 _TENSOR = object()
@@ -71,14 +71,14 @@ class VmapVjp:
         """Tell whether all of its backward passes are known to be right in batches."""
         return are_sure(self.outputs, BACKWARD)
 
-    def many(self, seeds: Block) -> Block:
+    def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""
-        rows: Block = torch.func.vmap(self._vjp)(seeds)
+        rows: Tensors = torch.func.vmap(self._vjp)(seeds)
         return rows
 
-    def one(self, seed: Block) -> Block:
+    def one(self, seed: Tensors) -> Tensors:
         """Return a row, like the inputs."""
-        row: Block = self._vjp(seed)
+        row: Tensors = self._vjp(seed)
         return row
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class BatchedGrad:
         versions = [x._version for x in problem.inputs]
         self._keeps_graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            self._inputs: Block = tuple(_differentiable(x) for x in problem.inputs)
+            self._inputs: Tensors = tuple(_differentiable(x) for x in problem.inputs)
             self._leaves, spec, aux = problem.call(*self._inputs)
         check_unchanged(problem.inputs, versions)
         aux = tree_map(lambda part: part.detach() if isinstance(part, torch.Tensor) else part, aux)
@@ -131,11 +131,11 @@ class BatchedGrad:
         """Tell that its batches must be compared."""
         return False
 
-    def many(self, seeds: Block) -> Block:
+    def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""
         return self._pull_back(seeds, batched=True)
 
-    def one(self, seed: Block) -> Block:
+    def one(self, seed: Tensors) -> Tensors:
         """Return a row, like the inputs."""
         return self._pull_back(seed, batched=False)
 
@@ -143,7 +143,7 @@ class BatchedGrad:
         """Let go of the graph."""
         self._leaves = self._inputs = ()
 
-    def _pull_back(self, seeds: Block, *, batched: bool) -> Block:
+    def _pull_back(self, seeds: Tensors, *, batched: bool) -> Tensors:
         """Send seeds back through the graph; what no output depends on gets zeros."""
         return pulled_back(self._leaves, self._inputs, seeds, batched=batched, create_graph=self._keeps_graph)
 
@@ -168,7 +168,7 @@ class VmapGrad(BatchedGrad):
         """Tell whether all of its backward passes are known to be right in batches."""
         return are_sure(self.outputs, BACKWARD)
 
-    def many(self, seeds: Block) -> Block:
+    def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""
         return at_once(lambda *seed: self._pull_back(seed, batched=False), seeds)
 
@@ -208,11 +208,11 @@ def _numel_of(nodes: set[Any]) -> float | None:
 def pulled_back(
     ends: Sequence[torch.Tensor],
     sources: Sequence[torch.Tensor],
-    seeds: Block,
+    seeds: Tensors,
     *,
     batched: bool,
     create_graph: bool,
-) -> Block:
+) -> Tensors:
     """Send seeds from the ends of a graph back to its sources; those that no end depends on get zeros.
 
     Args:

@@ -15,9 +15,9 @@ from chunkjac._modes.derivatives.nesting import NestingSeen
 from chunkjac._modes.derivatives.pullbacks import BatchedGrad, pulled_back
 from chunkjac._modes.derivatives.sure_nodes import FORWARD, are_sure
 from chunkjac._modes.derivatives.zero_products import WORTH_BYTES, ZeroProducts
-from chunkjac._modes.mode import Block
 from chunkjac._modes.referee import central_difference, random_tangent
 from chunkjac._problem import Outputs, Problem, behind, plain_kernels
+from chunkjac._tensors import Tensors
 
 # How far central differences may be off: little in any precision but at kinks, where more is no proof either.
 _COARSE = 0.2
@@ -55,18 +55,18 @@ class VmapJvp:
         """Tell whether all of its derivatives are known to be right in batches."""
         return are_sure(self.outputs, FORWARD)
 
-    def many(self, seeds: Block) -> Block:
+    def many(self, seeds: Tensors) -> Tensors:
         """Return columns, ``(k, *output.shape)`` for each output."""
         return self._at_once(torch.func.vmap(self._push, randomness=self._problem.randomness), seeds)
 
-    def one(self, seed: Block) -> Block:
+    def one(self, seed: Tensors) -> Tensors:
         """Return a column, like the outputs."""
         return self._at_once(self._push, seed)
 
     def close(self) -> None:
         """Keep nothing, as before."""
 
-    def _at_once(self, push: Callable[..., Block], seeds: Block) -> Block:
+    def _at_once(self, push: Callable[..., Tensors], seeds: Tensors) -> Tensors:
         """Push alone in the process, and leave products with zeros out while that is worth it.
 
         A function that differentiates something itself needs grad mode: without it, some backward
@@ -82,19 +82,19 @@ class VmapJvp:
         self._skips_zeros = skipping is not None and skipping.pays
         return columns
 
-    def _detached(self, push: Callable[..., Block], seeds: Block) -> Block:
+    def _detached(self, push: Callable[..., Tensors], seeds: Tensors) -> Tensors:
         """Push with grad mode on; the graph of captured parameters goes, unless it is wanted."""
         is_wanted = torch.is_grad_enabled()
         with torch.enable_grad():
             columns = push(*seeds)
         return columns if is_wanted else tuple(column.detach() for column in columns)
 
-    def _push(self, *tangents: torch.Tensor) -> Block:
+    def _push(self, *tangents: torch.Tensor) -> Tensors:
         """Push one tangent through the function."""
-        columns: Block = torch.func.jvp(self._flat, self._problem.inputs, tangents)[1]
+        columns: Tensors = torch.func.jvp(self._flat, self._problem.inputs, tangents)[1]
         return columns
 
-    def _flat(self, *inputs: torch.Tensor) -> Block:
+    def _flat(self, *inputs: torch.Tensor) -> Tensors:
         """Call the function; the first time, look whether it differentiates something itself."""
         if self._is_nested is not None:
             return self._problem.flat(*inputs)
@@ -160,7 +160,7 @@ class DoubleBackward:
         with torch.enable_grad(), plain_kernels():
             pullback = BatchedGrad(problem)
             self._seeds = [seed.requires_grad_() for seed in random_tangent(outputs.leaves)]
-            self._rows: Block = pullback.one(tuple(self._seeds))
+            self._rows: Tensors = pullback.one(tuple(self._seeds))
         with torch.no_grad():
             self._check(problem)
 
@@ -183,11 +183,11 @@ class DoubleBackward:
                     "backward is not what central differences tell"
                 )
 
-    def many(self, seeds: Block) -> Block:
+    def many(self, seeds: Tensors) -> Tensors:
         """Return columns, ``(k, *output.shape)`` for each output."""
         return self._push(seeds, batched=True)
 
-    def one(self, seed: Block) -> Block:
+    def one(self, seed: Tensors) -> Tensors:
         """Return a column, like the outputs."""
         return self._push(seed, batched=False)
 
@@ -195,7 +195,7 @@ class DoubleBackward:
         """Let go of the graphs."""
         self._rows = ()
 
-    def _push(self, tangents: Block, *, batched: bool) -> Block:
+    def _push(self, tangents: Tensors, *, batched: bool) -> Tensors:
         """Send tangents back through the vjp; outputs that no input reaches get zeros."""
         graph = torch.is_grad_enabled()
         return pulled_back(self._rows, self._seeds, tangents, batched=batched, create_graph=graph)

@@ -12,9 +12,8 @@ from chunkjac._memory import first_line, is_out_of_memory
 from chunkjac._modes.differences.bounds import Bounds
 from chunkjac._modes.differences.schemes import tiny_step
 from chunkjac._modes.differences.slopes import imaginary
-from chunkjac._modes.mode import Block
 from chunkjac._problem import Problem, fixed_generator, fixed_uniform
-from chunkjac._tensors import largest_finite
+from chunkjac._tensors import Tensors, largest_finite
 
 # How many times its own estimated error a difference may be off; rounding in units of eps * abs(f) / h.
 _TRUNCATIONS, _ROUNDINGS = 10, 100
@@ -53,7 +52,7 @@ def check_analytic(problem: Problem, bounds: Sequence[Bounds] | None, eps: float
                 )
 
 
-def _complex_slopes(problem: Problem, directions: Sequence[torch.Tensor], h: float) -> Block:
+def _complex_slopes(problem: Problem, directions: Sequence[torch.Tensor], h: float) -> Tensors:
     """Return the derivative in a direction, by a complex step."""
     try:
         values = problem.flat(*(torch.complex(x, h * v) for x, v in zip(problem.inputs, directions)))
@@ -79,7 +78,7 @@ def _directions(inputs: Sequence[torch.Tensor], bounds: Sequence[Bounds] | None,
 
 def _moved(
     inputs: Sequence[torch.Tensor], directions: Sequence[torch.Tensor], n_steps: int, bounds: Sequence[Bounds] | None
-) -> Block:
+) -> Tensors:
     """Return the inputs some steps away."""
     moved = tuple(x + n_steps * v for x, v in zip(inputs, directions))
     return moved if bounds is None else tuple(limits.clamp(x) for limits, x in zip(bounds, moved))

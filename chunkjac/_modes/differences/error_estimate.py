@@ -11,9 +11,8 @@ import torch
 from chunkjac._modes.differences.loop import Direction, OneByOne
 from chunkjac._modes.differences.slopes import limit_of
 from chunkjac._modes.differences.stencil import Stencil
-from chunkjac._modes.mode import Block
 from chunkjac._problem import Leaf
-from chunkjac._tensors import largest_finite
+from chunkjac._tensors import Tensors, largest_finite
 
 # Columns that are looked at: the largest and smallest elements of each input, and some between.
 _N_COLUMNS = 6
@@ -76,7 +75,7 @@ def _column_error(
     evaluator: OneByOne,
     leaves: Sequence[Leaf],
     column: int,
-    base: Block | None,
+    base: Tensors | None,
     largest: Sequence[float],
     eps: float,
 ) -> float:

@@ -30,10 +30,11 @@ from chunkjac._modes.differences.schemes import find_scheme, tiny_step
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
 from chunkjac._modes.differences.stencil import Placed, Spans, Stencil
 from chunkjac._modes.differences.steps import Step, Steps, check_steps
-from chunkjac._modes.mode import Block, OtherWayError
+from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.warm import is_warm
 from chunkjac._problem import Guard, Problem
 from chunkjac._programs import Copies, Evaluation, Evaluations, Programs, Record
+from chunkjac._tensors import Tensors
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.
 _TRIES = 3
@@ -208,7 +209,7 @@ class FiniteDifference:
         """Return the only chunk size that a program takes; ``None`` if there is none."""
         return self._evaluations.settle(n_left) if self._evaluations is not None else None
 
-    def block(self, chunk: slice, places: Block | None = None) -> Block:
+    def block(self, chunk: slice, places: Tensors | None = None) -> Tensors:
         """Compute columns, ``(k, *output.shape)`` for each output."""
         with torch.no_grad():
             values, n_more = self._by_program(chunk)
@@ -282,7 +283,7 @@ class FiniteDifference:
         """Go on in a rung."""
         self._rung, self._reasons, self._call, self._known = rung.name, rung.reasons, rung.call, rung.known
 
-    def _batch(self, chunk: slice) -> Block:
+    def _batch(self, chunk: slice) -> Tensors:
         """Return the copies of a chunk."""
         return self._copies.batch(chunk, self._places.place(chunk).points)
 
@@ -290,7 +291,7 @@ class FiniteDifference:
         """Return how a batch is made up."""
         return Copies(n_directions, self._scheme.n_evaluations, self._scheme.with_base, bool(self._last))
 
-    def _by_program(self, chunk: slice) -> tuple[Block | None, int]:
+    def _by_program(self, chunk: slice) -> tuple[Tensors | None, int]:
         """Evaluate the copies of a chunk, and of some directions before it, by a program; return how many these are.
 
         Raises:
@@ -312,7 +313,7 @@ class FiniteDifference:
             raise OtherWayError
         return values, chunk.start - whole.start
 
-    def _values(self, chunk: slice, placed: Placed) -> Block | None:
+    def _values(self, chunk: slice, placed: Placed) -> Tensors | None:
         """Evaluate the function at all copies of a chunk at once; ``None`` if they must go one by one."""
         while self._call is not None:
             tells, started_s = is_warm(), time.perf_counter()
@@ -333,7 +334,7 @@ class FiniteDifference:
             self._take(fall_from_native(self.problem, self._batching, self._point, fault))
         return None
 
-    def _evaluate(self, call: Callable[[Block], Block], batch: Block) -> Block | None:
+    def _evaluate(self, call: Callable[[Tensors], Tensors], batch: Tensors) -> Tensors | None:
         """Evaluate the function at all copies; ``None`` if the last row of a native batch is not what it is alone."""
         versions = [copies._version for copies in batch]
         values = call(batch)

@@ -8,9 +8,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._errors import FunctionError
-from chunkjac._modes.mode import Block
 from chunkjac._problem import PrecisionSeen, Problem, RandomState
 from chunkjac._programs import Seen
+from chunkjac._tensors import Tensors
 
 # How many roundings two evaluations at the same point may differ by (parallel sums).
 _NOISE = 100
@@ -28,7 +28,7 @@ class FirstEvaluation:
     """
 
     problem: Problem
-    values: Block
+    values: Tensors
     seen: Seen
     draws: bool
 
@@ -50,7 +50,7 @@ class FirstEvaluation:
             check_same(self.values, self.problem.evaluate()[0])
 
 
-def check_same(values: Block, again: Block) -> None:
+def check_same(values: Tensors, again: Tensors) -> None:
     """Refuse a function that gives something else at the same point: that noise would be divided by the step."""
     for value, other in zip(values, again):
         noise = _NOISE * torch.finfo(value.dtype).eps

@@ -14,8 +14,8 @@ from chunkjac._errors import FunctionError
 from chunkjac._modes.differences.schemes import Scheme
 from chunkjac._modes.differences.slopes import imaginary
 from chunkjac._modes.differences.stencil import Placed
-from chunkjac._modes.mode import Block
 from chunkjac._problem import Outputs, Problem, check_computed
+from chunkjac._tensors import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class OneByOne:
     def __init__(self, problem: Problem, outputs: Outputs, inputs: Sequence[torch.Tensor]) -> None:
         self._problem = problem
         self._outputs = outputs
-        self._base: Block | None = None  # its values, once they are needed
+        self._base: Tensors | None = None  # its values, once they are needed
         self._point = PerturbedPoint(inputs)
 
     def slopes(self, chunk: slice, placed: Placed, scheme: Scheme) -> list[list[torch.Tensor]]:
@@ -77,7 +77,7 @@ class OneByOne:
             directions += [Direction(segment.leaf, *each) for each in zip(elements, all_points, all_weights)]
         return directions
 
-    def base_values(self) -> Block:
+    def base_values(self) -> Tensors:
         """Return the values at the base point."""
         return _kept(self._evaluate(self._point.base()))
 
@@ -86,7 +86,7 @@ class OneByOne:
         slopes: Sequence[Sequence[torch.Tensor]],
         direction: Direction,
         scheme: Scheme,
-        base: Block | None,
+        base: Tensors | None,
         factor: int = 1,
     ) -> None:
         """Add the slopes in one direction to ``slopes``.
@@ -113,7 +113,7 @@ class OneByOne:
         self._base = None
         self._point.release()
 
-    def _evaluate(self, point: Block) -> Block:
+    def _evaluate(self, point: Tensors) -> Tensors:
         """Evaluate the function at one point, and check what it gives."""
         versions = [copy._version for copy in point]
         values = self._problem.flat(*point)
@@ -129,7 +129,7 @@ class OneByOne:
         return values
 
 
-def _kept(values: Block) -> Block:
+def _kept(values: Tensors) -> Tensors:
     """Return copies: some functions return their input, or write each value into the same memory."""
     return tuple(value.clone() for value in values)
 

@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from chunkjac._memory import first_line, is_out_of_memory
 from chunkjac._modes.differences.bounds import Bounds
 from chunkjac._modes.differences.silence import quiet_trial
-from chunkjac._modes.mode import Block
 from chunkjac._problem import Leaf, fixed_generator, fixed_uniform
+from chunkjac._tensors import Tensors
 
 # How many roundings a row of a batch and the same row alone may differ by: kernels go by the size
 # of the batch (2 eps between 1 and 16 rows, measured), and networks add up many.
@@ -38,11 +38,11 @@ class Known:
         tolerances: How far a row may be from that by rounding, for each output.
     """
 
-    point: Block
-    values: Block
+    point: Tensors
+    values: Tensors
     tolerances: tuple[float, ...]
 
-    def is_last_of(self, values: Block) -> bool:
+    def is_last_of(self, values: Tensors) -> bool:
         """Tell whether the last row has the value that is known."""
         triples = zip(values, self.values, self.tolerances, strict=True)
         return all(distance(value[-1], known) <= allowed for value, known, allowed in triples)
@@ -83,15 +83,15 @@ class RowCheck:
         base: What ``alone`` gives for the base point, for a verdict.
     """
 
-    call: Callable[[Block], Block]
-    alone: Callable[[Block], Block]
-    inputs: Block
+    call: Callable[[Tensors], Tensors]
+    alone: Callable[[Tensors], Tensors]
+    inputs: Tensors
     leaves: Sequence[Leaf]
-    reaches: Block
+    reaches: Tensors
     bounds: Sequence[Bounds] | None
     is_complex: bool
     eps: float
-    base: Block = ()
+    base: Tensors = ()
 
     @property
     def n_rows(self) -> int:
@@ -135,17 +135,17 @@ class RowCheck:
             fault = "a row's value changes with the other rows"
         return Verdict(fault, known)
 
-    def _known(self, point: Block, values: Block | None = None) -> Known:
+    def _known(self, point: Tensors, values: Tensors | None = None) -> Known:
         """Evaluate a point alone; rounding goes by how large its values are, or those of a batch."""
         alone = tuple(value.clone() for value in self.alone(tuple(x.clone() for x in point)))
         return Known(point, alone, tuple(_NOISE * self.eps * _size(value) for value in values or alone))
 
-    def _is_base(self, values: Block, tolerances: Sequence[float]) -> bool:
+    def _is_base(self, values: Tensors, tolerances: Sequence[float]) -> bool:
         """Tell whether values are those at the base point."""
         triples = zip(values, self.base, tolerances, strict=True)
         return all(distance(value, base) <= allowed for value, base, allowed in triples)
 
-    def _misshapen(self, values: Block, n_rows: int) -> str | None:
+    def _misshapen(self, values: Tensors, n_rows: int) -> str | None:
         """Return what does not have one row for each point."""
         if len(values) != len(self.leaves):
             return f"a batch gives {len(values)} outputs, one point {len(self.leaves)}"
@@ -158,7 +158,7 @@ class RowCheck:
                 return f"a batch gives {value.dtype}, one point {leaf.dtype}"
         return None
 
-    def _first_batch(self, n_rows: int, generator: torch.Generator) -> Block:
+    def _first_batch(self, n_rows: int, generator: torch.Generator) -> Tensors:
         """Return a batch from the base point, by way of some far away, to one a step away."""
         batch = []
         for number, x in enumerate(self.inputs):
@@ -169,7 +169,7 @@ class RowCheck:
             batch.append(rows)
         return tuple(batch)
 
-    def _moved(self, batch: Block, still: int, generator: torch.Generator) -> Block:
+    def _moved(self, batch: Tensors, still: int, generator: torch.Generator) -> Tensors:
         """Return a batch in which all rows but one are moved far: up before it, down after it."""
         moved = tuple(rows.clone() for rows in batch)
         for number, rows in enumerate(moved):
@@ -212,7 +212,7 @@ def _same_bits(was: torch.Tensor, now: torch.Tensor) -> bool:
     return isinstance(now, FakeTensor) or torch.equal(was, now)
 
 
-def agree(values: Block, others: Block, eps: float) -> bool:
+def agree(values: Tensors, others: Tensors, eps: float) -> bool:
     """Tell whether the values of two batches differ by rounding only."""
     pairs = zip(values, others, strict=True)
     return all(distance(value, other) <= _NOISE * eps * _size(other) for value, other in pairs)

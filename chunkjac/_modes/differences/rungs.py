@@ -17,8 +17,8 @@ from chunkjac._errors import FunctionError, add_note
 from chunkjac._memory import first_line, is_out_of_memory
 from chunkjac._modes.differences.rows import Known, RowCheck
 from chunkjac._modes.differences.silence import quiet_fakes
-from chunkjac._modes.mode import Block
 from chunkjac._problem import Problem
+from chunkjac._tensors import Tensors
 
 LOOP = "loop"
 _VMAP = "vmap(f)"
@@ -37,7 +37,7 @@ class Rung:
     """
 
     name: str
-    call: Callable[..., Block] | None
+    call: Callable[..., Tensors] | None
     reasons: tuple[str, ...] = ()
     known: Known | None = None
 
@@ -45,7 +45,7 @@ class Rung:
 def find_rung(
     problem: Problem,
     batching: str | int,
-    copies: Block,
+    copies: Tensors,
     check: Callable[..., RowCheck],
     check_steady: Callable[[], None],
 ) -> Rung:
@@ -92,7 +92,7 @@ def known_native(problem: Problem, batching: str | int, name: str, check: Callab
     return Rung(name, call, known=check(call=call, alone=lambda point: problem.flat(*point)).known())
 
 
-def fall_from_native(problem: Problem, batching: str | int, copies: Block, fault: str) -> Rung:
+def fall_from_native(problem: Problem, batching: str | int, copies: Tensors, fault: str) -> Rung:
     """Return the rung below a native batch.
 
     Args:
@@ -118,10 +118,10 @@ def fall_from_native(problem: Problem, batching: str | int, copies: Block, fault
 class _Native:
     """Call a function with its points stacked along a dimension of inputs and outputs."""
 
-    func: Callable[..., Block]
+    func: Callable[..., Tensors]
     dim: int
 
-    def __call__(self, batch: Block, problem: Problem | None = None) -> Block:
+    def __call__(self, batch: Tensors, problem: Problem | None = None) -> Tensors:
         """Evaluate rows of points, of the function or of another like it."""
         func = self.func if problem is None else problem.flat
         with torch.no_grad():
@@ -135,10 +135,10 @@ class _Native:
 class _Vmapped:
     """Call ``vmap`` of a function."""
 
-    func: Callable[..., Block]
+    func: Callable[..., Tensors]
     randomness: str
 
-    def __call__(self, batch: Block, problem: Problem | None = None) -> Block:
+    def __call__(self, batch: Tensors, problem: Problem | None = None) -> Tensors:
         """Evaluate rows of points, of the function or of another like it."""
         func = self.func if problem is None else problem.flat
         with torch.no_grad():
@@ -151,7 +151,7 @@ def _native(problem: Problem, batching: str | int) -> _Native:
     return _Native(problem.flat, 0 if isinstance(batching, str) else batching)
 
 
-def _vmapped(problem: Problem, copies: Block, *, told: bool) -> Rung:
+def _vmapped(problem: Problem, copies: Tensors, *, told: bool) -> Rung:
     """Try ``vmap`` on two copies of the point; fall to one point at a time unless ``vmap`` was asked for."""
     call = _Vmapped(problem.flat, problem.randomness)
     try:

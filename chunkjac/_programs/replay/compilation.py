@@ -14,7 +14,8 @@ from torch import fx
 from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._programs.graph.graph import Graph, Node
-from chunkjac._programs.replay.program import Block, Step
+from chunkjac._programs.replay.program import Step
+from chunkjac._tensors import Tensors
 
 # What inductor, Triton and dynamo say where the machine has nothing to compile with (torch 2.6-2.13).
 _NO_COMPILER = ("compiler", "cxx", "triton", "not supported")
@@ -33,7 +34,7 @@ class Compiled:
         self._module = _as_module(graph, self._needs)
         self._code: Callable[..., Any] | None = None
 
-    def bind(self, given: Block, values: Mapping[Node, Any]) -> Callable[[int], Block]:
+    def bind(self, given: Tensors, values: Mapping[Node, Any]) -> Callable[[int], Tensors]:
         """Return what runs the step on what ``given`` holds then.
 
         Modes that watch operations are off meanwhile: nothing can be compiled below them, and compiled
@@ -45,18 +46,18 @@ class Compiled:
         rest = [values[node] for node in self._needs]
         arguments = [part.detach() if isinstance(part, torch.Tensor) else part for part in (*given, *rest)]
 
-        def step(start: int) -> Block:
+        def step(start: int) -> Tensors:
             with _disable_current_modes():
                 return tuple(code(*arguments))
 
         return step
 
 
-def with_seeded(step: Step, seeded: Sequence[Node], places: Block, values: Mapping[Node, Any]) -> Step:
+def with_seeded(step: Step, seeded: Sequence[Node], places: Tensors, values: Mapping[Node, Any]) -> Step:
     """Return a step that first writes the products that only see seeds into their places."""
     ahead = [(node.func, values[node.args[0]], place) for node, place in zip(seeded, places) if node.func is not None]
 
-    def whole(start: int) -> Block:
+    def whole(start: int) -> Tensors:
         for operation, constant, place in ahead:
             operation(start, constant, out=place)
         return step(start)
@@ -80,7 +81,7 @@ def captured(step: Step, device: torch.device) -> Step:
     with torch.cuda.graph(graph):
         made = step(0)
 
-    def replay(start: int) -> Block:
+    def replay(start: int) -> Tensors:
         graph.replay()
         return made
 

@@ -14,9 +14,9 @@ from chunkjac._memory import first_line
 from chunkjac._programs.graph.graph import Graph, Node
 from chunkjac._programs.passes.one_hot_seeds import seeded_ahead
 from chunkjac._programs.replay.compilation import Compiled, captured, remedy, with_seeded
-from chunkjac._programs.replay.program import Bind, Block, Program, Running, Step
+from chunkjac._programs.replay.program import Bind, Program, Running, Step
 from chunkjac._programs.replay.replay import Replay
-from chunkjac._tensors import is_close
+from chunkjac._tensors import Tensors, is_close
 
 # The least of so many turns is compared: others may use the machine.
 _TURNS = 3
@@ -79,13 +79,13 @@ def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
     needs = [node for node in program.step.uses if node in set(_operands(rest)) and node not in program.seeds]
 
     def ahead(bind: Bind, wrap: Callable[[Step], Step] = lambda step: step) -> Bind:
-        def bound(seeds: Block, values: Mapping[Node, Any]) -> Step:
+        def bound(seeds: Tensors, values: Mapping[Node, Any]) -> Step:
             places = tuple(_place(node, device) for node in seeded)
             return with_seeded(wrap(bind((*seeds, *places), values)), seeded, places, values)
 
         return bound
 
-    def replayed(tensors: Block, values: Mapping[Node, Any]) -> Step:
+    def replayed(tensors: Tensors, values: Mapping[Node, Any]) -> Step:
         return Replay(rest).bind({**values, **dict(zip(given, tensors))}, device).run
 
     compiled = Compiled(rest, needs).bind

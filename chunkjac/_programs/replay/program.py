@@ -12,11 +12,11 @@ import torch
 from chunkjac._programs.graph.graph import Graph, Layout, Node
 from chunkjac._programs.graph.recorder import NotLinearError
 from chunkjac._programs.replay.replay import Replay
+from chunkjac._tensors import Tensors
 
-Block = tuple[torch.Tensor, ...]
-Step = Callable[[int], Block]
-Feed = Callable[[int], Block]
-Bind = Callable[[Block, Mapping[Node, Any]], Step]
+Step = Callable[[int], Tensors]
+Feed = Callable[[int], Tensors]
+Bind = Callable[[Tensors, Mapping[Node, Any]], Step]
 
 
 class Program:
@@ -85,7 +85,7 @@ class Running:
     """
 
     def __init__(
-        self, program: Program, tensors: Block, feed: Feed, *, owns_inputs: bool, is_linear: bool = True
+        self, program: Program, tensors: Tensors, feed: Feed, *, owns_inputs: bool, is_linear: bool = True
     ) -> None:
         self.program = program
         self.owns_inputs = owns_inputs
@@ -117,7 +117,7 @@ class Running:
         """Tell whether the tensors from outside still lie where they did."""
         return self._addresses == [tensor.data_ptr() for tensor in self.program.constants.values()]
 
-    def begin(self, tensors: Block) -> None:
+    def begin(self, tensors: Tensors) -> None:
         """Run the prologue for these inputs.
 
         Raises:
@@ -130,7 +130,7 @@ class Running:
         if self._is_linear and not (self._is_looked_at and all(_is_finite(memory) for memory in self._prologue.kept)):
             self._look_at_factors()
 
-    def block(self, start: int, places: Block | None = None) -> Block:
+    def block(self, start: int, places: Tensors | None = None) -> Tensors:
         """Return the block of the directions from ``start`` on; it holds until the next.
 
         Args:
@@ -147,7 +147,7 @@ class Running:
         made = self.plain.code(start, *given)
         return tuple(places[i] if i in step.open else part for i, part in enumerate(made))
 
-    def seeds(self, start: int) -> Block:
+    def seeds(self, start: int) -> Tensors:
         """Return the seeds from ``start`` on, if the step reads any."""
         return self._feed(start) if self.program.reads_seeds else ()
 

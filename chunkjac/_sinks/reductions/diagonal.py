@@ -9,10 +9,10 @@ from torch.utils._pytree import tree_unflatten
 
 from chunkjac._chunker import segments
 from chunkjac._errors import FunctionError
-from chunkjac._modes import Block, Mode, block_leaves
+from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import check_computed
 from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction
-from chunkjac._tensors import rows_of
+from chunkjac._tensors import Tensors, rows_of
 
 
 class Diagonal(Reduction):
@@ -48,7 +48,7 @@ class DiagonalSink(ReducingSink):
         inputs = mode.problem.leaves
         self._found = [torch.zeros(leaf.numel, dtype=leaf.dtype, device=leaf.device) for leaf in inputs]
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Take what a block has of the diagonal."""
         check_computed(block, self._mode.problem.inputs)
         inputs = self._mode.problem.leaves

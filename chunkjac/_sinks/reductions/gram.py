@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from chunkjac._chunker import even_chunk
 from chunkjac._errors import ArgumentError, ChunkjacError
-from chunkjac._modes import Block, Mode, block_leaves, n_directions, seed_leaves
+from chunkjac._modes import Mode, block_leaves, n_directions, seed_leaves
 from chunkjac._problem import Leaf, RandomState, check_computed
 from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction, starts_of, sum_dtype
-from chunkjac._tensors import rows_of
+from chunkjac._tensors import Tensors, rows_of
 
 # Tiles of so many bytes are held whatever the Jacobian has: chunks take as much.
 _SMALL_BYTES = 64 * 2**20
@@ -146,7 +146,7 @@ class Tiled(ReducingSink):
         self._products = products
         self._first_column = len(products) if is_cross else 0
         self._is_cross = is_cross
-        self._tile: Block = tuple(
+        self._tile: Tensors = tuple(
             torch.empty((tile_size, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf in block_leaves(mode)
         )
         total = n_directions(mode)
@@ -163,14 +163,14 @@ class Tiled(ReducingSink):
         """Return the rows that are to be computed, in order; most of them come several times."""
         return [span for span, _ in self._ahead]
 
-    def places(self, chunk: slice) -> Block | None:
+    def places(self, chunk: slice) -> Tensors | None:
         """Return the rows' places in the tile, if they are to be held."""
         if not self._ahead[0][1]:
             return None
         start = self._ahead[0][0].start
         return tuple(rows[chunk.start - start : chunk.stop - start] for rows in self._tile)
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Multiply a block with the tile, or with what the tile holds so far."""
         check_computed(block, self._mode.problem.inputs)
         span, is_held = self._ahead[0]
@@ -184,7 +184,7 @@ class Tiled(ReducingSink):
         if chunk.stop == span.stop:
             del self._ahead[0]
 
-    def _multiply(self, chunk: slice, block: Block, n_rows: int | None) -> None:
+    def _multiply(self, chunk: slice, block: Tensors, n_rows: int | None) -> None:
         """Multiply a block with so many rows of the tile; all of them if it is full."""
         n_rows = min(len(self._tile[0]), len(self._products) - self._start) if n_rows is None else n_rows
         columns = slice(chunk.start - self._first_column, chunk.stop - self._first_column)
@@ -219,7 +219,7 @@ class AddedUp(ReducingSink):
         self._products = products
         self._is_cross = is_cross
 
-    def write(self, _chunk: slice, block: Block) -> None:
+    def write(self, _chunk: slice, block: Tensors) -> None:
         """Add a block's products."""
         check_computed(block, self._mode.problem.inputs)
         parts = [rows_of(rows).to(self._products) for rows in block]  # all that takes memory

@@ -8,10 +8,10 @@ import torch
 from torch.utils._pytree import tree_unflatten
 
 from chunkjac._chunker import segments
-from chunkjac._modes import Block, Mode, block_leaves, seed_leaves
+from chunkjac._modes import Mode, block_leaves, seed_leaves
 from chunkjac._problem import Leaf, Norms, check_computed
 from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction, sum_dtype
-from chunkjac._tensors import rows_of, wide_type
+from chunkjac._tensors import Tensors, rows_of, wide_type
 
 # The squares of doubles within these limits add up without leaving their range.
 _SMALL, _LARGE = 1e-140, 1e140
@@ -44,7 +44,7 @@ class NormsSink(ReducingSink):
         self._along = [_zeros(leaf) for leaf in seed_leaves(mode)]
         self._across = [_zeros(leaf) for leaf in block_leaves(mode)]
 
-    def write(self, chunk: slice, block: Block) -> None:
+    def write(self, chunk: slice, block: Tensors) -> None:
         """Take the norms of a block."""
         check_computed(block, self._mode.problem.inputs)
         own = [stable_norm(rows_of(rows), dim=1) for rows in block]

@@ -15,7 +15,7 @@ from torch import nn
 import chunkjac as cj
 from chunkjac._chunker.seeds import PerturbedCopies
 from chunkjac._problem.problem import Problem
-from chunkjac._programs.difference_program import Evaluation, Evaluations
+from chunkjac._programs.difference_program import DifferenceProgram, PlainEvaluation
 from chunkjac._programs.passes.first_layer import Copies, Nudged
 from chunkjac._programs.records import Record, Seen
 
@@ -31,7 +31,7 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 def never_given_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let programs stay that take longer, as those of tiny functions may."""
     if "slower" not in request.node.name:
-        monkeypatch.setattr(Evaluations, "finish", lambda self: None)
+        monkeypatch.setattr(DifferenceProgram, "finish", lambda self: None)
 
 
 def plan_of(func: Callable[..., Any], *args: Any, **options: Any) -> cj.Plan:
@@ -282,13 +282,13 @@ def test_under_autocast_there_is_no_program() -> None:
         assert not report.plan.rung.endswith(PROGRAM)
 
 
-def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluations, Record]:
+def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[DifferenceProgram, Record]:
     """Return evaluations of 8 directions, trusted, in the second run of a plan."""
     x = torch.zeros(8)
     problem = Problem.of(call, (x,), 0, has_aux=False)
     record = Record()
     copies = PerturbedCopies([x], 1, True)
-    evaluation = Evaluation(
+    evaluation = PlainEvaluation(
         problem=problem,
         call=lambda batch, own=problem: own.flat(*batch),
         batch=lambda chunk: copies.batch(chunk, [x[None, chunk] + 1]),
@@ -297,7 +297,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Evaluatio
         agrees=lambda mine, yours: agrees,
         seen=Seen(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1),
     )
-    made = Evaluations(evaluation, record, exact_size=4, room_bytes=2**20, is_counted=False, is_trusted=True)
+    made = DifferenceProgram(evaluation, record, exact_size=4, room_bytes=2**20, is_counted=False, is_trusted=True)
     return made, record
 
 

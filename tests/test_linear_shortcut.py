@@ -292,7 +292,7 @@ def test_a_first_rung_that_cannot_run_the_function_leaves_the_program_alone() ->
 
 def test_a_program_that_is_slower_in_a_long_job_is_given_up(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chunkjac._programs.derivative_program.SHORT_S", 0.0)
-    monkeypatch.setattr("chunkjac._programs.derivative_program.Shortcut.note", _as_if_quick)
+    monkeypatch.setattr("chunkjac._programs.derivative_program.DerivativeProgram.note", _as_if_quick)
     planned = cj.plan(_net(), _point(6), mode=mode)
     rungs = [planned.run(return_report=True)[1].plan.rung for _ in range(5)]
     assert rungs[1:4] == ["linear program"] * 3  # the second run records, the third and the fourth are timed
@@ -487,7 +487,7 @@ def test_under_a_limit_a_program_is_laid_out_for_as_many_directions_as_fit(
 
 def test_seeds_of_many_directions_are_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all 8000 outputs at once take 488 MiB, however little each direction takes beside."""
-    monkeypatch.setattr("chunkjac._programs.derivative_program.Shortcut.note", _as_if_quick)
+    monkeypatch.setattr("chunkjac._programs.derivative_program.DerivativeProgram.note", _as_if_quick)
     net, x = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 8000)).to(D), _point(6)
     planned = cj.plan(net, x, mode="reverse")
     for _ in range(3):

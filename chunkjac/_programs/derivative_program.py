@@ -44,7 +44,7 @@ _SURE_SHARE = 0.95
 _HELD_BYTES, _HELD_SHARE = 32 * 2**20, 0.25
 
 
-class Shortcut:
+class DerivativeProgram:
     """Make blocks by a linear program, once that is worth recording one.
 
     Args:

@@ -40,7 +40,7 @@ _TURNS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class PlainEvaluation:
     """Hold how copies are evaluated without a program.
 
     Attributes:
@@ -62,7 +62,7 @@ class Evaluation:
     seen: Seen
 
 
-class Evaluations:
+class DifferenceProgram:
     """Evaluate chunks by a program, once that is worth recording one.
 
     A program has no Python between its operations, writes their results where they were the last time,
@@ -84,7 +84,7 @@ class Evaluations:
 
     def __init__(
         self,
-        evaluation: Evaluation,
+        evaluation: PlainEvaluation,
         record: Record,
         *,
         exact_size: int | None,

@@ -27,7 +27,7 @@ from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.warm import is_warm
 from chunkjac._problem import Leaf, Outputs, Problem
-from chunkjac._programs import NotFiniteError, Programs, Shortcut
+from chunkjac._programs import DerivativeProgram, NotFiniteError, Programs
 from chunkjac._tensors import Tensors, are_apart
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
@@ -122,7 +122,7 @@ class Derivative:
         if outputs is None:
             self._rung  # noqa: B018 - its prologue tells what the function returns
         self._seeds = OneHot(self._seed_leaves)
-        self._shortcut: Shortcut | None = None
+        self._shortcut: DerivativeProgram | None = None
         self._is_shortcut_proven = False
         self._program = _PROGRAM
         self._program_s = 0.0
@@ -191,7 +191,7 @@ class Derivative:
         if record.refused:
             self.reasons = (*self.reasons, f"no {_PROGRAM}: {record.refused}")
         elif self.batched and not self._keeps_graph and self.problem.randomness != "different":
-            self._shortcut = Shortcut(
+            self._shortcut = DerivativeProgram(
                 self.name,
                 self.problem,
                 self._seed_leaves,
@@ -243,7 +243,7 @@ class Derivative:
         return self._ready is not None
 
     @property
-    def _ready(self) -> Shortcut | None:
+    def _ready(self) -> DerivativeProgram | None:
         """Return what makes the next block, if that is a program."""
         return self._shortcut if self._shortcut is not None and self._shortcut.is_ready else None
 
@@ -266,7 +266,7 @@ class Derivative:
             self._shortcut.note(chunk.stop - chunk.start, time.perf_counter() - started_s, self._overhead_s)
         return block
 
-    def _by_program(self, shortcut: Shortcut, chunk: slice, places: Tensors | None) -> Tensors:
+    def _by_program(self, shortcut: DerivativeProgram, chunk: slice, places: Tensors | None) -> Tensors:
         """Compute a block by a linear program.
 
         Its first block is compared with one direction alone. If one that was recorded in an earlier run
@@ -296,7 +296,7 @@ class Derivative:
                 break
         raise OtherWayError
 
-    def _renewed(self, shortcut: Shortcut, chunk: slice) -> bool:
+    def _renewed(self, shortcut: DerivativeProgram, chunk: slice) -> bool:
         """Record a program anew; return whether that could be done."""
         try:
             with torch.no_grad():
@@ -305,13 +305,13 @@ class Derivative:
             return False
         return True
 
-    def _refuse(self, shortcut: Shortcut, why: str, *, lasts: bool) -> None:
+    def _refuse(self, shortcut: DerivativeProgram, why: str, *, lasts: bool) -> None:
         """Go on without a program, and so in later runs if the reason is no matter of these inputs."""
         shortcut.refuse(why, lasts=lasts)
         self._shortcut, self._is_shortcut_proven = None, False
         self.reasons = (*self.reasons, f"no {_PROGRAM}: {why}")
 
-    def _announce(self, shortcut: Shortcut) -> None:
+    def _announce(self, shortcut: DerivativeProgram) -> None:
         """Say how the blocks are made from now on."""
         if not self._is_shortcut_proven and shortcut.form is not None:
             self._program = _PROGRAM if shortcut.form.bind is None else _COMPILED
@@ -323,7 +323,7 @@ class Derivative:
         with torch.no_grad():
             return self._alone(seed)
 
-    def _prove(self, shortcut: Shortcut, chunk: slice, block: Tensors) -> None:
+    def _prove(self, shortcut: DerivativeProgram, chunk: slice, block: Tensors) -> None:
         """Compare a program's block with one direction."""
         self._compares = True
         with torch.no_grad():
@@ -369,7 +369,7 @@ class Derivative:
         if self._made is not None:
             self._made.close()
 
-    def _leave_word(self, shortcut: Shortcut) -> None:
+    def _leave_word(self, shortcut: DerivativeProgram) -> None:
         """Leave to later runs of the plan what this one tells."""
         if self._is_shortcut_proven:
             shortcut.finish(self._program_s)

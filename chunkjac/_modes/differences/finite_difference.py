@@ -33,7 +33,7 @@ from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.warm import is_warm
 from chunkjac._problem import Guard, Problem
-from chunkjac._programs import Copies, Evaluation, Evaluations, Programs, Record
+from chunkjac._programs import Copies, DifferenceProgram, PlainEvaluation, Programs, Record
 from chunkjac._tensors import Tensors
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.
@@ -110,7 +110,7 @@ class FiniteDifference:
         self._last = self._known.point if self._known else ()
         self._copies = PerturbedCopies(point, self._scheme.n_evaluations, self._scheme.with_base, self._last or None)
         self._one_by_one = OneByOne(self.problem, self.outputs, point)
-        self._evaluations: Evaluations | None = None
+        self._evaluations: DifferenceProgram | None = None
 
     def _first_rung(self, first: FirstEvaluation) -> Rung:
         """Return the highest rung that can run the function."""
@@ -183,7 +183,7 @@ class FiniteDifference:
         is_plain = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         if self._call is None or self._scheme.is_complex or not (is_precise and is_plain) or is_repeatable:
             return
-        evaluation = Evaluation(
+        evaluation = PlainEvaluation(
             problem=self.problem,
             call=self._call,
             batch=self._batch,
@@ -192,7 +192,7 @@ class FiniteDifference:
             agrees=partial(agree, eps=self._eps),
             seen=self._seen,
         )
-        self._evaluations = Evaluations(
+        self._evaluations = DifferenceProgram(
             evaluation,
             self._record,
             exact_size=exact_size,

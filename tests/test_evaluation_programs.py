@@ -17,7 +17,7 @@ from chunkjac._chunker.seeds import PerturbedCopies
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.difference_program import DifferenceProgram, PlainEvaluation
 from chunkjac._programs.passes.first_layer import Copies, Nudged
-from chunkjac._programs.records import Record, Seen
+from chunkjac._programs.records import ModeRecord, SeenByDifferences
 
 PROGRAM = "as a program"
 
@@ -282,11 +282,11 @@ def test_under_autocast_there_is_no_program() -> None:
         assert not report.plan.rung.endswith(PROGRAM)
 
 
-def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[DifferenceProgram, Record]:
+def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[DifferenceProgram, ModeRecord]:
     """Return evaluations of 8 directions, trusted, in the second run of a plan."""
     x = torch.zeros(8)
     problem = Problem.of(call, (x,), 0, has_aux=False)
-    record = Record()
+    record = ModeRecord()
     copies = PerturbedCopies([x], 1, True)
     evaluation = PlainEvaluation(
         problem=problem,
@@ -295,7 +295,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
         copies=lambda k: Copies(k, 1, True, False),
         last=(),
         agrees=lambda mine, yours: agrees,
-        seen=Seen(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1),
+        seen=SeenByDifferences(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1),
     )
     made = DifferenceProgram(evaluation, record, exact_size=4, room_bytes=2**20, is_counted=False, is_trusted=True)
     return made, record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from chunkjac._chunker import Learnt
-from chunkjac._programs import Programs
+from chunkjac._programs import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Experience:
     """
 
     learnt: Learnt = field(default_factory=Learnt)
-    programs: Programs = field(default_factory=Programs)
+    programs: Records = field(default_factory=Records)
 
     @classmethod
     def of(cls, *, compiles: bool, is_kept: bool) -> Experience:
@@ -28,4 +28,4 @@ class Experience:
             compiles: Whether steps are compiled.
             is_kept: Whether another run may follow; where none can, less need be remembered.
         """
-        return cls(programs=Programs(is_kept=is_kept, compiles=compiles))
+        return cls(programs=Records(is_kept=is_kept, compiles=compiles))

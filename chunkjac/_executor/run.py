@@ -42,7 +42,7 @@ from chunkjac._planner import (
     steady_size,
 )
 from chunkjac._problem import Found, Lookout, RandomState, Witness
-from chunkjac._programs import Programs
+from chunkjac._programs import Records
 from chunkjac._sinks import ResultSink, TensorSink, check_with, read_out, sink_for, sink_name
 from chunkjac._store import Target
 from chunkjac._units import format_bytes
@@ -184,7 +184,7 @@ class _Attempt:
         log: Log,
         watch: bool,
         witness: Witness,
-        programs: Programs,
+        programs: Records,
     ) -> None:
         self._job = job
         self._witness = witness

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from chunkjac._problem import Leaf, Outputs, Problem
-from chunkjac._programs import Programs
+from chunkjac._programs import Records
 from chunkjac._tensors import Tensors
 
 
@@ -89,7 +89,7 @@ class Mode(Protocol):
 
     def quicken(
         self,
-        programs: Programs,
+        programs: Records,
         *,
         exact_size: int | None = None,
         room_bytes: int = 2**62,

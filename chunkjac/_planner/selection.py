@@ -12,7 +12,7 @@ from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import OverBudget, first_line, is_out_of_memory, reclaim, without_frames
 from chunkjac._modes import FAKE_ONLY, Bounds, FiniteDifference, Forward, Mode, Reverse, is_empty, n_directions
 from chunkjac._problem import Outputs, Problem
-from chunkjac._programs import Programs
+from chunkjac._programs import Records
 
 # A direction of forward mode takes 0.6-7 times as long as one of reverse mode, mostly twice (the best
 # of each over 25 functions, torch 2.13): where the counts differ by more than this, they decide; a
@@ -85,7 +85,7 @@ def select_mode(
     problem: Problem,
     request: Request,
     excluded: Mapping[str, Doubt] = NOTHING,
-    programs: Programs | None = None,
+    programs: Records | None = None,
 ) -> Selection:
     """Return the mode to use, with its prologue run, and why.
 
@@ -125,7 +125,7 @@ def doubt_about(name: str, failure: BaseException) -> Doubt:
     return Doubt(f"{name} {what}: {first_line(failure)}", fits, kept)
 
 
-def _make(problem: Problem, request: Request, name: str, programs: Programs | None = None) -> Mode:
+def _make(problem: Problem, request: Request, name: str, programs: Records | None = None) -> Mode:
     """Run a mode's prologue."""
     if name == "finite-difference":
         return FiniteDifference(

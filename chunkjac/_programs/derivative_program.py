@@ -9,7 +9,7 @@ from chunkjac._chunker import Knee, OneHot, even_chunk, fit_chunks
 from chunkjac._problem import Guard, Leaf, Outputs, Problem
 from chunkjac._programs.batch import batched, program_of
 from chunkjac._programs.graph.graph import Graph
-from chunkjac._programs.records import SHORT_S, Programs
+from chunkjac._programs.records import SHORT_S, Records
 from chunkjac._programs.replay.forms import Form, choose_form
 from chunkjac._programs.replay.program import Program, Running
 from chunkjac._programs.resizing import resized, telling_size
@@ -74,7 +74,7 @@ class DerivativeProgram:
         leaves: Sequence[Leaf],
         *,
         by_rows: bool,
-        programs: Programs,
+        programs: Records,
         evaluation_s: float,
         n_nodes: int,
         exact_size: int | None,

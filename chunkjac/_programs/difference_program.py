@@ -17,7 +17,7 @@ from chunkjac._programs.graph.recorder import NotLinearError, recorded
 from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.first_layer import Copies, with_nudges
 from chunkjac._programs.passes.merging import merged
-from chunkjac._programs.records import Record, Seen
+from chunkjac._programs.records import ModeRecord, SeenByDifferences
 from chunkjac._programs.replay.program import Program, Running
 from chunkjac._programs.tracing import given_tensors, with_own_arguments
 from chunkjac._tensors import Tensors
@@ -59,7 +59,7 @@ class PlainEvaluation:
     copies: Callable[[int], Copies]
     last: Tensors
     agrees: Callable[[Tensors, Tensors], bool]
-    seen: Seen
+    seen: SeenByDifferences
 
 
 class DifferenceProgram:
@@ -85,7 +85,7 @@ class DifferenceProgram:
     def __init__(
         self,
         evaluation: PlainEvaluation,
-        record: Record,
+        record: ModeRecord,
         *,
         exact_size: int | None,
         room_bytes: int,

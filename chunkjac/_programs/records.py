@@ -20,7 +20,7 @@ _TURNS, _TURNS_OF_TINY, _TINY_S = 2, 4, 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenByDifferences:
     """Hold what finite differences have seen of a function.
 
     Attributes:
@@ -43,7 +43,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Record:
+class ModeRecord:
     """Hold what is remembered of a mode.
 
     Attributes:
@@ -80,7 +80,7 @@ class Record:
     steps_s: list[float] = field(default_factory=list)
     direction_s: float = inf
     refused: str = ""
-    seen: Seen | None = None
+    seen: SeenByDifferences | None = None
 
     def trusts(self, problem: Problem) -> bool:
         """Tell whether the program is what the function does: compared once, and nothing has changed that matters."""
@@ -99,7 +99,7 @@ class Record:
         known, guard = self.plain
         return known == rung and guard.is_sure(problem)
 
-    def seen_of(self, problem: Problem) -> Seen | None:
+    def seen_of(self, problem: Problem) -> SeenByDifferences | None:
         """Return what an earlier run has seen of the function, if nothing has changed that matters."""
         guard = self.seen.guard if self.seen is not None else None
         return self.seen if guard is not None and guard.is_sure(problem) else None
@@ -127,7 +127,7 @@ class Record:
 
 
 @dataclass(slots=True)
-class Programs:
+class Records:
     """Hold the programs of a plan, which all of its runs share.
 
     Attributes:
@@ -143,12 +143,12 @@ class Programs:
     compiles: bool = False
     n_runs: int = 0
     spent_s: float = 0.0
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, ModeRecord] = field(default_factory=dict)
     has_told: bool = False
 
-    def of(self, mode: str) -> Record:
+    def of(self, mode: str) -> ModeRecord:
         """Return what is remembered of a mode."""
-        return self.records.setdefault(mode, Record())
+        return self.records.setdefault(mode, ModeRecord())
 
     def wants(self, mode: str) -> bool:
         """Tell whether a run is to be by a program: from the second on, and in short jobs while that is faster.

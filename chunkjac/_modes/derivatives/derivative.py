@@ -27,7 +27,7 @@ from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.warm import is_warm
 from chunkjac._problem import Leaf, Outputs, Problem
-from chunkjac._programs import DerivativeProgram, NotFiniteError, Programs
+from chunkjac._programs import DerivativeProgram, NotFiniteError, Records
 from chunkjac._tensors import Tensors, are_apart
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
@@ -177,7 +177,7 @@ class Derivative:
 
     def quicken(
         self,
-        programs: Programs,
+        programs: Records,
         *,
         exact_size: int | None = None,
         room_bytes: int = 2**62,
@@ -431,7 +431,7 @@ class Derivative:
         return block
 
 
-def known_outputs(name: str, problem: Problem, programs: Programs | None) -> Outputs | None:
+def known_outputs(name: str, problem: Problem, programs: Records | None) -> Outputs | None:
     """Return what the function gives, if a mode's program need not be compared again; only ``aux`` is evaluated."""
     known = programs.knows(name, problem) if programs is not None else None
     return problem.evaluate()[1] if known is not None and problem.has_aux else known

@@ -22,7 +22,7 @@ from chunkjac._modes.derivatives.pushforwards import (
     VmapJvpPlain,
 )
 from chunkjac._problem import Lookout, Outputs, Problem, RandomState, Witness
-from chunkjac._programs import Programs
+from chunkjac._programs import Records
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
 _LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
@@ -53,7 +53,7 @@ class Forward(Derivative):
         *,
         keeps_graph: bool = False,
         by_tangents: bool = False,
-        programs: Programs | None = None,
+        programs: Records | None = None,
     ) -> None:
         # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
         problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])

@@ -14,7 +14,7 @@ from typing import ClassVar
 from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
 from chunkjac._modes.derivatives.pullbacks import BatchedGrad, RowByRow, VmapGrad, VmapVjp, VmapVjpWithGrad
 from chunkjac._problem import Problem
-from chunkjac._programs import Programs
+from chunkjac._programs import Records
 
 _LADDER = (VmapVjp, VmapVjpWithGrad, BatchedGrad, RowByRow)
 
@@ -43,7 +43,7 @@ class Reverse(Derivative):
         *,
         keeps_graph: bool = False,
         is_quick: bool = False,
-        programs: Programs | None = None,
+        programs: Records | None = None,
     ) -> None:
         outputs = known_outputs(self.name, problem, programs) if not keeps_graph else None
         rungs = (VmapGrad, *_LADDER) if is_quick else _LADDER

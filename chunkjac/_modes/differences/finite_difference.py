@@ -33,7 +33,7 @@ from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.warm import is_warm
 from chunkjac._problem import Guard, Problem
-from chunkjac._programs import Copies, DifferenceProgram, PlainEvaluation, Programs, Record
+from chunkjac._programs import Copies, DifferenceProgram, ModeRecord, PlainEvaluation, Records
 from chunkjac._tensors import Tensors
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.
@@ -75,14 +75,14 @@ class FiniteDifference:
         step: tuple[Step, ...] | None = None,
         batching: str | int = "auto",
         bounds: Sequence[Bounds] | None = None,
-        programs: Programs | None = None,
+        programs: Records | None = None,
     ) -> None:
         self.flows = True
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
         self._scheme = find_scheme(scheme) if bounds is None else find_scheme(scheme).bounded()
         given = step or (None,) * len(problem.inputs)
         self._check(given, bounds)
-        self._record = programs.of(self.name) if programs is not None else Record()
+        self._record = programs.of(self.name) if programs is not None else ModeRecord()
         seen = None if self._scheme.is_complex or problem.has_aux else self._record.seen_of(self.problem)
         first, self._evaluation_s = None, 0.0
         self._is_trusted = seen is not None
@@ -168,7 +168,7 @@ class FiniteDifference:
 
     def quicken(
         self,
-        programs: Programs,
+        programs: Records,
         *,
         exact_size: int | None = None,
         room_bytes: int = 2**62,

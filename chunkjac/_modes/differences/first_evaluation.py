@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._errors import FunctionError
 from chunkjac._problem import PrecisionSeen, Problem, RandomState
-from chunkjac._programs import Seen
+from chunkjac._programs import SeenByDifferences
 from chunkjac._tensors import Tensors
 
 # How many roundings two evaluations at the same point may differ by (parallel sums).
@@ -29,7 +29,7 @@ class FirstEvaluation:
 
     problem: Problem
     values: Tensors
-    seen: Seen
+    seen: SeenByDifferences
     draws: bool
 
     @classmethod
@@ -41,7 +41,7 @@ class FirstEvaluation:
         # Copies: some functions write each value into the same memory.
         copies = tuple(value.clone() for value in values)
         largest_bytes = max(look.largest_bytes, *(leaf.n_bytes for leaf in (*problem.leaves, *outputs.leaves)), 1)
-        seen = Seen(outputs, look.eps, look.n_operations, look.has_products, largest_bytes)
+        seen = SeenByDifferences(outputs, look.eps, look.n_operations, look.has_products, largest_bytes)
         return cls(problem, copies, seen, generators.has_moved())
 
     def check_again(self) -> None:

@@ -303,7 +303,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
 
 def test_a_program_that_gives_other_values_is_not_used() -> None:
     evaluations, record = _evaluations(torch.sin, agrees=False)
-    assert evaluations.settle(8) == 4
+    assert evaluations.wanted_size(8) == 4
     (recorded,) = evaluations.values(slice(0, 4))
     torch.testing.assert_close(recorded[:4].diagonal(), torch.ones(4).sin())
     (plain,) = evaluations.values(slice(4, 8))
@@ -315,15 +315,15 @@ def test_a_program_that_gives_other_values_is_not_used() -> None:
 
 def test_a_program_that_is_slower_is_given_up() -> None:
     evaluations, record = _evaluations(torch.sin, agrees=True)
-    assert evaluations.settle(8) == 4
+    assert evaluations.wanted_size(8) == 4
     record.direction_s = 1e-12
     for start in (0, 4, 4):  # the first was computed while it was recorded
         evaluations.values(slice(start, start + 4))
-    assert evaluations.settle(4) is None
+    assert evaluations.wanted_size(4) is None
     assert "without one" in record.refused
 
 
 def test_there_must_be_room_for_its_results() -> None:
     evaluations, record = _evaluations(lambda x: (x.sin()[..., None] * torch.ones(2**16)).sum(-1), agrees=True)
-    assert evaluations.settle(8) is None
+    assert evaluations.wanted_size(8) is None
     assert record.refused == "its results take more than there is room for"

@@ -90,8 +90,8 @@ def filled(
     ahead = [slice(0, total)] if spans is None else [*spans]
     while ahead:
         done, stop = ahead[0].start, ahead[0].stop
-        with tracker if pacer.measures_new and not mode.holds_as_before(total - done) else nullcontext():
-            settled_size = mode.settle(total - done)
+        with tracker if pacer.measures_new and not mode.repeats_what_was_counted(total - done) else nullcontext():
+            settled_size = mode.wanted_size(total - done)
         chunk = pacer.next_chunk(done) if settled_size is None else slice(done, done + settled_size)
         chunk = slice(done, min(chunk.stop, stop))
         size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new

@@ -224,7 +224,7 @@ class _Attempt:
             if known
             else Pacer(terms, learnt=experience.learnt)
         )
-        mode.quicken(
+        mode.use_programs(
             experience.programs,
             exact_size=job.exact_size,
             room_bytes=terms.room_bytes,

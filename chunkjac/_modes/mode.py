@@ -87,7 +87,7 @@ class Mode(Protocol):
         """Tell whether the next block begins another way, which holds other memory than those before."""
         ...
 
-    def quicken(
+    def use_programs(
         self,
         programs: Records,
         *,
@@ -109,11 +109,11 @@ class Mode(Protocol):
         """
         ...
 
-    def holds_as_before(self, n_left: int) -> bool:
+    def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell whether the way in which the mode goes on holds what it has held in an earlier run of the plan."""
         ...
 
-    def settle(self, n_left: int) -> int | None:
+    def wanted_size(self, n_left: int) -> int | None:
         """Return the only chunk size that fits the way in which the mode goes on; ``None`` if any does.
 
         What that way needs is prepared here.

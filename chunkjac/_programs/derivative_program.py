@@ -164,7 +164,7 @@ class DerivativeProgram:
             return False
         return self._next_size(n_left) in self._record.proven
 
-    def settle(self, n_left: int) -> int:
+    def wanted_size(self, n_left: int) -> int:
         """Return how many directions come next, with a program for them in memory.
 
         Raises:
@@ -228,7 +228,7 @@ class DerivativeProgram:
         """Record anew what an earlier run has recorded, for as many directions at once."""
         self._exact_size, self._running, self._is_trusted = self._size, None, False
         self._record.forget()
-        self.settle(n_left)
+        self.wanted_size(n_left)
 
     def shrink(self) -> bool:
         """Take half as many directions at once; return whether that is worth it."""

@@ -126,7 +126,7 @@ class DifferenceProgram:
         self._last_s = seconds / size
         self._record.direction_s = min(self._last_s, self._record.direction_s)
 
-    def settle(self, n_left: int) -> int | None:
+    def wanted_size(self, n_left: int) -> int | None:
         """Return how many directions a program evaluates next; ``None`` where there is none, or it is not worth it."""
         if self._n_done == _TURNS:
             self.finish()

@@ -175,7 +175,7 @@ class Derivative:
         """Tell whether the directions of a chunk are computed together."""
         return self._made is None or self._made.batched
 
-    def quicken(
+    def use_programs(
         self,
         programs: Records,
         *,
@@ -209,11 +209,11 @@ class Derivative:
             if self._made is not None and record.trusts_batches(self._made.name, self.problem):
                 self._is_proven = True
 
-    def holds_as_before(self, n_left: int) -> bool:
+    def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell whether a program comes next, of a size that was counted, and nothing has changed that matters."""
         return self._is_usual and self._shortcut is not None and self._shortcut.is_known(n_left)
 
-    def settle(self, n_left: int) -> int | None:
+    def wanted_size(self, n_left: int) -> int | None:
         """Return the only chunk size that fits the way in which the mode runs; ``None`` if any does.
 
         A program is recorded here, where it is worth that.
@@ -221,11 +221,11 @@ class Derivative:
         while self._shortcut is not None and self.batched:
             if not (self._is_shortcut_proven or self._shortcut.is_due(n_left)):
                 return None
-            if self._is_counted and not self.holds_as_before(n_left):
+            if self._is_counted and not self.repeats_what_was_counted(n_left):
                 self._is_usual = False  # counting takes time
             try:
                 with torch.no_grad():
-                    return self._shortcut.settle(n_left)
+                    return self._shortcut.wanted_size(n_left)
             except Exception as error:
                 if not (is_out_of_memory(error) and self._shortcut.shrink()):
                     self._refuse(self._shortcut, first_line(error), lasts=not isinstance(error, NotFiniteError))

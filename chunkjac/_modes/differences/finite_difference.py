@@ -166,7 +166,7 @@ class FiniteDifference:
         """Tell whether the next block is the first that a program makes."""
         return self._evaluations is not None and self._evaluations.is_ready and self._evaluations.is_new
 
-    def quicken(
+    def use_programs(
         self,
         programs: Records,
         *,
@@ -201,13 +201,13 @@ class FiniteDifference:
             is_trusted=self._is_trusted,
         )
 
-    def holds_as_before(self, n_left: int) -> bool:
+    def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell that what a program holds is counted in each run."""
         return False
 
-    def settle(self, n_left: int) -> int | None:
+    def wanted_size(self, n_left: int) -> int | None:
         """Return the only chunk size that a program takes; ``None`` if there is none."""
-        return self._evaluations.settle(n_left) if self._evaluations is not None else None
+        return self._evaluations.wanted_size(n_left) if self._evaluations is not None else None
 
     def block(self, chunk: slice, places: Tensors | None = None) -> Tensors:
         """Compute columns, ``(k, *output.shape)`` for each output."""

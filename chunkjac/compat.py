@@ -13,7 +13,7 @@ import torch
 from chunkjac._api import jacobian
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, add_note, warn
 from chunkjac._memory import is_out_of_memory
-from chunkjac._problem import PrecisionSeen
+from chunkjac._problem import PrecisionWatcher
 
 _PAPERS_DELTA = 1e-5
 _DOUBLE_EPS = torch.finfo(torch.float64).eps
@@ -200,7 +200,7 @@ class _Call:
         if self.answered:
             output = self._output(inputs)
         else:
-            with PrecisionSeen() as seen:
+            with PrecisionWatcher() as seen:
                 output = self._output(inputs)
             self._note(output, seen.eps)
         if self.in_double_only and self.eps > _DOUBLE_EPS:

@@ -18,10 +18,10 @@ from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.derivatives.pullbacks import nodes_behind
 from chunkjac._planner.job import Job
 from chunkjac._planner.selection import Request
-from chunkjac._problem.call_watcher import Lookout
-from chunkjac._problem.first_time import Once
+from chunkjac._problem.call_watcher import CallWatcher
+from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.problem import Problem
-from chunkjac._problem.write_watcher import Witness
+from chunkjac._problem.write_watcher import WriteWatcher
 
 CPU = torch.device("cpu")
 STATE = torch.ones(2, 3)
@@ -110,7 +110,7 @@ def test_what_a_scripted_function_writes_to_is_undone_where_it_can_be_seen() -> 
 
 
 def test_pure_calls_are_not_looked_at_closely() -> None:
-    class Seen(Witness):
+    class Seen(WriteWatcher):
         n_seen = 0
 
         def __torch_dispatch__(self, *args: Any, **kwargs: Any) -> Any:
@@ -119,14 +119,14 @@ def test_pure_calls_are_not_looked_at_closely() -> None:
 
     net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(4), nn.GELU()).eval()
     x = torch.randn(2, 3)
-    with Lookout(Seen()):
+    with CallWatcher(Seen()):
         (1 - net(x)).norm() + torch.einsum("ij->", net(x)) + x.split(1)[0].sum() + x[:, 1].max()
     assert Seen.n_seen == 0
-    with Lookout(Seen()):
+    with CallWatcher(Seen()):
         x.clone().add_(1)[0].mul_(2)
         torch.zeros(3)[1:] = x[0, 1:]
     assert Seen.n_seen == 0  # it is its own
-    with Lookout(Seen()):
+    with CallWatcher(Seen()):
         x.add_(1)
     assert Seen.n_seen == 1
 
@@ -134,7 +134,7 @@ def test_pure_calls_are_not_looked_at_closely() -> None:
 def test_random_numbers_of_a_generator_of_its_own_are_noticed() -> None:
     generator = torch.Generator().manual_seed(0)
     for draw in (lambda: torch.rand(3, generator=generator), lambda: torch.zeros(3).normal_(generator=generator)):
-        lookout = Lookout(Witness())
+        lookout = CallWatcher(WriteWatcher())
         with lookout:
             torch.rand(3)
             assert not lookout.draws_apart
@@ -145,7 +145,7 @@ def test_random_numbers_of_a_generator_of_its_own_are_noticed() -> None:
 def test_from_a_share_on_all_is_counted_exactly() -> None:
     """What was made before is what calls gave."""
     tracker, x = LiveBytes(CPU), torch.zeros(100)
-    with Lookout(Witness(), tracker, share_bytes=1000) as lookout:
+    with CallWatcher(WriteWatcher(), tracker, share_bytes=1000) as lookout:
         x.sin(), x.cos()
         assert (lookout.made_bytes, tracker.live_bytes) == (800, 0)
         kept = x.exp()
@@ -161,14 +161,14 @@ def test_from_a_share_on_all_is_counted_exactly() -> None:
 
 def test_all_that_one_call_gives_is_in_the_sum() -> None:
     tracker = LiveBytes(CPU)
-    with Lookout(Witness(), tracker, share_bytes=100):
+    with CallWatcher(WriteWatcher(), tracker, share_bytes=100):
         parts = torch.eye(10).svd()
     assert tracker.live_bytes == 400 + sum(part.nbytes for part in parts)
 
 
 def test_below_the_share_the_sum_is_told_at_the_end() -> None:
     tracker = LiveBytes(CPU)
-    with Lookout(Witness(), tracker, share_bytes=10**6) as lookout:
+    with CallWatcher(WriteWatcher(), tracker, share_bytes=10**6) as lookout:
         torch.zeros(100)
     lookout.tell()
     assert tracker.live_bytes == tracker.peak_bytes == tracker.highest_bytes == 400
@@ -180,7 +180,7 @@ def test_results_that_are_views_of_what_nobody_sees_count() -> None:
     x = torch.randn(2, 50, 32)
     with LiveBytes(CPU) as exact:
         held = net(x)
-    with Lookout(Witness()) as lookout:
+    with CallWatcher(WriteWatcher()) as lookout:
         net(x)
     assert exact.live_bytes / 2 < lookout.made_bytes < 4 * exact.live_bytes
     assert held.grad_fn is not None
@@ -193,7 +193,7 @@ def test_a_call_of_many_operations_counts_as_often(n_steps: int, share_bytes: in
     net, xs, tracker = nn.LSTM(8, 16).double(), torch.randn(n_steps, 8).double(), LiveBytes(CPU)
     with LiveBytes(CPU) as exact:
         held = net(xs)
-    with Lookout(Witness(), tracker, share_bytes=share_bytes) as lookout:
+    with CallWatcher(WriteWatcher(), tracker, share_bytes=share_bytes) as lookout:
         net(xs)
     given_bytes = lookout.made_bytes
     lookout.tell(len(nodes_behind([held[0]])))
@@ -233,7 +233,7 @@ class Entered(TorchDispatchMode):
 
 def test_once_is_entered_until_it_was_left_without_an_exception() -> None:
     entered = Entered()
-    once = Once(entered)
+    once = FirstTime(entered)
     with pytest.raises(ZeroDivisionError), once:
         raise ZeroDivisionError
     for _ in range(3):

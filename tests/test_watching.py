@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 import chunkjac as cj
 from chunkjac._memory.tracker import LiveBytes
 from chunkjac._memory.watcher import at_rest
-from chunkjac._problem.write_watcher import Witness
+from chunkjac._problem.write_watcher import WriteWatcher
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ class Other(TorchDispatchMode):
 
 def test_only_what_may_rest_is_taken_off_and_all_comes_back_in_order() -> None:
     small, limited = LiveBytes(CPU, rests_below_bytes=2**20), LiveBytes(CPU, limit_bytes=2**20)
-    with Other() as below, limited, small, Witness() as witness, Other() as above:
+    with Other() as below, limited, small, WriteWatcher() as witness, Other() as above:
         torch.ones(8)
         with at_rest():
             assert _get_current_dispatch_mode_stack() == [below, limited, above]
@@ -45,7 +45,7 @@ def test_what_has_seen_much_does_not_rest() -> None:
 
 
 def test_an_exception_puts_watchers_back_as_well() -> None:
-    with Witness() as witness:
+    with WriteWatcher() as witness:
         try:
             with at_rest():
                 raise KeyError

@@ -20,7 +20,7 @@ from chunkjac._errors import FunctionError
 from chunkjac._memory import reclaim
 from chunkjac._modes import Forward, Mode, Reverse, central_difference, random_tangent
 from chunkjac._planner import doubt_about
-from chunkjac._problem import PrecisionSeen, Problem
+from chunkjac._problem import PrecisionWatcher, Problem
 from chunkjac._sinks import TensorSink
 from chunkjac._tensors import Tensors
 
@@ -79,7 +79,7 @@ def verify(sink: TensorSink, mode: Mode, n_checks: int, *, has_bounds: bool = Fa
 
 def _largest_error(sink: TensorSink, mode: Mode, name: str, n_checks: int) -> tuple[float, float]:
     """Return the largest error by a referee, and the epsilon that it computed with."""
-    with PrecisionSeen() as seen:
+    with PrecisionWatcher() as seen:
         apply = _referee(mode.problem, name)
         errors = [_error(found, wanted) for found, wanted in _pairs(sink, mode, name, apply, n_checks)]
     return _largest(errors), seen.eps

@@ -27,7 +27,7 @@ from chunkjac._executor.loop import Log, filled
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Gradient, Mode, is_final
 from chunkjac._planner import Job, Plan, differentiable_mode
-from chunkjac._problem import Witness, frozen, left_as_found, plain_kernels
+from chunkjac._problem import WriteWatcher, frozen, left_as_found, plain_kernels
 from chunkjac._sinks import PulledBack
 from chunkjac._tensors import Tensors
 from chunkjac._units import format_bytes
@@ -68,7 +68,7 @@ class Recipe:
     autocast: tuple[tuple[str, bool, torch.dtype], ...]
 
     @classmethod
-    def of(cls, job: Job, plan: Plan, witness: Witness, products: Tensors) -> Recipe:
+    def of(cls, job: Job, plan: Plan, witness: WriteWatcher, products: Tensors) -> Recipe:
         """Say how to do again what was done."""
         problem = replace(job.problem.in_its_graph(), func=_frozen(job.problem.func))
         again = replace(job, problem=problem, out=())  # what it gives takes no place of its own

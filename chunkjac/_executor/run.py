@@ -41,7 +41,7 @@ from chunkjac._planner import (
     show_progress,
     steady_size,
 )
-from chunkjac._problem import Found, Lookout, RandomState, Witness
+from chunkjac._problem import CallWatcher, Found, RandomState, WriteWatcher
 from chunkjac._programs import Records
 from chunkjac._sinks import ResultSink, TensorSink, check_with, read_out, sink_for, sink_name
 from chunkjac._store import Target
@@ -138,7 +138,7 @@ def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience,
     return replace(result, jacobian=with_graph(result.jacobian, recipe, sources), aux=aux)
 
 
-def _steps(job: Job, known: Probe | None, watch: bool, witness: Witness, experience: Experience) -> Steps:
+def _steps(job: Job, known: Probe | None, watch: bool, witness: WriteWatcher, experience: Experience) -> Steps:
     """Try one mode after the other."""
     started_s = time.perf_counter()
     gauge = Gauge.of(job.device) if job.return_report else None
@@ -183,7 +183,7 @@ class _Attempt:
         tracker: LiveBytes,
         log: Log,
         watch: bool,
-        witness: Witness,
+        witness: WriteWatcher,
         programs: Records,
     ) -> None:
         self._job = job
@@ -199,7 +199,7 @@ class _Attempt:
             return
         keep_freed_memory()
         self._counts = False
-        look = Lookout(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
+        look = CallWatcher(witness, tracker if watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
         request = replace(job.request, is_quick=True)
         self.mode, self._reasons = select_mode(job.problem.watched_by(look), request, excluded, programs)
         look.tell(self.mode.outputs.n_nodes)

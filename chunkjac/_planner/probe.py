@@ -19,7 +19,7 @@ from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, block_leaves, is_empty, n_directions
 from chunkjac._planner.job import Job
 from chunkjac._planner.selection import NOTHING, Doubt, doubt_about, select_mode
-from chunkjac._problem import Witness, left_as_found, restored_attributes
+from chunkjac._problem import WriteWatcher, left_as_found, restored_attributes
 from chunkjac._sinks import check_fits
 from chunkjac._store import N_BUFFERS
 
@@ -71,7 +71,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
     problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
     request = replace(job.request, timed=False)
-    witness = Witness()  # what it copies is alive until the end, and counts
+    witness = WriteWatcher()  # what it copies is alive until the end, and counts
     with tracker:
         with witness:
             mode, reasons = select_mode(problem, request, excluded)
@@ -109,7 +109,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
         return _real_probe(job, excluded, witness)
 
 
-def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: Witness) -> Probe:
+def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) -> Probe:
     """Probe the first mode that can run the function."""
     tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
     doubts = dict(excluded)

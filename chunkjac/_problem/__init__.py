@@ -1,6 +1,6 @@
 """The user's function: its inputs, what an evaluation leaves behind, whether it is the same again."""
 
-from chunkjac._problem.call_watcher import Lookout
+from chunkjac._problem.call_watcher import CallWatcher
 from chunkjac._problem.checks import (
     check_argnums,
     check_callable,
@@ -15,26 +15,26 @@ from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.kernels import plain_kernels
 from chunkjac._problem.leaves import MODES, Block, Leaf, Norms, Outputs
 from chunkjac._problem.modules import behind, restored_attributes
-from chunkjac._problem.precision import PrecisionSeen
+from chunkjac._problem.precision import PrecisionWatcher
 from chunkjac._problem.problem import Problem, is_inside_transform
 from chunkjac._problem.randomness import RANDOMNESS, RandomState, fixed_generator, fixed_uniform
 from chunkjac._problem.restoring import Found, left_as_found
-from chunkjac._problem.write_watcher import Witness
+from chunkjac._problem.write_watcher import WriteWatcher
 
 __all__ = [
     "Block",
+    "CallWatcher",
     "Found",
     "Guard",
     "Leaf",
-    "Lookout",
     "MODES",
     "Norms",
     "Outputs",
-    "PrecisionSeen",
+    "PrecisionWatcher",
     "Problem",
     "RANDOMNESS",
     "RandomState",
-    "Witness",
+    "WriteWatcher",
     "behind",
     "check_argnums",
     "check_callable",

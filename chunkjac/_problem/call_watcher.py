@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from chunkjac._memory import LiveBytes
 from chunkjac._problem.randomness import are_fixed
-from chunkjac._problem.write_watcher import Witness
+from chunkjac._problem.write_watcher import WriteWatcher
 from chunkjac._tensors import memory_of, tensors_among
 
 # Functions of these kinds, if of the last kind in these modules, tell by their names whether they write.
@@ -41,10 +41,10 @@ _MOST_TIMES = 16
 _NOT_IN_PLACE = ("__invert__", "__index__", "__int__")
 
 
-class Lookout(TorchFunctionMode):
+class CallWatcher(TorchFunctionMode):
     """Call those who look closely for the calls that need it, and add up what all calls give.
 
-    A :class:`Witness` and a :class:`LiveBytes` look at each operation, which takes 10 microseconds
+    A :class:`WriteWatcher` and a :class:`LiveBytes` look at each operation, which takes 10 microseconds
     for each of the two: as long as the operation itself in a small network. This sees the calls
     that a function makes from Python (an LSTM cell is one, of 15 operations), in 2 microseconds.
 
@@ -68,7 +68,7 @@ class Lookout(TorchFunctionMode):
         made_bytes: The bytes of all that calls gave, views included: of some nothing else is seen (linear layers).
     """
 
-    def __init__(self, witness: Witness, tracker: LiveBytes | None = None, share_bytes: int = 0) -> None:
+    def __init__(self, witness: WriteWatcher, tracker: LiveBytes | None = None, share_bytes: int = 0) -> None:
         super().__init__()
         self.made_bytes = 0
         self._witness = witness

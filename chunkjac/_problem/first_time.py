@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 
-class Once:
+class FirstTime:
     """Enter a context manager until it has been left once without an exception.
 
     Args:

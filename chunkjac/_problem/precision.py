@@ -17,7 +17,7 @@ _PRODUCTS = {
 }
 
 
-class PrecisionSeen(TorchDispatchMode):
+class PrecisionWatcher(TorchDispatchMode):
     """Note the largest machine epsilon among the results of all operations.
 
     A float64 function may compute in float32 inside, and autocast in bfloat16: a step for

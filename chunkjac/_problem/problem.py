@@ -22,7 +22,7 @@ from chunkjac._problem.checks import (
     check_unchanged,
     outputs_of,
 )
-from chunkjac._problem.first_time import Once
+from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.leaves import Leaf, Outputs
 from chunkjac._problem.modules import modules_of, runs_compiled_code
 from chunkjac._problem.randomness import RandomState
@@ -53,7 +53,7 @@ class Problem:
     spec: TreeSpec
     randomness: str = "error"
     generators: RandomState | None = None
-    watched: Once | None = None
+    watched: FirstTime | None = None
 
     @classmethod
     def of(
@@ -147,7 +147,7 @@ class Problem:
 
     def watched_by(self, manager: AbstractContextManager[Any]) -> Problem:
         """Return the same problem so that a context manager is entered for its first whole evaluation."""
-        return replace(self, watched=Once(manager))
+        return replace(self, watched=FirstTime(manager))
 
     def at_random_state(self) -> Problem:
         """Return the same problem so that every evaluation draws what one would draw now."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from chunkjac._problem.problem import Problem
 from chunkjac._problem.randomness import RandomState
-from chunkjac._problem.write_watcher import Witness
+from chunkjac._problem.write_watcher import WriteWatcher
 
 
 def left_as_found(problem: Problem) -> Found:
@@ -28,13 +28,13 @@ class Found:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._witness = Witness()
+        self._witness = WriteWatcher()
         self._generators = RandomState.now(problem.devices)
         # Those of compiled modules (torch.jit) are no dictionary, and cannot be replaced.
         found = (module._buffers for module in problem.modules)
         self._buffers = [(buffers, dict(buffers)) for buffers in found if isinstance(buffers, dict)]
 
-    def __enter__(self) -> Witness:
+    def __enter__(self) -> WriteWatcher:
         """Return what is to look at the first evaluation."""
         return self._witness
 

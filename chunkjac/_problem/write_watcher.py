@@ -20,7 +20,7 @@ _WRITTEN_UNSAID = ("running_mean", "running_var")
 _PIECE_SIZE = 2**14
 
 
-class Witness(Watcher):
+class WriteWatcher(Watcher):
     """Keep a copy of each tensor that is written to for the first time, and note who takes part.
 
     Copies are made only of what is written to, so a function that writes to nothing costs

@@ -21,7 +21,7 @@ from chunkjac._modes.derivatives.pushforwards import (
     VmapJvp,
     VmapJvpPlain,
 )
-from chunkjac._problem import Lookout, Outputs, Problem, RandomState, Witness
+from chunkjac._problem import CallWatcher, Outputs, Problem, RandomState, WriteWatcher
 from chunkjac._programs import Records
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
@@ -73,7 +73,7 @@ def _evaluate(problem: Problem) -> Outputs:
     if problem.randomness != "error":
         return problem.evaluate()[1]
     before = RandomState.now(problem.devices)
-    with Lookout(Witness()) as lookout:
+    with CallWatcher(WriteWatcher()) as lookout:
         outputs = problem.evaluate()[1]
     if lookout.draws_apart or before.has_moved():
         raise FunctionError(

@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 
-class NestingSeen(TorchFunctionMode):
+class NestingWatcher(TorchFunctionMode):
     """Note whether operations run within more transforms of torch.func than when this was made.
 
     Attributes:

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_flatten
 
-from chunkjac._modes.derivatives.nesting import NestingSeen
+from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._modes.derivatives.pullbacks import BatchedGrad, pulled_back
 from chunkjac._modes.derivatives.sure_nodes import FORWARD, are_sure
 from chunkjac._modes.derivatives.zero_products import WORTH_BYTES, ZeroProducts
@@ -98,7 +98,7 @@ class VmapJvp:
         """Call the function; the first time, look whether it differentiates something itself."""
         if self._is_nested is not None:
             return self._problem.flat(*inputs)
-        with NestingSeen() as nesting:
+        with NestingWatcher() as nesting:
             outputs = self._problem.flat(*inputs)
         self._saw_nesting = nesting.seen
         return outputs

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._errors import FunctionError
-from chunkjac._problem import PrecisionSeen, Problem, RandomState
+from chunkjac._problem import PrecisionWatcher, Problem, RandomState
 from chunkjac._programs import SeenByDifferences
 from chunkjac._tensors import Tensors
 
@@ -36,7 +36,7 @@ class FirstEvaluation:
     def of(cls, problem: Problem) -> FirstEvaluation:
         """Evaluate a function for the first time."""
         generators = RandomState.now(problem.devices)
-        with PrecisionSeen() as look:
+        with PrecisionWatcher() as look:
             values, outputs = problem.evaluate()
         # Copies: some functions write each value into the same memory.
         copies = tuple(value.clone() for value in values)

@@ -19,7 +19,7 @@ import torch
 from chunkjac._executor import run_job
 from chunkjac._memory import reclaim
 from chunkjac._planner import Job, Options, Report, job_of
-from chunkjac._problem import Problem, left_as_found
+from chunkjac._problem import LeftAsFound, Problem
 from chunkjac._sinks import mirrored
 from chunkjac._tensors import Tensors
 
@@ -65,7 +65,7 @@ def column_by_column(
         first, second = second, first
     job = _job(lambda w: _flat(second(first(w)), w), like, options).beside(like.nbytes)
     try:
-        with left_as_found(here):
+        with LeftAsFound(here):
             result = run_job(job)
             matrix: torch.Tensor = result.jacobian
             is_right = _agrees(matrix, partial(first.func, here), first, job)

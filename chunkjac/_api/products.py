@@ -14,7 +14,7 @@ from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._executor import run_job
 from chunkjac._memory import OverBudget
 from chunkjac._planner import Options, Plan, check_options, job_of, over_budget
-from chunkjac._problem import Outputs, Problem, left_as_found
+from chunkjac._problem import LeftAsFound, Outputs, Problem
 from chunkjac._sinks import sum_dtype
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Products:
         """
         job = job_of(self.problem.func, self._args, argnums=self.problem.argnums, **self._options)
         try:
-            with left_as_found(job.problem) as witness, job.tracker(), witness:
+            with LeftAsFound(job.problem) as witness, job.tracker(), witness:
                 return job.problem.evaluate()[1]
         except OverBudget as error:
             failure = str(error)

@@ -27,7 +27,7 @@ from chunkjac._executor.loop import Log, filled
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Gradient, Mode, is_final
 from chunkjac._planner import Job, Plan, differentiable_mode
-from chunkjac._problem import WriteWatcher, frozen, left_as_found, plain_kernels
+from chunkjac._problem import LeftAsFound, WriteWatcher, frozen, plain_kernels
 from chunkjac._sinks import PulledBack
 from chunkjac._tensors import Tensors
 from chunkjac._units import format_bytes
@@ -80,7 +80,7 @@ class Recipe:
     def aux(self) -> Any:
         """Return the auxiliary result with its graph, as torch.func does."""
         problem = self.job.problem
-        with left_as_found(problem) as witness, witness, torch.enable_grad():
+        with LeftAsFound(problem) as witness, witness, torch.enable_grad():
             return witness.lasting(problem.call(*problem.inputs)[2])
 
     def check_unchanged(self) -> None:
@@ -212,7 +212,7 @@ def _in_any_way(
     for number, (name, kernels) in enumerate(_WAYS):
         tracker = recipe.job.tracker()
         try:
-            with left_as_found(problem) as witness, _cut_at(cut), recipe.at_its_state(), kernels():
+            with LeftAsFound(problem) as witness, _cut_at(cut), recipe.at_its_state(), kernels():
                 with tracker, witness:
                     mode = differentiable_mode(problem, name)
                     sink = PulledBack(mode, cotangents, sources, keeps_graph=keeps_graph)

@@ -41,7 +41,7 @@ from chunkjac._planner import (
     show_progress,
     steady_size,
 )
-from chunkjac._problem import CallWatcher, Found, RandomState, WriteWatcher
+from chunkjac._problem import CallWatcher, LeftAsFound, RandomState, WriteWatcher
 from chunkjac._programs import Records
 from chunkjac._sinks import ResultSink, TensorSink, check_with, read_out, sink_for, sink_name
 from chunkjac._store import Target
@@ -96,7 +96,7 @@ def run_job(
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     experience = experience or Experience.of(compiles=job.compile, is_kept=job.return_report)
-    steps = steps_of(job, known, watch, experience, Found(job.problem))
+    steps = steps_of(job, known, watch, experience, LeftAsFound(job.problem))
     try:
         while True:
             try:
@@ -109,7 +109,7 @@ def run_job(
     raise error
 
 
-def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience, found: Found) -> Steps:
+def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience, found: LeftAsFound) -> Steps:
     """Run a job step by step, and connect the result to its graph if that was asked for.
 
     Args:

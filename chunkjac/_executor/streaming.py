@@ -11,7 +11,7 @@ import torch
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.run import Steps, steps_of
 from chunkjac._planner import Job
-from chunkjac._problem import Block, Found, RandomState
+from chunkjac._problem import Block, LeftAsFound, RandomState
 from chunkjac._sinks import Stream
 
 
@@ -21,7 +21,7 @@ def blocks_of(job: Job) -> Iterator[Block]:
     Between two of them everything is as the caller has it: the random generators are those of the caller, and
     what the function changes is put back until the next one is asked for.
     """
-    stream, found = Stream(), Found(job.problem)
+    stream, found = Stream(), LeftAsFound(job.problem)
     experience = Experience.of(compiles=False, is_kept=False)
     steps = steps_of(replace(job, out=stream), None, watch=True, experience=experience, found=found)
     own: RandomState | None = None

@@ -19,7 +19,7 @@ from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, block_leaves, is_empty, n_directions
 from chunkjac._planner.job import Job
 from chunkjac._planner.selection import NOTHING, Doubt, doubt_about, select_mode
-from chunkjac._problem import WriteWatcher, left_as_found, restored_attributes
+from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
 from chunkjac._sinks import check_fits
 from chunkjac._store import N_BUFFERS
 
@@ -103,7 +103,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     Raises:
         OverBudget: Not even one direction fits.
     """
-    with left_as_found(job.problem) as witness:
+    with LeftAsFound(job.problem) as witness:
         if job.problem.randomness == "same":
             job = replace(job, problem=job.problem.at_random_state())
         return _real_probe(job, excluded, witness)

@@ -18,15 +18,15 @@ from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher
 from chunkjac._problem.problem import Problem, is_inside_transform
 from chunkjac._problem.randomness import RANDOMNESS, RandomState, fixed_generator, fixed_uniform
-from chunkjac._problem.restoring import Found, left_as_found
+from chunkjac._problem.restoring import LeftAsFound
 from chunkjac._problem.write_watcher import WriteWatcher
 
 __all__ = [
     "Block",
     "CallWatcher",
-    "Found",
     "Guard",
     "Leaf",
+    "LeftAsFound",
     "MODES",
     "Norms",
     "Outputs",
@@ -47,7 +47,6 @@ __all__ = [
     "fixed_uniform",
     "frozen",
     "is_inside_transform",
-    "left_as_found",
     "outputs_of",
     "plain_kernels",
     "restored_attributes",

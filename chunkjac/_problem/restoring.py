@@ -11,17 +11,11 @@ from chunkjac._problem.randomness import RandomState
 from chunkjac._problem.write_watcher import WriteWatcher
 
 
-def left_as_found(problem: Problem) -> Found:
-    """Return what puts back at its end what evaluations of the function change.
+class LeftAsFound:
+    """Hold what there was before a function was evaluated, or, while that is back in place, what it has made of it.
 
     The function runs once in reverse mode and many times in others; what it leaves behind would
-    tell of that. Enter the witness that is given for the first evaluation.
-    """
-    return Found(problem)
-
-
-class Found:
-    """Hold what there was before a function was evaluated, or, while that is back in place, what it has made of it.
+    tell of that. Enter the watcher that is given for the first evaluation.
 
     Args:
         problem: The function.

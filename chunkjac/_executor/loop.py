@@ -10,7 +10,7 @@ from typing import Protocol
 
 from chunkjac._chunker import Pacer
 from chunkjac._errors import add_note
-from chunkjac._memory import Level, LiveBytes, OverBudget, is_out_of_memory, reclaim
+from chunkjac._memory import Growth, LiveBytes, OverBudget, is_out_of_memory, reclaim
 from chunkjac._modes import Mode, OtherWayError, n_directions
 from chunkjac._tensors import Tensors
 
@@ -43,17 +43,17 @@ class Log:
 
     chunk_sizes: list[int] = field(default_factory=list)
     n_retries: int = 0
-    level: Level | None = None
+    growth: Growth | None = None
 
     @property
     def symptom(self) -> str | None:
         """Name what a function does that keeps memory, if it does."""
-        return self.level.symptom if self.level is not None else None
+        return self.growth.symptom if self.growth is not None else None
 
     @property
     def growth_bytes(self) -> int:
         """Return what the function kept, as far as it was seen."""
-        return self.level.growth_bytes if self.level is not None else 0
+        return self.growth.growth_bytes if self.growth is not None else 0
 
 
 def filled(
@@ -86,7 +86,7 @@ def filled(
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
     total = n_directions(mode)
-    level = log.level = Level(tracker)
+    growth = log.growth = Growth(tracker)
     ahead = [slice(0, total)] if spans is None else [*spans]
     while ahead:
         done, stop = ahead[0].start, ahead[0].stop
@@ -103,7 +103,7 @@ def filled(
         started_s = time.perf_counter()
         retry = is_smaller = False
         try:
-            with level.measured() if measured else nullcontext():
+            with growth.measured() if measured else nullcontext():
                 sink.write(chunk, mode.block(chunk, sink.places(chunk)))
         except OtherWayError:
             retry = True
@@ -118,14 +118,14 @@ def filled(
                 log.n_retries += 1
                 mode.release()
                 sink.release()
-            level.forget_buffers()
+            growth.forget_buffers()
             reclaim(mode.problem.device)
             continue
         if is_new:
-            level.forget_buffers()
+            growth.forget_buffers()
         if measured:
-            held_bytes, margin = tracker.peak_bytes - level.start_bytes, tracker.margin
-            pacer.learn(chunk, held_bytes, margin=margin, grows=level.grows(size, before_bytes))
+            held_bytes, margin = tracker.peak_bytes - growth.start_bytes, tracker.margin
+            pacer.learn(chunk, held_bytes, margin=margin, grows=growth.grows(size, before_bytes))
         elif settled_size is None:
             pacer.time(chunk, time.perf_counter() - started_s)
         ahead[:1] = [slice(chunk.stop, stop)] if chunk.stop < stop else []

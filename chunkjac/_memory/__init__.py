@@ -2,7 +2,7 @@
 
 from chunkjac._memory.budget import Budget, devices_here, find_budget, find_device, free_memory
 from chunkjac._memory.gauge import Gauge
-from chunkjac._memory.growth import Level
+from chunkjac._memory.growth import Growth
 from chunkjac._memory.heap import keep_freed_memory
 from chunkjac._memory.out_of_memory import drain_backward, first_line, is_out_of_memory, reclaim, without_frames
 from chunkjac._memory.tracker import LiveBytes, OverBudget
@@ -12,7 +12,7 @@ from chunkjac._memory.zero_tensors import is_scaled_zero
 __all__ = [
     "Budget",
     "Gauge",
-    "Level",
+    "Growth",
     "LiveBytes",
     "OverBudget",
     "Watcher",

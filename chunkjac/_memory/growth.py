@@ -13,7 +13,7 @@ from chunkjac._units import format_bytes
 _SUSPICIOUS = 4
 
 
-class Level:
+class Growth:
     """Watch what is alive between chunks.
 
     A chunk for which no buffer had to be made leaves as much alive as it found. What is more is

@@ -24,7 +24,7 @@ _COARSE = 0.2
 
 # torch has one forward-AD level for the whole process: in two threads at once it gives wrong
 # numbers, or crashes (torch.func.jacfwd does, torch 2.13).
-_LEVEL = threading.RLock()
+_FORWARD_AD_LOCK = threading.RLock()
 
 
 class VmapJvp:
@@ -73,7 +73,7 @@ class VmapJvp:
         formulas use what the forward pass has saved, which has no tangent (``linalg.solve``, ``logdet``).
         """
         skipping = ZeroProducts() if self._skips_zeros else None
-        with _LEVEL, self._kernels(), skipping or nullcontext():
+        with _FORWARD_AD_LOCK, self._kernels(), skipping or nullcontext():
             columns = self._detached(push, seeds) if self._is_nested else push(*seeds)
             if self._is_nested is None:
                 self._is_nested = self._saw_nesting

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
 from chunkjac._chunker.cost import Cost
-from chunkjac._chunker.pacer import Pacer, Terms
+from chunkjac._chunker.pacer import Limits, Pacer
 from chunkjac._executor.loop import Log, filled
 from chunkjac._memory.out_of_memory import is_out_of_memory
 from chunkjac._memory.tracker import LiveBytes, OverBudget
@@ -255,8 +255,8 @@ def test_a_sink_gets_each_direction_once_in_order() -> None:
             written.append(chunk)
 
     tracker = LiveBytes(CPU)
-    terms = Terms(n_directions=30, base=Cost(0, 0, 0, 0, 1), budget_bytes=10**9, target_bytes=None)
-    chunks = [*filled(Recorder(), Reverse(problem), Pacer(terms), tracker, Log(), advance=lambda n: None)]
+    limits = Limits(n_directions=30, base=Cost(0, 0, 0, 0, 1), budget_bytes=10**9, target_bytes=None)
+    chunks = [*filled(Recorder(), Reverse(problem), Pacer(limits), tracker, Log(), advance=lambda n: None)]
     assert chunks == written
     assert [i for chunk in written for i in range(chunk.start, chunk.stop)] == list(range(30))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chunkjac._chunker.cost import Cost
 from chunkjac._chunker.knee import Knee
-from chunkjac._chunker.limits import Terms
+from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
 
 
@@ -88,10 +88,10 @@ def test_a_knee_that_tries_nothing_stays() -> None:
     assert knee.next_size(100, 1000) == 16
 
 
-def terms(n: int, room: int, **more: object) -> Terms:
+def limits(n: int, room: int, **more: object) -> Limits:
     """Return the terms of a job whose directions hold 10 bytes, by the guess as well."""
     base = Cost(prologue_bytes=0, kept_bytes=0, result_bytes=0, fixed_bytes=0, direction_bytes=10)
-    return replace(Terms(n, base, room, target_bytes=1000, start_bytes=200), **more)
+    return replace(Limits(n, base, room, target_bytes=1000, start_bytes=200), **more)
 
 
 def run(pacer: Pacer, n: int, seconds: Callable[[int], float]) -> tuple[list[int], list[bool]]:
@@ -113,7 +113,7 @@ def run(pacer: Pacer, n: int, seconds: Callable[[int], float]) -> tuple[list[int
 
 
 def test_a_plain_job_is_not_measured_and_finds_its_size() -> None:
-    job = terms(4000, 10**6, trusting=True)
+    job = limits(4000, 10**6, trusting=True)
     sizes, measured = run(Pacer(job), 4000, fastest_at(160))
     assert sizes[:4] == [40, 80, 160, 320]  # twice the start, as the guess is mostly too high by that
     assert len(set(sizes[4:-1])) == 1  # one shape
@@ -122,14 +122,14 @@ def test_a_plain_job_is_not_measured_and_finds_its_size() -> None:
 
 
 def test_under_a_limit_sizes_stay_within_what_fits_and_each_larger_one_is_measured_first() -> None:
-    job = terms(4000, 900)
+    job = limits(4000, 900)
     sizes, measured = run(Pacer(job), 4000, fastest_at(10**6))
     assert max(sizes) <= 90
     assert all(measured[sizes.index(size)] for size in set(sizes) if size > 20)
 
 
 def test_a_second_run_of_a_plan_begins_with_what_the_first_has_learnt() -> None:
-    job, learnt = terms(4000, 10**6, trusting=True), Learnt()
+    job, learnt = limits(4000, 10**6, trusting=True), Learnt()
     cost = replace(job.base, direction_bytes=10)
     first, _ = run(Pacer(job, cost, 100, checked=True, learnt=learnt), 4000, fastest_at(5))
     assert first[:3] == [20, 40, 10]
@@ -139,9 +139,9 @@ def test_a_second_run_of_a_plan_begins_with_what_the_first_has_learnt() -> None:
 
 
 def test_an_exact_size_is_never_varied() -> None:
-    sizes, _ = run(Pacer(terms(1000, 10**6, trusting=True, exact_size=50)), 1000, fastest_at(5))
+    sizes, _ = run(Pacer(limits(1000, 10**6, trusting=True, exact_size=50)), 1000, fastest_at(5))
     assert set(sizes) == {50}
 
 
 def test_a_job_of_less_than_two_starts_is_one_chunk() -> None:
-    assert run(Pacer(terms(79, 10**6, trusting=True)), 79, fastest_at(5))[0] == [79]
+    assert run(Pacer(limits(79, 10**6, trusting=True)), 79, fastest_at(5))[0] == [79]

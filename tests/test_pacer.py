@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkjac._chunker.cost import Cost, choose_chunk, even_chunk
-from chunkjac._chunker.limits import Terms
+from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Pacer
 
 MARGINS = st.sampled_from([1.0, 1.1, 1.35])
 
 
-def terms_of(n: int, budget: int, *, floor: int = 1, level: int = 0, target: int | None = None, **more: int) -> Terms:
+def limits_of(n: int, budget: int, *, floor: int = 1, level: int = 0, target: int | None = None, **more: int) -> Limits:
     """Return the terms of a job with no prologue."""
     base = Cost(prologue_bytes=0, kept_bytes=level, result_bytes=0, fixed_bytes=0, direction_bytes=floor)
-    return Terms(n_directions=n, base=base, budget_bytes=budget, target_bytes=target, **more)
+    return Limits(n_directions=n, base=base, budget_bytes=budget, target_bytes=target, **more)
 
 
 def line(fixed: int, slope: int) -> Callable[[int], int]:
@@ -27,16 +27,16 @@ def line(fixed: int, slope: int) -> Callable[[int], int]:
     return lambda size: fixed + slope * size
 
 
-def run(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> tuple[list[slice], list[int]]:
+def run(pacer: Pacer, limits: Limits, held: Callable[[int], int]) -> tuple[list[slice], list[int]]:
     """Go through the loop as the executor does; return the chunks done, and how many were when one did not fit."""
     chunks: list[slice] = []
     failures: list[int] = []
     done = 0
-    while done < terms.n_directions:
+    while done < limits.n_directions:
         chunk = pacer.next_chunk(done)
         measured = pacer.measures(chunk, 0)
         size = chunk.stop - chunk.start
-        if held(size) > terms.room_bytes:
+        if held(size) > limits.room_bytes:
             failures.append(len(chunks))
             assert pacer.shrink(size), "one direction fits, and yet nothing is left to halve"
             continue
@@ -47,18 +47,18 @@ def run(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> tuple[list[sl
     return chunks, failures
 
 
-def sizes_of(pacer: Pacer, terms: Terms, held: Callable[[int], int]) -> list[int]:
+def sizes_of(pacer: Pacer, limits: Limits, held: Callable[[int], int]) -> list[int]:
     """Return the sizes of the chunks done."""
-    return [chunk.stop - chunk.start for chunk in run(pacer, terms, held)[0]]
+    return [chunk.stop - chunk.start for chunk in run(pacer, limits, held)[0]]
 
 
 @st.composite
-def jobs(draw: st.DrawFn) -> tuple[Terms, Callable[[int], int]]:
+def jobs(draw: st.DrawFn) -> tuple[Limits, Callable[[int], int]]:
     """Draw a job of which one direction fits, and what its chunks hold."""
     fixed, slope = draw(st.integers(0, 10_000)), draw(st.integers(1, 1000))
     level = draw(st.integers(0, 10_000))
     room = fixed + slope + draw(st.integers(0, 100_000))
-    terms = terms_of(
+    limits = limits_of(
         n=draw(st.integers(1, 300)),
         budget=level + room,
         floor=draw(st.integers(1, slope)),
@@ -66,32 +66,32 @@ def jobs(draw: st.DrawFn) -> tuple[Terms, Callable[[int], int]]:
         target=draw(st.none() | st.integers(1, 100_000)),
         is_reported=draw(st.booleans()),
     )
-    prologue = draw(st.integers(0, terms.budget_bytes))
-    return replace(terms, base=replace(terms.base, prologue_bytes=prologue), margin=draw(MARGINS)), line(fixed, slope)
+    prologue = draw(st.integers(0, limits.budget_bytes))
+    return replace(limits, base=replace(limits.base, prologue_bytes=prologue), margin=draw(MARGINS)), line(fixed, slope)
 
 
 @given(jobs())
-def test_chunks_cover_all_directions_once_in_order(job: tuple[Terms, Callable[[int], int]]) -> None:
-    terms, held = job
-    chunks, _ = run(Pacer(terms), terms, held)
+def test_chunks_cover_all_directions_once_in_order(job: tuple[Limits, Callable[[int], int]]) -> None:
+    limits, held = job
+    chunks, _ = run(Pacer(limits), limits, held)
     directions = [direction for chunk in chunks for direction in range(chunk.start, chunk.stop)]
-    assert directions == list(range(terms.n_directions))
+    assert directions == list(range(limits.n_directions))
 
 
 @given(jobs())
-def test_only_probes_are_ever_refused(job: tuple[Terms, Callable[[int], int]]) -> None:
+def test_only_probes_are_ever_refused(job: tuple[Limits, Callable[[int], int]]) -> None:
     """Once the line is drawn, nothing exceeds the room."""
-    terms, held = job
-    _, failures = run(Pacer(terms), terms, held)
+    limits, held = job
+    _, failures = run(Pacer(limits), limits, held)
     assert all(n_chunks < 3 for n_chunks in failures)
 
 
 @given(jobs())
-def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[Terms, Callable[[int], int]]) -> None:
-    terms, held = job
-    pacer = Pacer(terms)
-    largest = max(sizes_of(pacer, terms, held))
-    assert pacer.cost.peak_bytes(largest) >= terms.base.level_bytes + held(largest)
+def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[Limits, Callable[[int], int]]) -> None:
+    limits, held = job
+    pacer = Pacer(limits)
+    largest = max(sizes_of(pacer, limits, held))
+    assert pacer.cost.peak_bytes(largest) >= limits.base.level_bytes + held(largest)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[T
 def test_a_tight_budget_starts_with_a_careful_chunk_and_an_ample_one_with_a_good_one(
     budget: int, sizes: list[int]
 ) -> None:
-    terms = terms_of(100, budget, floor=10)
-    assert sizes_of(Pacer(terms), terms, line(0, 10)) == sizes
+    limits = limits_of(100, budget, floor=10)
+    assert sizes_of(Pacer(limits), limits, line(0, 10)) == sizes
 
 
 @pytest.mark.parametrize(
@@ -122,15 +122,15 @@ def test_a_tight_budget_starts_with_a_careful_chunk_and_an_ample_one_with_a_good
     ],
 )
 def test_a_large_fixed_part_does_not_keep_chunks_small(fixed: int, slope: int, room: int, largest: int) -> None:
-    terms = terms_of(1000, room, floor=slope)
+    limits = limits_of(1000, room, floor=slope)
     assert fixed + slope * largest == room
-    assert max(sizes_of(Pacer(terms), terms, line(fixed, slope))) > largest // 2
+    assert max(sizes_of(Pacer(limits), limits, line(fixed, slope))) > largest // 2
 
 
 def test_a_large_prologue_makes_a_budget_tight() -> None:
-    terms = terms_of(100, 1280, floor=10)
-    tight = replace(terms, base=replace(terms.base, prologue_bytes=18))  # 16 * (10 + 4 * 18) = 1312
-    assert sizes_of(Pacer(terms), terms, line(0, 10)) == [100]
+    limits = limits_of(100, 1280, floor=10)
+    tight = replace(limits, base=replace(limits.base, prologue_bytes=18))  # 16 * (10 + 4 * 18) = 1312
+    assert sizes_of(Pacer(limits), limits, line(0, 10)) == [100]
     assert sizes_of(Pacer(tight), tight, line(0, 10)) == [15, 85]  # 85 hold 850
 
 
@@ -145,36 +145,36 @@ def test_a_large_prologue_makes_a_budget_tight() -> None:
 def test_after_the_careful_chunk_come_as_many_as_fit_if_nothing_is_fixed(
     fixed: int, slope: int, sizes: list[int]
 ) -> None:
-    terms = terms_of(100, 300, floor=slope)
-    terms = replace(terms, base=replace(terms.base, prologue_bytes=300))
-    assert sizes_of(Pacer(terms), terms, line(fixed, slope)) == sizes
+    limits = limits_of(100, 300, floor=slope)
+    limits = replace(limits, base=replace(limits.base, prologue_bytes=300))
+    assert sizes_of(Pacer(limits), limits, line(fixed, slope)) == sizes
 
 
 @pytest.mark.parametrize("lazy_bytes", [40, 80, 200, 300])
 def test_lazy_work_in_the_first_chunk_costs_one_refusal_at_most(lazy_bytes: int) -> None:
     """It makes the line through the first two chunks too flat: in that of 300 bytes, by all of the slope."""
-    terms = terms_of(4096, 440, floor=10)
-    terms = replace(terms, base=replace(terms.base, prologue_bytes=20))
+    limits = limits_of(4096, 440, floor=10)
+    limits = replace(limits, base=replace(limits.base, prologue_bytes=20))
 
     def held(size: int) -> int:
-        return 10 + 10 * size + (lazy_bytes if pacer.cost == terms.base else 0)
+        return 10 + 10 * size + (lazy_bytes if pacer.cost == limits.base else 0)
 
-    pacer = Pacer(terms)
-    chunks, failures = run(pacer, terms, held)
+    pacer = Pacer(limits)
+    chunks, failures = run(pacer, limits, held)
     assert len(failures) <= 1
     assert chunks[0].stop == 4
     assert max(chunk.stop - chunk.start for chunk in chunks) >= 20  # of 43 that fit
 
 
 def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:
-    pacer = Pacer(terms_of(2, 10_000, floor=100))
+    pacer = Pacer(limits_of(2, 10_000, floor=100))
     pacer.learn(pacer.next_chunk(0), 7000)
     assert pacer.cost.peak_bytes(2) == 7000
 
 
 @pytest.mark.parametrize(("took", "margin"), [(1.0, 1.1), (1.05, 1.1), (1.7, 1.7)])
 def test_chunks_are_chosen_by_what_they_really_take(took: float, margin: float) -> None:
-    pacer = Pacer(replace(terms_of(1000, 10_000, floor=700), margin=1.1))
+    pacer = Pacer(replace(limits_of(1000, 10_000, floor=700), margin=1.1))
     careful = pacer.next_chunk(0)
     pacer.learn(careful, 100 * careful.stop, margin=took)
     assert pacer.cost.margin == margin
@@ -186,19 +186,19 @@ def test_chunks_are_chosen_by_what_they_really_take(took: float, margin: float) 
 
 
 @given(jobs(), st.integers(1, 400))
-def test_an_exact_size_is_obeyed(job: tuple[Terms, Callable[[int], int]], size: int) -> None:
-    terms, held = job
-    terms = replace(terms, exact_size=size, budget_bytes=terms.base.level_bytes + held(size))
-    n_full, rest = divmod(terms.n_directions, size)
-    assert sizes_of(Pacer(terms), terms, held) == [size] * n_full + [rest] * (rest > 0)
+def test_an_exact_size_is_obeyed(job: tuple[Limits, Callable[[int], int]], size: int) -> None:
+    limits, held = job
+    limits = replace(limits, exact_size=size, budget_bytes=limits.base.level_bytes + held(size))
+    n_full, rest = divmod(limits.n_directions, size)
+    assert sizes_of(Pacer(limits), limits, held) == [size] * n_full + [rest] * (rest > 0)
 
 
 @given(jobs())
-def test_a_known_cost_needs_no_probes(job: tuple[Terms, Callable[[int], int]]) -> None:
-    terms, held = job
-    cost = replace(terms.base, fixed_bytes=held(0), direction_bytes=held(1) - held(0), margin=terms.margin)
-    size = choose_chunk(cost, terms.n_directions, terms.budget_bytes, terms.target_bytes)
-    *full, last = sizes_of(Pacer(terms, cost, size), terms, held)
+def test_a_known_cost_needs_no_probes(job: tuple[Limits, Callable[[int], int]]) -> None:
+    limits, held = job
+    cost = replace(limits.base, fixed_bytes=held(0), direction_bytes=held(1) - held(0), margin=limits.margin)
+    size = choose_chunk(cost, limits.n_directions, limits.budget_bytes, limits.target_bytes)
+    *full, last = sizes_of(Pacer(limits, cost, size), limits, held)
     assert set(full) <= {size}
     assert last <= size
 
@@ -211,8 +211,8 @@ def test_a_known_cost_needs_no_probes(job: tuple[Terms, Callable[[int], int]]) -
     ],
 )
 def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int, sizes: list[int], measured: list[bool]) -> None:
-    terms, held = terms_of(1000, 1000, floor=70), line(fixed, 10)
-    pacer = Pacer(terms)
+    limits, held = limits_of(1000, 1000, floor=70), line(fixed, 10)
+    pacer = Pacer(limits)
     done, found = 0, []
     for _ in sizes:
         chunk = pacer.next_chunk(done)
@@ -225,8 +225,8 @@ def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int, sizes: li
 @pytest.mark.parametrize(("room", "n_measured"), [(10 * 640, 1), (10 * 640 - 1, 2)])
 def test_chunks_are_not_measured_that_would_fit_even_if_all_kept_what_they_hold(room: int, n_measured: int) -> None:
     """1000 directions of 6.4 bytes, 100 at once: 10 chunks."""
-    terms = terms_of(1000, room, exact_size=100, is_reported=False)
-    pacer = Pacer(terms)
+    limits = limits_of(1000, room, exact_size=100, is_reported=False)
+    pacer = Pacer(limits)
     measured = []
     for start in range(0, 500, 100):
         chunk = pacer.next_chunk(start)
@@ -238,8 +238,8 @@ def test_chunks_are_not_measured_that_would_fit_even_if_all_kept_what_they_hold(
 
 def planned_to_be_50() -> Pacer:
     """Return a pacer that was told 10 bytes a direction, of which 500 are fast."""
-    terms = terms_of(1000, 2000, target=500)
-    return Pacer(terms, replace(terms.base, direction_bytes=10), 50)
+    limits = limits_of(1000, 2000, target=500)
+    return Pacer(limits, replace(limits.base, direction_bytes=10), 50)
 
 
 @pytest.mark.parametrize(
@@ -269,8 +269,8 @@ def test_after_a_surprise_the_next_chunk_is_measured_again() -> None:
 
 @pytest.mark.parametrize(("failed_size", "then"), [(8, 4), (7, 4), (3, 2), (2, 1)])
 def test_running_out_of_memory_halves_upwards_and_starts_at_the_same_place(failed_size: int, then: int) -> None:
-    terms = terms_of(100, 10_000)
-    pacer = Pacer(terms, replace(terms.base, direction_bytes=1), failed_size)
+    limits = limits_of(100, 10_000)
+    pacer = Pacer(limits, replace(limits.base, direction_bytes=1), failed_size)
     assert pacer.next_chunk(40) == slice(40, 40 + failed_size)
     assert pacer.shrink(failed_size)
     assert pacer.next_chunk(40) == slice(40, 40 + then)
@@ -278,22 +278,22 @@ def test_running_out_of_memory_halves_upwards_and_starts_at_the_same_place(faile
 
 
 def test_a_single_direction_cannot_be_halved() -> None:
-    assert not Pacer(terms_of(100, 10_000)).shrink(1)
+    assert not Pacer(limits_of(100, 10_000)).shrink(1)
 
 
 def test_nothing_larger_is_tried_after_running_out_of_memory() -> None:
-    terms = terms_of(1000, 100_000)
-    pacer = Pacer(terms)
+    limits = limits_of(1000, 100_000)
+    pacer = Pacer(limits)
     assert pacer.next_chunk(0) == slice(0, 1000)
     assert pacer.shrink(1000)
-    assert sizes_of(pacer, terms, line(0, 1)) == [500] * 2
+    assert sizes_of(pacer, limits, line(0, 1)) == [500] * 2
 
 
 def test_an_ample_budget_begins_with_the_working_set_that_is_fast() -> None:
-    terms = terms_of(1000, 10**6, floor=10, target=1000)
-    assert sizes_of(Pacer(terms), terms, line(0, 10)) == [100] * 10
-    assert sizes_of(Pacer(terms), terms, line(0, 6)) == [100] * 10  # 166 would be fast: not worth a new shape
-    assert sizes_of(Pacer(terms), terms, line(0, 4)) == [100, *[225] * 4]  # 250 are
+    limits = limits_of(1000, 10**6, floor=10, target=1000)
+    assert sizes_of(Pacer(limits), limits, line(0, 10)) == [100] * 10
+    assert sizes_of(Pacer(limits), limits, line(0, 6)) == [100] * 10  # 166 would be fast: not worth a new shape
+    assert sizes_of(Pacer(limits), limits, line(0, 4)) == [100, *[225] * 4]  # 250 are
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_an_ample_budget_begins_with_the_working_set_that_is_fast() -> None:
 def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
     grows: list[bool | None], measured: list[bool]
 ) -> None:
-    pacer = Pacer(terms_of(500, 10**6, floor=10, target=1000))
+    pacer = Pacer(limits_of(500, 10**6, floor=10, target=1000))
     seen = []
     for start, rise in zip(range(0, 500, 100), grows):
         chunk = pacer.next_chunk(start)
@@ -320,40 +320,40 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
 
 @pytest.mark.parametrize(("room", "plain"), [(4 * 640, True), (4 * 640 - 1, False)])  # 64 directions of 10
 def test_a_trusting_job_is_measured_unless_it_fits_many_times_over(room: int, plain: bool) -> None:
-    terms = terms_of(100, room, floor=10, target=501)
-    assert Pacer(terms).measures(slice(0, 100), 0)
-    assert Pacer(replace(terms, trusting=True)).measures(slice(0, 100), 0) != plain
-    assert replace(terms, target_bytes=500).is_plain  # 1000 in two chunks
-    assert not replace(terms, batched=False).is_plain
-    assert not replace(terms, exact_size=100).is_plain
+    limits = limits_of(100, room, floor=10, target=501)
+    assert Pacer(limits).measures(slice(0, 100), 0)
+    assert Pacer(replace(limits, trusting=True)).measures(slice(0, 100), 0) != plain
+    assert replace(limits, target_bytes=500).is_plain  # 1000 in two chunks
+    assert not replace(limits, batched=False).is_plain
+    assert not replace(limits, exact_size=100).is_plain
 
 
 def test_where_one_direction_runs_after_the_other_chunks_stay_small() -> None:
     for budget in (10**6, 150):
-        terms = replace(terms_of(100, budget, floor=10), batched=False)
-        assert max(sizes_of(Pacer(terms), terms, line(0, 10))) == 8
+        limits = replace(limits_of(100, budget, floor=10), batched=False)
+        assert max(sizes_of(Pacer(limits), limits, line(0, 10))) == 8
 
 
 def test_a_plan_that_holds_is_kept_though_one_chunk_alone_would_tell_less() -> None:
     """The plan knows 100 fixed and 1 for each; a single measure of 150 looks like 3 for each."""
-    terms = terms_of(500, 1000)
-    cost = replace(terms.base, fixed_bytes=100, direction_bytes=1)
-    pacer = Pacer(terms, cost, 50)
+    limits = limits_of(500, 1000)
+    cost = replace(limits.base, fixed_bytes=100, direction_bytes=1)
+    pacer = Pacer(limits, cost, 50)
     pacer.learn(pacer.next_chunk(0), 150, grows=False)
     assert (pacer.cost, pacer.chunk_size, pacer.measures(slice(50, 100), 1)) == (cost, 50, False)
 
 
 def test_the_first_single_direction_is_measured_wherever_it_comes() -> None:
     """It runs other kernels; here it is what is left over."""
-    terms = terms_of(201, 10**6, floor=10, exact_size=50)
-    pacer = Pacer(terms)
+    limits = limits_of(201, 10**6, floor=10, exact_size=50)
+    pacer = Pacer(limits)
     measured = []
     for start in range(0, 201, 50):
         chunk = pacer.next_chunk(start)
         measured.append(pacer.measures(chunk, 0))
         pacer.learn(chunk, 10 * (chunk.stop - chunk.start), grows=False)
     assert measured == [True, False, False, False, True]
-    assert not Pacer(terms, terms.base, 50, checked=True).measures(slice(200, 201), 4)
+    assert not Pacer(limits, limits.base, 50, checked=True).measures(slice(200, 201), 4)
 
 
 def test_chunks_are_looked_at_again_ever_more_seldom() -> None:

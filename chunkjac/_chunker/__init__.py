@@ -2,7 +2,7 @@
 
 from chunkjac._chunker.cost import TIGHT_PROBES, Cost, even_chunk, fit_chunks
 from chunkjac._chunker.knee import Knee
-from chunkjac._chunker.limits import Terms
+from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
 from chunkjac._chunker.seeds import OneHot, PerturbedCopies, PerturbedPoint, Segment, segments
 
@@ -10,13 +10,13 @@ __all__ = [
     "Cost",
     "Knee",
     "Learnt",
+    "Limits",
     "OneHot",
     "Pacer",
     "PerturbedCopies",
     "PerturbedPoint",
     "Segment",
     "TIGHT_PROBES",
-    "Terms",
     "even_chunk",
     "fit_chunks",
     "segments",

@@ -40,7 +40,7 @@ WORTH_A_NEW_SIZE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Limits:
     """Hold what a job has to keep to.
 
     Attributes:

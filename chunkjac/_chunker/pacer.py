@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from chunkjac._chunker.cost import Cost, even_chunk
 from chunkjac._chunker.knee import Knee
-from chunkjac._chunker.limits import WORTH_A_NEW_SIZE, Terms
+from chunkjac._chunker.limits import WORTH_A_NEW_SIZE, Limits
 
 # What a function keeps for later (a cache, say) is no reason to plan anew.
 _TOLERANCE = 1.02
@@ -55,37 +55,37 @@ class Pacer:
 
     def __init__(
         self,
-        terms: Terms,
+        limits: Limits,
         cost: Cost | None = None,
         chunk_size: int | None = None,
         *,
         checked: bool = False,
         learnt: Learnt | None = None,
     ) -> None:
-        self.cost = cost or terms.base
-        self.chunk_size = terms.exact_size or chunk_size
-        self._terms = terms
+        self.cost = cost or limits.base
+        self.chunk_size = limits.exact_size or chunk_size
+        self._limits = limits
         self._learnt = learnt or Learnt()
         self._knee: Knee | None = None  # once there is a size to begin with
         self._even_size: int | None = None  # once the fastest size is found
-        first_size = terms.first_size()
-        self._is_plain = self.chunk_size is None and terms.trusting and terms.is_plain and first_size is not None
+        first_size = limits.first_size()
+        self._is_plain = self.chunk_size is None and limits.trusting and limits.is_plain and first_size is not None
         self._n_probes = 0  # chunks that are to tell what others hold
-        self._probe_size = first_size or terms.careful_size
+        self._probe_size = first_size or limits.careful_size
         if self._is_plain and first_size is not None:
-            self.cost = replace(terms.base, direction_bytes=terms.cautious_bytes)
-            first_size = min(first_size, terms.sure_size)
-            self.chunk_size = first_size if terms.start_bytes is None else terms.sure_size
+            self.cost = replace(limits.base, direction_bytes=limits.cautious_bytes)
+            first_size = min(first_size, limits.sure_size)
+            self.chunk_size = first_size if limits.start_bytes is None else limits.sure_size
             self._begin(first_size)
         elif self.chunk_size is None:
             self._n_probes = 1 if first_size else 2
         self._samples: dict[int, int] = {}
         self._margin = 1.0
-        self._most = terms.n_directions  # nothing larger is tried again after running out of memory
+        self._most = limits.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
         self._checked = checked or self._is_plain
         self._is_watched = not checked
-        self._first_most = terms.trial_size if self._is_plain else terms.n_directions
+        self._first_most = limits.trial_size if self._is_plain else limits.n_directions
 
     def measures(self, chunk: slice, n_done: int) -> bool:
         """Tell whether a chunk must be measured: until two of its size have shown nothing new.
@@ -114,7 +114,7 @@ class Pacer:
 
     def next_chunk(self, done: int) -> slice:
         """Return the directions that come next, after the first ``done``."""
-        left = self._terms.n_directions - done
+        left = self._limits.n_directions - done
         if not self._n_probes and self.chunk_size is None:
             self.chunk_size = self._choose(left)
         if self.chunk_size is None:
@@ -135,7 +135,7 @@ class Pacer:
     def _fastest(self, most: int, left: int) -> int:
         """Return the size that is fast, or tried for that; no larger than what fits."""
         if self._knee is None:
-            start_size = self._terms.start_size(self.cost)
+            start_size = self._limits.start_size(self.cost)
             if start_size is None:
                 return most
             self._begin(start_size)
@@ -162,14 +162,14 @@ class Pacer:
             grows: Whether more was alive after the chunk than before; ``None`` if that cannot be
                 told. All chunks are measured until one is seen that does not grow.
         """
-        size, left = chunk.stop - chunk.start, self._terms.n_directions - chunk.stop
+        size, left = chunk.stop - chunk.start, self._limits.n_directions - chunk.stop
         as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
         self._samples[size] = held_bytes
         self._margin = max(self._margin, margin)
         if grows is not None:
             self._level_holds = not grows
         if self._n_probes or not as_predicted or len(self._samples) > 1:
-            self.cost = self._terms.fit(self._samples, self._margin)
+            self.cost = self._limits.fit(self._samples, self._margin)
         if self._n_probes:
             self._n_probes -= 1
             if not self._n_probes and left:
@@ -187,7 +187,7 @@ class Pacer:
     def _cannot_fail(self, size: int, held_bytes: int, left: int) -> bool:
         """Tell whether chunks like one would fit even if each kept all that it holds; nobody asks whether they do."""
         n_chunks = 1 + -(-left // size)
-        return not self._terms.is_reported and n_chunks * self._margin * held_bytes <= self._terms.room_bytes
+        return not self._limits.is_reported and n_chunks * self._margin * held_bytes <= self._limits.room_bytes
 
     def _after_probes(self, size: int, chosen: int) -> int:
         """Return the size to go on with: that of a single probe, unless much larger ones fit.
@@ -205,22 +205,22 @@ class Pacer:
         if self._samples:  # the smaller ones may have had lazy first-call work in them: no line goes through them
             largest = max(self._samples)
             self._samples = {largest: self._samples[largest]}
-            self.cost = self._terms.fit(self._samples, self._margin)
+            self.cost = self._limits.fit(self._samples, self._margin)
         self.chunk_size = None
         self._checked = False
         return True
 
     def _choose(self, left: int) -> int:
         """Return the size for the rest of the job."""
-        size = self._terms.choose(self.cost, left)
+        size = self._limits.choose(self.cost, left)
         return size if size <= self._most else even_chunk(left, self._most)
 
     def _next_probe(self, left: int) -> int:
         """Return how many directions tell more than those so far, and are fast."""
-        if not self._terms.batched:
+        if not self._limits.batched:
             return max(self._samples)
-        size = max(2 * max(self._samples), self._terms.choose(self.cost, left))
-        return min(size, self._terms.start_size(self.cost) or size)
+        size = max(2 * max(self._samples), self._limits.choose(self.cost, left))
+        return min(size, self._limits.start_size(self.cost) or size)
 
     def _may_fit(self) -> int:
         """Return a size to probe with.
@@ -229,9 +229,9 @@ class Pacer:
         what was measured, and so would tell nothing new, twice that is tried: if it does not
         fit, it is refused before it is computed.
         """
-        room_bytes = int(self._terms.room_bytes / self.cost.margin)
+        room_bytes = int(self._limits.room_bytes / self.cost.margin)
         if not self._samples:
-            return max(1, room_bytes // max(1, self._terms.base.direction_bytes))
+            return max(1, room_bytes // max(1, self._limits.base.direction_bytes))
         size = max(self._samples)
         surely = size * room_bytes // max(1, self._samples[size])
         return surely if surely > size else 2 * size

@@ -170,7 +170,7 @@ def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut:
     job = recipe.job
 
     def compute(mode: Mode, sink: PulledBack, tracker: LiveBytes) -> None:
-        for _ in filled(sink, mode, Pacer(job.terms(mode, tracker)), tracker, Log(), advance=lambda _: None):
+        for _ in filled(sink, mode, Pacer(job.limits(mode, tracker)), tracker, Log(), advance=lambda _: None):
             pass
 
     try:

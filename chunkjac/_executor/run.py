@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from chunkjac._chunker import Pacer, Terms
+from chunkjac._chunker import Limits, Pacer
 from chunkjac._errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -212,22 +212,22 @@ class _Attempt:
     def steps(self, known: Probe | None, started_s: float, gauge: Gauge | None, experience: Experience) -> Steps:
         """Allocate the result and fill it, step by step."""
         job, mode, tracker = self._job, self.mode, self._tracker
-        terms = job.terms(mode, tracker)
-        if job.walled and terms.base.level_bytes > job.budget.n_bytes:
-            raise OverBudget(f"the result takes {format_bytes(terms.base.result_bytes)}")
+        limits = job.limits(mode, tracker)
+        if job.walled and limits.base.level_bytes > job.budget.n_bytes:
+            raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")
         with self._watched() if self._counts else nullcontext():
             sink = sink_for(mode, job.out, tracker, job.room_bytes(tracker), keeps=not self._counts)
         if self._watch and not self._counts:
-            tracker.assume(terms.base.result_bytes)
+            tracker.assume(limits.base.result_bytes)
         pacer = (
-            Pacer(terms, known.cost, known.chunk_size, checked=not self._watch, learnt=experience.learnt)
+            Pacer(limits, known.cost, known.chunk_size, checked=not self._watch, learnt=experience.learnt)
             if known
-            else Pacer(terms, learnt=experience.learnt)
+            else Pacer(limits, learnt=experience.learnt)
         )
         mode.use_programs(
             experience.programs,
             exact_size=job.exact_size,
-            room_bytes=terms.room_bytes,
+            room_bytes=limits.room_bytes,
             is_usual=not self._watch or self._fits(experience),
             is_counted=pacer.measures_new,
             is_repeatable=job.is_repeatable,
@@ -256,10 +256,10 @@ class _Attempt:
         experience.programs.n_runs += 1
         experience.programs.spent_s += elapsed_s
         if self._watch:
-            experience.learnt.note_peak(tracker.highest_bytes - terms.base.result_bytes)
+            experience.learnt.note_peak(tracker.highest_bytes - limits.base.result_bytes)
         report = None
         if job.return_report or job.create_graph:
-            report = self._report(terms, pacer, elapsed_s, rise_bytes, reasons, experience)
+            report = self._report(limits, pacer, elapsed_s, rise_bytes, reasons, experience)
             report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
 
@@ -304,7 +304,7 @@ class _Attempt:
 
     def _report(
         self,
-        terms: Terms,
+        limits: Limits,
         pacer: Pacer,
         elapsed_s: float,
         rise_bytes: int,
@@ -323,7 +323,7 @@ class _Attempt:
             chunk_size=size,
             peak_bytes=pacer.cost.peak_bytes(largest),
             certain=False,
-            steady_size=steady_size(self.mode, terms, in_files, size),
+            steady_size=steady_size(self.mode, limits, in_files, size),
         )
         plan = describe(self._job, probe, len(sizes), experience)
         return Report(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from chunkjac._chunker import Cost, Terms
+from chunkjac._chunker import Cost, Limits
 from chunkjac._memory import Budget, Gauge, LiveBytes
 from chunkjac._modes import Mode, least_direction_bytes, n_directions, result_bytes
 from chunkjac._planner.progress import ProgressOption
@@ -113,7 +113,7 @@ class Job:
             return self.out.held_bytes(mode, room_bytes)
         return result_bytes(mode) if self.out is None else 0
 
-    def terms(self, mode: Mode, tracker: LiveBytes) -> Terms:
+    def limits(self, mode: Mode, tracker: LiveBytes) -> Limits:
         """Return what the chunk sizes have to keep to, when the mode's prologue has run.
 
         Args:
@@ -129,7 +129,7 @@ class Job:
             fixed_bytes=0,
             direction_bytes=least_direction_bytes(mode),
         )
-        return Terms(
+        return Limits(
             n_directions=n_directions(mode),
             base=base,
             budget_bytes=self.budget.n_bytes,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from chunkjac._chunker import TIGHT_PROBES, Cost, Terms
+from chunkjac._chunker import TIGHT_PROBES, Cost, Limits
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Facts, Mode, block_leaves, is_empty, n_directions
@@ -82,18 +82,20 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
             tracker.restart_peak()
             mode, _ = select_mode(problem, replace(request, mode=name))
         check_fits(mode, job.out)
-        terms = job.terms(mode, tracker)
+        limits = job.limits(mode, tracker)
         if is_empty(mode):
-            return Probe(Facts.of(mode), reasons, terms.base, 1, terms.base.prologue_bytes, certain=True, steady_size=1)
+            return Probe(
+                Facts.of(mode), reasons, limits.base, 1, limits.base.prologue_bytes, certain=True, steady_size=1
+            )
         samples = _Samples(mode, tracker)
         while True:
-            cost = terms.fit(samples.held_bytes, samples.margin)
-            size = terms.choose(cost, terms.n_directions)
+            cost = limits.fit(samples.held_bytes, samples.margin)
+            size = limits.choose(cost, limits.n_directions)
             if size in samples.held_bytes:
                 break
             samples.take(size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
-    steady = steady_size(mode, terms, cost, size)
+    steady = steady_size(mode, limits, cost, size)
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True, steady_size=steady)
 
 
@@ -117,7 +119,7 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) 
         with tracker:
             with witness:
                 mode, reasons = select_mode(job.problem, job.request, doubts)
-            terms = job.terms(mode, tracker)
+            limits = job.limits(mode, tracker)
             try:
                 samples = _Samples(mode, tracker)
                 break
@@ -127,19 +129,19 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) 
                 doubts[mode.name] = doubt_about(mode.name, error)
             del mode
             tracker.restart_peak()
-    cost = terms.fit(samples.held_bytes, samples.margin)
-    size = terms.choose(cost, terms.n_directions)
-    steady = steady_size(mode, terms, cost, size)
+    cost = limits.fit(samples.held_bytes, samples.margin)
+    size = limits.choose(cost, limits.n_directions)
+    steady = steady_size(mode, limits, cost, size)
     peak_bytes = cost.peak_bytes(size)
     return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=False, steady_size=steady)
 
 
-def steady_size(mode: Mode, terms: Terms, cost: Cost, size: int) -> int:
+def steady_size(mode: Mode, limits: Limits, cost: Cost, size: int) -> int:
     """Return the size for a job whose chunks all have one, and lie in buffers until they are written."""
     buffers_bytes = N_BUFFERS * sum(leaf.n_bytes for leaf in block_leaves(mode))
     roomy = replace(cost, direction_bytes=cost.direction_bytes + buffers_bytes)
-    fitting = terms.choose(roomy, terms.n_directions) if roomy.smallest_bytes <= terms.budget_bytes else 1
-    return max(1, min(size, fitting, terms.start_size(cost) or size))
+    fitting = limits.choose(roomy, limits.n_directions) if roomy.smallest_bytes <= limits.budget_bytes else 1
+    return max(1, min(size, fitting, limits.start_size(cost) or size))
 
 
 class _Samples:

@@ -25,7 +25,7 @@ from chunkjac._modes.differences.error_estimate import estimate_error
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation, check_same
 from chunkjac._modes.differences.loop import OneByOne
 from chunkjac._modes.differences.rows import RowCheck, agree
-from chunkjac._modes.differences.rungs import LOOP, Rung, fall_from_native, find_rung, known_native
+from chunkjac._modes.differences.rungs import LOOP, BatchRung, fall_from_native, find_rung, known_native
 from chunkjac._modes.differences.schemes import find_scheme, tiny_step
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
 from chunkjac._modes.differences.stencil import Placed, Spans, Stencil
@@ -112,7 +112,7 @@ class FiniteDifference:
         self._one_by_one = OneByOne(self.problem, self.outputs, point)
         self._evaluations: DifferenceProgram | None = None
 
-    def _first_rung(self, first: FirstEvaluation) -> Rung:
+    def _first_rung(self, first: FirstEvaluation) -> BatchRung:
         """Return the highest rung that can run the function."""
         for _ in range(_TRIES if first.draws else 0):
             first.check_again()
@@ -279,7 +279,7 @@ class FiniteDifference:
             **calls,
         )
 
-    def _take(self, rung: Rung) -> None:
+    def _take(self, rung: BatchRung) -> None:
         """Go on in a rung."""
         self._rung, self._reasons, self._call, self._known = rung.name, rung.reasons, rung.call, rung.known
 

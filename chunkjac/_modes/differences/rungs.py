@@ -26,7 +26,7 @@ _NATIVE = "native batch"
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class BatchRung:
     """Hold a way to evaluate a batch.
 
     Attributes:
@@ -48,7 +48,7 @@ def find_rung(
     copies: Tensors,
     check: Callable[..., RowCheck],
     check_steady: Callable[[], None],
-) -> Rung:
+) -> BatchRung:
     """Return the highest rung that can run the function, or the one that was asked for.
 
     Args:
@@ -65,7 +65,7 @@ def find_rung(
     if batching in ("loop", "vmap"):
         check_steady()
     if batching == "loop":
-        return Rung(LOOP, None)
+        return BatchRung(LOOP, None)
     if batching == "vmap":
         return _vmapped(problem, copies, told=True)
     call = _native(problem, batching)
@@ -76,10 +76,10 @@ def find_rung(
     unsure = isinstance(copies[0], FakeTensor) and batching == "auto"
     reasons = ("whether rows of a batch are independent shows in the run: until then, shapes say so",)
     name = _NATIVE + (f", dimension {call.dim}" if call.dim else "")
-    return Rung(name, call, reasons if unsure else (), verdict.known)
+    return BatchRung(name, call, reasons if unsure else (), verdict.known)
 
 
-def known_native(problem: Problem, batching: str | int, name: str, check: Callable[..., RowCheck]) -> Rung:
+def known_native(problem: Problem, batching: str | int, name: str, check: Callable[..., RowCheck]) -> BatchRung:
     """Return the native batch that an earlier run has found, of a function that has not changed since.
 
     Args:
@@ -89,10 +89,10 @@ def known_native(problem: Problem, batching: str | int, name: str, check: Callab
         check: As for :func:`find_rung`.
     """
     call = _native(problem, batching)
-    return Rung(name, call, known=check(call=call, alone=lambda point: problem.flat(*point)).known())
+    return BatchRung(name, call, known=check(call=call, alone=lambda point: problem.flat(*point)).known())
 
 
-def fall_from_native(problem: Problem, batching: str | int, copies: Tensors, fault: str) -> Rung:
+def fall_from_native(problem: Problem, batching: str | int, copies: Tensors, fault: str) -> BatchRung:
     """Return the rung below a native batch.
 
     Args:
@@ -111,7 +111,7 @@ def fall_from_native(problem: Problem, batching: str | int, copies: Tensors, fau
             f"to return their values along it: {fault}; leave batching at 'auto', or give 'vmap' or 'loop'."
         )
     rung = _vmapped(problem, copies, told=False)
-    return Rung(rung.name, rung.call, (f"no native batch: {fault}", *rung.reasons))
+    return BatchRung(rung.name, rung.call, (f"no native batch: {fault}", *rung.reasons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _native(problem: Problem, batching: str | int) -> _Native:
     return _Native(problem.flat, 0 if isinstance(batching, str) else batching)
 
 
-def _vmapped(problem: Problem, copies: Tensors, *, told: bool) -> Rung:
+def _vmapped(problem: Problem, copies: Tensors, *, told: bool) -> BatchRung:
     """Try ``vmap`` on two copies of the point; fall to one point at a time unless ``vmap`` was asked for."""
     call = _Vmapped(problem.flat, problem.randomness)
     try:
@@ -162,5 +162,5 @@ def _vmapped(problem: Problem, copies: Tensors, *, told: bool) -> Rung:
             add_note(error, "chunkjac: vmap cannot batch func; batching='auto' or 'loop' takes one point at a time.")
         if told or is_out_of_memory(error):
             raise
-        return Rung(LOOP, None, (f"one point at a time, since vmap cannot batch func: {first_line(error)}",))
-    return Rung(_VMAP, call)
+        return BatchRung(LOOP, None, (f"one point at a time, since vmap cannot batch func: {first_line(error)}",))
+    return BatchRung(_VMAP, call)

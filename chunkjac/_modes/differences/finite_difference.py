@@ -28,7 +28,7 @@ from chunkjac._modes.differences.rows import RowCheck, agree
 from chunkjac._modes.differences.rungs import LOOP, BatchRung, fall_from_native, find_rung, known_native
 from chunkjac._modes.differences.schemes import find_scheme, tiny_step
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
-from chunkjac._modes.differences.stencil import Placed, Spans, Stencil
+from chunkjac._modes.differences.stencil import Points, Spans, Stencil
 from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.warm import is_warm
@@ -313,7 +313,7 @@ class FiniteDifference:
             raise OtherWayError
         return values, chunk.start - whole.start
 
-    def _values(self, chunk: slice, placed: Placed) -> Tensors | None:
+    def _values(self, chunk: slice, placed: Points) -> Tensors | None:
         """Evaluate the function at all copies of a chunk at once; ``None`` if they must go one by one."""
         while self._call is not None:
             tells, started_s = is_warm(), time.perf_counter()

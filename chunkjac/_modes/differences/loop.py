@@ -13,7 +13,7 @@ from chunkjac._chunker import PerturbedPoint, segments
 from chunkjac._errors import FunctionError
 from chunkjac._modes.differences.schemes import Scheme
 from chunkjac._modes.differences.slopes import imaginary
-from chunkjac._modes.differences.stencil import Placed
+from chunkjac._modes.differences.stencil import Points
 from chunkjac._problem import Outputs, Problem, check_computed
 from chunkjac._tensors import Tensors
 
@@ -53,7 +53,7 @@ class OneByOne:
         self._base: Tensors | None = None  # its values, once they are needed
         self._point = PerturbedPoint(inputs)
 
-    def slopes(self, chunk: slice, placed: Placed, scheme: Scheme) -> list[list[torch.Tensor]]:
+    def slopes(self, chunk: slice, placed: Points, scheme: Scheme) -> list[list[torch.Tensor]]:
         """Return slopes, for each output ``(k, *output.shape)`` for each level."""
         k = chunk.stop - chunk.start
         slopes = [
@@ -66,7 +66,7 @@ class OneByOne:
             self.add([[level[i] for level in levels] for levels in slopes], direction, scheme, self._base)
         return slopes
 
-    def directions(self, chunk: slice, placed: Placed) -> list[Direction]:
+    def directions(self, chunk: slice, placed: Points) -> list[Direction]:
         """Return the directions of a chunk."""
         n_levels = placed.weights.shape[0]
         directions = []

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from chunkjac._modes.differences.schemes import Scheme, extrapolate
-from chunkjac._modes.differences.stencil import Placed
+from chunkjac._modes.differences.stencil import Points
 
 
 def slopes_of(
-    value: torch.Tensor, placed: Placed, scheme: Scheme, dtype: torch.dtype, place: torch.Tensor | None = None
+    value: torch.Tensor, placed: Points, scheme: Scheme, dtype: torch.dtype, place: torch.Tensor | None = None
 ) -> list[torch.Tensor]:
     """Return the slopes of one output, ``(k, *output.shape)`` for each level.
 

@@ -20,7 +20,7 @@ _SPAN = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Points:
     """Hold the points of a chunk of k directions.
 
     Attributes:
@@ -50,7 +50,7 @@ class Stencil:
     steps: Steps
     bounds: Sequence[Bounds] | None = None
 
-    def place(self, chunk: slice) -> Placed:
+    def place(self, chunk: slice) -> Points:
         """Return the points and weights of a chunk.
 
         Raises:
@@ -64,14 +64,14 @@ class Stencil:
                 "step moves some elements of the inputs not at all, or out of the range of their dtype (or they are "
                 "not finite, or bounds leave too little room); give another step, or inputs of higher precision."
             )
-        return Placed([one.points[0] for one in placed], weights, _joined([one.powers for one in placed]))
+        return Points([one.points[0] for one in placed], weights, _joined([one.powers for one in placed]))
 
-    def _place(self, segment: Segment) -> Placed:
+    def _place(self, segment: Segment) -> Points:
         """Return the points and weights of one segment."""
         x = self.inputs[segment.leaf].view(-1)[segment.elements]
         steps, scheme = self.steps.of_segment(segment, x), self.scheme
         if scheme.is_complex:
-            return Placed([torch.complex(x, steps)[None]], 1 / steps[None, None], x.new_empty(0, len(x)))
+            return Points([torch.complex(x, steps)[None]], 1 / steps[None, None], x.new_empty(0, len(x)))
         moves, powers = [steps * node for node in scheme.all_nodes()], _even(x, scheme)
         if self.bounds is None:
             points = x + torch.stack(moves)
@@ -88,7 +88,7 @@ class Stencil:
         if scheme.with_base:
             offsets = torch.cat([offsets, torch.zeros_like(offsets[:, :1])], dim=1)
         weights = torch.stack([derivative_weights(level) for level in offsets])
-        return Placed([points], weights, powers)
+        return Points([points], weights, powers)
 
 
 class Spans:
@@ -102,10 +102,10 @@ class Spans:
         self._stencil = stencil
         self._leaves = [Leaf.of(x) for x in stencil.inputs]
         self._span = slice(0, 0)
-        self._placed: Placed | None = None
-        self._latest: tuple[slice, Placed] | None = None
+        self._placed: Points | None = None
+        self._latest: tuple[slice, Points] | None = None
 
-    def place(self, chunk: slice) -> Placed:
+    def place(self, chunk: slice) -> Points:
         """Return the points and weights of a chunk.
 
         Raises:
@@ -123,7 +123,7 @@ class Spans:
             self._placed = self._stencil.place(self._span)
         part = slice(chunk.start - self._span.start, chunk.stop - self._span.start)
         whole = self._placed
-        placed = Placed([whole.points[0][:, part]], whole.weights[..., part], whole.powers[..., part])
+        placed = Points([whole.points[0][:, part]], whole.weights[..., part], whole.powers[..., part])
         self._latest = chunk, placed
         return placed
 

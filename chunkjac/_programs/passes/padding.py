@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Padded:
     """Hold a part of a tensor that is zero elsewhere.
 
     Attributes:
@@ -40,9 +40,9 @@ class Placed:
         behind = self.size - self.before - self.part.shape[self.dim]
         return aten.constant_pad_nd(self.part, [*[0] * 2 * (self.part.dim() - 1 - self.dim), self.before, behind])
 
-    def like(self, part: torch.Tensor, dim: int | None = None) -> Placed:
+    def like(self, part: torch.Tensor, dim: int | None = None) -> Padded:
         """Return another part at the same place."""
-        return Placed(part, self.dim if dim is None else dim, self.before, self.size)
+        return Padded(part, self.dim if dim is None else dim, self.before, self.size)
 
     def narrowed(self, constant: torch.Tensor, dim: int) -> torch.Tensor:
         """Return the part of a constant that belongs to this one."""
@@ -60,8 +60,8 @@ def placed(node: Node, env: Mapping[Node, Any], value_of: Callable[[Any], Any]) 
     if node.func is aten.constant_pad_nd.default:
         return _padded(node, env, value_of)
     held = [env[operand] for operand in node.operands]
-    parts = [value for value in held if isinstance(value, Placed)]
-    if not parts or any(operand.varies and not isinstance(env[operand], Placed) for operand in node.operands):
+    parts = [value for value in held if isinstance(value, Padded)]
+    if not parts or any(operand.varies and not isinstance(env[operand], Padded) for operand in node.operands):
         return None
     rule = _RULES.get(node.func)
     if rule is None or len({(part.dim, part.before, part.size, part.part.shape[part.dim]) for part in parts}) > 1:
@@ -69,33 +69,33 @@ def placed(node: Node, env: Mapping[Node, Any], value_of: Callable[[Any], Any]) 
     return rule(node, env)
 
 
-def _padded(node: Node, env: Mapping[Node, Any], value_of: Callable[[Any], Any]) -> Placed | None:
+def _padded(node: Node, env: Mapping[Node, Any], value_of: Callable[[Any], Any]) -> Padded | None:
     """Take zeros before and behind for what they are."""
     source, pads, *fill = node.args
     wide = [i for i in range(len(pads) // 2) if pads[2 * i] or pads[2 * i + 1]]
     if not source.varies or (fill and fill[0]):
         return None
     held = env[source]
-    if isinstance(held, Placed):
+    if isinstance(held, Padded):
         own = held.part.dim() - 1 - held.dim
         return None if own in wide else held.like(_run(node, held.part, pads))
     if len(wide) != 1 or min(pads) < 0:
         return None
     whole = _shape(node)
     dim = len(whole) - 1 - wide[0]
-    return Placed(value_of(env[source]), dim, pads[2 * wide[0]], whole[dim])
+    return Padded(value_of(env[source]), dim, pads[2 * wide[0]], whole[dim])
 
 
-def _pointwise(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+def _pointwise(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Apply a pointwise operation to the part, with the constants' parts."""
     n_dims = len(_shape(node))
-    like = next(env[operand] for operand in node.operands if isinstance(env[operand], Placed))
+    like = next(env[operand] for operand in node.operands if isinstance(env[operand], Padded))
     if like.part.dim() != n_dims:
         return None
     args = []
     for arg in node.args:
         value = env[arg] if isinstance(arg, Node) else arg
-        if isinstance(value, Placed):
+        if isinstance(value, Padded):
             value = value.part
         elif isinstance(value, torch.Tensor) and isinstance(arg, Node):
             dim = like.dim - (n_dims - value.dim())
@@ -105,7 +105,7 @@ def _pointwise(node: Node, env: Mapping[Node, Any]) -> Placed | None:
     return like.like(_run(node, *args))
 
 
-def _reduction(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+def _reduction(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Add along other dimensions, which stay with size one."""
     like, dims, *rest = env[node.args[0]], *node.args[1:]
     n_dims = like.part.dim()
@@ -114,7 +114,7 @@ def _reduction(node: Node, env: Mapping[Node, Any]) -> Placed | None:
     return like.like(_run(node, like.part, dims, True))
 
 
-def _expansion(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+def _expansion(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Repeat along other dimensions."""
     like, shape = env[node.args[0]], list(_shape(node))
     if len(shape) != like.part.dim() or shape[like.dim] != like.size:
@@ -123,16 +123,16 @@ def _expansion(node: Node, env: Mapping[Node, Any]) -> Placed | None:
     return like.like(aten.expand(like.part, shape))
 
 
-def _slice(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+def _slice(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Take some places along another dimension."""
     like, dim = env[node.args[0]], (node.args[1] if len(node.args) > 1 else 0)
     return None if dim % like.part.dim() == like.dim else like.like(_run(node, like.part, *node.args[1:]))
 
 
-def _joined(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+def _joined(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Join parts along another dimension."""
     tensors, dim = node.args[0], (node.args[1] if len(node.args) > 1 else 0)
-    if not all(isinstance(env[tensor], Placed) for tensor in tensors):
+    if not all(isinstance(env[tensor], Padded) for tensor in tensors):
         return None
     like = env[tensors[0]]
     if dim % like.part.dim() == like.dim:
@@ -140,7 +140,7 @@ def _joined(node: Node, env: Mapping[Node, Any]) -> Placed | None:
     return like.like(_run(node, [env[tensor].part for tensor in tensors], dim))
 
 
-def _view(node: Node, env: Mapping[Node, Any]) -> Placed | None:
+def _view(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Take a view in which the dimension stays: as many elements before it, and as many in it."""
     like, shape = env[node.args[0]], list(_shape(node))
     ahead = _shape(node.args[0])[: like.dim].numel()
@@ -151,7 +151,7 @@ def _view(node: Node, env: Mapping[Node, Any]) -> Placed | None:
     return None
 
 
-def _transpose(node: Node, env: Mapping[Node, Any]) -> Placed:
+def _transpose(node: Node, env: Mapping[Node, Any]) -> Padded:
     """Swap two dimensions."""
     like = env[node.args[0]]
     n_dims = like.part.dim()
@@ -162,10 +162,10 @@ def _transpose(node: Node, env: Mapping[Node, Any]) -> Placed:
 def _product(node: Node, env: Mapping[Node, Any]) -> Any:
     """Multiply the part's rows or columns, or contract over the part only."""
     left, right = (env[arg] for arg in node.args)
-    if isinstance(left, Placed) and isinstance(right, Placed):
+    if isinstance(left, Padded) and isinstance(right, Padded):
         return None
-    is_left = isinstance(left, Placed)
-    like: Placed = left if is_left else right
+    is_left = isinstance(left, Padded)
+    like: Padded = left if is_left else right
     n_dims = like.part.dim()
     rows, columns = n_dims - 2, n_dims - 1
     contracted, other_side = (columns, rows) if is_left else (rows, columns)

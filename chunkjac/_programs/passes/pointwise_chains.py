@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from chunkjac._programs.graph.graph import Graph, Node, run_node, written_memory
-from chunkjac._programs.passes.padding import Placed, placed
+from chunkjac._programs.passes.padding import Padded, placed
 
 aten = torch.ops.aten
 
@@ -63,7 +63,7 @@ def replay(graph: Graph, values: dict[Node, Any], wanted: Sequence[Node]) -> lis
         made = None if node.root in plain else placed(node, env, _value)
         if made is None:
             for operand in node.operands:
-                if isinstance(env[operand], Placed):
+                if isinstance(env[operand], Padded):
                     env[operand] = env[operand].value()
             rule = None if node.root in plain else _RULES.get(node.func)
             made = rule(node, env) if rule is not None else None
@@ -80,7 +80,7 @@ def _computed(node: Node, env: Mapping[Node, Any]) -> Any:
 
 
 def _value(held: Any) -> Any:
-    return held.value() if isinstance(held, (Scaled, Placed)) else held
+    return held.value() if isinstance(held, (Scaled, Padded)) else held
 
 
 def _scaled(held: Any) -> Scaled:

@@ -12,7 +12,7 @@ from chunkjac._errors import ArgumentError
 from chunkjac._modes import Mode, block_leaves, seed_leaves
 from chunkjac._problem import check_computed, facts_of
 from chunkjac._sinks.sink import arrival, put
-from chunkjac._store import Layout, Piece, Staging, Store, Target, open_store
+from chunkjac._store import FileLayout, Piece, Staging, Store, Target, open_store
 from chunkjac._tensors import Tensors
 
 
@@ -38,7 +38,7 @@ class FileSink:
             )
         specs = mode.outputs.spec, mode.problem.spec
         assert target.chunk_size is not None  # jobs with files are planned first
-        layout = Layout.of(
+        layout = FileLayout.of(
             outputs,
             inputs,
             specs,

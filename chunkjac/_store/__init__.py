@@ -1,6 +1,6 @@
 """Jacobians in files, which outlive the process."""
 
-from chunkjac._store.layout import Layout
+from chunkjac._store.layout import FileLayout
 from chunkjac._store.reader import check, open_store
 from chunkjac._store.removal import remove
 from chunkjac._store.staging import N_BUFFERS, Staging
@@ -9,7 +9,7 @@ from chunkjac._store.target import Target, is_path
 from chunkjac._store.writer import Piece
 
 __all__ = [
-    "Layout",
+    "FileLayout",
     "N_BUFFERS",
     "Piece",
     "Staging",

@@ -68,7 +68,7 @@ class FileBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """Hold how a Jacobian lies in files.
 
     Attributes:
@@ -101,7 +101,7 @@ class Layout:
         by_rows: bool,
         kind: Kind,
         chunk_size: int,
-    ) -> Layout:
+    ) -> FileLayout:
         """Lay a Jacobian out.
 
         In ``.npy`` files, rows are in C order, columns in Fortran order, so that blocks are whole pieces of the file.
@@ -127,7 +127,7 @@ class Layout:
         return cls(by_rows, len(outputs), len(inputs), chunk_size, sizes, block_sizes, tuple(parts), trees)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Layout:
+    def from_dict(cls, fields: dict[str, Any]) -> FileLayout:
         """Return what :meth:`to_dict` gave."""
         parts = tuple(
             Part(**{**part, "shape": tuple(part["shape"]), "result_shape": tuple(part["result_shape"])})

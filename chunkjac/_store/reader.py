@@ -11,7 +11,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
 
 from chunkjac._errors import StoreError
 from chunkjac._store.journal import append, drop_torn_line, lines_of, read_journal
-from chunkjac._store.layout import FileBlock, Layout
+from chunkjac._store.layout import FileBlock, FileLayout
 from chunkjac._store.lock import locked_journal
 from chunkjac._store.target import Target
 from chunkjac._store.values import values_at
@@ -22,7 +22,7 @@ class _Found:
     """Hold what is in files."""
 
     target: Target
-    layout: Layout
+    layout: FileLayout
     finished: dict[int, tuple[int, ...]]
 
 
@@ -90,10 +90,10 @@ def _find(path: str | os.PathLike[str]) -> _Found:
         raise StoreError(
             f"the journal {target.told(target.journal_path)!r} cannot be read: {error.strerror}."
         ) from error
-    return _Found(target, Layout.from_dict(target.plan["layout"]), finished)
+    return _Found(target, FileLayout.from_dict(target.plan["layout"]), finished)
 
 
-def _told(layout: Layout, missing: Sequence[slice]) -> str:
+def _told(layout: FileLayout, missing: Sequence[slice]) -> str:
     """Say which directions are missing."""
     spans: list[slice] = []
     for part in missing:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chunkjac._errors import StoreError
 from chunkjac._store.journal import append, drop_torn_line, lines_of, read_journal, sync_folder
-from chunkjac._store.layout import Layout
+from chunkjac._store.layout import FileLayout
 from chunkjac._store.lock import close_locked, open_locked
 from chunkjac._store.target import FORMAT, Target
 from chunkjac._store.values import Values, all_values
@@ -35,7 +35,7 @@ class Store:
             is listed as it was and as it is); there is no room.
     """
 
-    def __init__(self, target: Target, layout: Layout, facts: Mapping[str, Any]) -> None:
+    def __init__(self, target: Target, layout: FileLayout, facts: Mapping[str, Any]) -> None:
         self._target = target
         self._made: list[Path] = []
         self._closing = ExitStack()
@@ -123,7 +123,7 @@ class Store:
             file = None
         return file
 
-    def _agreed(self, layout: Layout, facts: Mapping[str, Any]) -> tuple[Layout, bool]:
+    def _agreed(self, layout: FileLayout, facts: Mapping[str, Any]) -> tuple[FileLayout, bool]:
         """Return how the Jacobian lies in its files, and whether that was written just now; read under the lock."""
         target = replace(self._target)
         plan = target.plan
@@ -141,7 +141,7 @@ class Store:
         sync_folder(target.plan_path.parent)
         return layout, True
 
-    def _taken_over(self, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> Layout:
+    def _taken_over(self, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> FileLayout:
         """Return the layout of what is there, if that is the same Jacobian."""
         path = self._target.given
         known = plan["facts"]
@@ -155,7 +155,7 @@ class Store:
                 f"resume=True found another Jacobian in {path!r}: {'; '.join(told)}. Give the same function and "
                 "inputs, or another path."
             )
-        return Layout.from_dict(plan["layout"])
+        return FileLayout.from_dict(plan["layout"])
 
     def _mended(self, finished: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
         """Give files back what they have lost; return the blocks that are finished all the same."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from chunkjac._errors import ArgumentError, StoreError
 from chunkjac._problem import RandomState
-from chunkjac._store.layout import Kind, Layout
+from chunkjac._store.layout import FileLayout, Kind
 from chunkjac._store.zarr import library, own_and_others
 
 FORMAT = 1
@@ -92,7 +92,7 @@ class Target:
         elif self.kind == "file":
             values = [self.path]
         else:
-            parts = () if self.plan is None else Layout.from_dict(self.plan["layout"]).parts
+            parts = () if self.plan is None else FileLayout.from_dict(self.plan["layout"]).parts
             values = [self.file(part.name) for part in parts]
         return [*values, self.draft_path, self.plan_path, self.journal_path]
 
@@ -208,7 +208,7 @@ class Target:
         if found["format"] != FORMAT:
             raise ValueError("another version of chunkjac wrote it")
         try:
-            parts, mode = Layout.from_dict(found["layout"]).parts, found["facts"]["mode"]
+            parts, mode = FileLayout.from_dict(found["layout"]).parts, found["facts"]["mode"]
             is_whole = isinstance(mode, str) and all(re.fullmatch(_FILE_NAMES[self.kind], part.name) for part in parts)
         except (KeyError, TypeError, ValueError):
             is_whole = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from chunkjac._store.layout import Layout, Part
+from chunkjac._store.layout import FileLayout, Part
 from chunkjac._store.npy import NpyFile
 from chunkjac._store.target import Target
 from chunkjac._store.zarr import ZarrArray
@@ -72,6 +72,6 @@ def values_at(target: Target, part: Part) -> Values:
     return kind(target.file(part.name), part)
 
 
-def all_values(target: Target, layout: Layout) -> list[list[Values]]:
+def all_values(target: Target, layout: FileLayout) -> list[list[Values]]:
     """Return what holds the directions of each tensor."""
     return [[values_at(target, part) for part in layout.parts_of(leaf)] for leaf in range(len(layout.sizes))]

@@ -49,7 +49,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RowVerdict:
     """Hold what a check found.
 
     Attributes:
@@ -100,7 +100,7 @@ class RowCheck:
         sizes = {size for shape in shapes for size in shape}
         return next(n for n in count(3, 2) if n not in sizes)
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RowVerdict:
         """Return whether rows are independent. On fake tensors only shapes can be seen."""
         try:
             with quiet_trial():
@@ -108,24 +108,24 @@ class RowCheck:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            return Verdict(first_line(error))
+            return RowVerdict(first_line(error))
 
     def known(self) -> Known:
         """Return a known point where rows were seen to be independent in an earlier run."""
         batch = self._first_batch(self.n_rows, fixed_generator(0))
         return self._known(tuple(rows[-1].clone() for rows in batch))
 
-    def _verdict(self, n_rows: int, generator: torch.Generator) -> Verdict:
+    def _verdict(self, n_rows: int, generator: torch.Generator) -> RowVerdict:
         """Evaluate two batches, and compare."""
         batch = self._first_batch(n_rows, generator)
         values = self.call(batch)
         fault = self._misshapen(values, n_rows)
         if fault is not None:
-            return Verdict(fault)
+            return RowVerdict(fault)
         values = tuple(value.clone() for value in values)  # some functions write each value into the same memory
         known = self._known(tuple(rows[-1].clone() for rows in batch), values)
         if not (known.is_last_of(values) and self._is_base(tuple(value[0] for value in values), known.tolerances)):
-            return Verdict("a row's value is not that of its point alone")
+            return RowVerdict("a row's value is not that of its point alone")
         middle = n_rows // 2
         still = tuple(value[middle].clone() for value in values)
         del values
@@ -133,7 +133,7 @@ class RowCheck:
         fault = self._misshapen(others, n_rows)
         if fault is None and not all(_same_bits(was, now[middle]) for was, now in zip(still, others)):
             fault = "a row's value changes with the other rows"
-        return Verdict(fault, known)
+        return RowVerdict(fault, known)
 
     def _known(self, point: Tensors, values: Tensors | None = None) -> Known:
         """Evaluate a point alone; rounding goes by how large its values are, or those of a batch."""

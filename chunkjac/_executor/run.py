@@ -77,7 +77,7 @@ class Result:
 
 
 # A job step by step: what was written last is yielded; nothing is computed before it is asked for.
-Steps = Generator[slice, None, Result]
+Writing = Generator[slice, None, Result]
 
 
 @torch.inference_mode(False)
@@ -109,7 +109,7 @@ def run_job(
     raise error
 
 
-def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience, found: LeftAsFound) -> Steps:
+def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience, found: LeftAsFound) -> Writing:
     """Run a job step by step, and connect the result to its graph if that was asked for.
 
     Args:
@@ -138,7 +138,7 @@ def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience,
     return replace(result, jacobian=with_graph(result.jacobian, recipe, sources), aux=aux)
 
 
-def _steps(job: Job, known: Probe | None, watch: bool, witness: WriteWatcher, experience: Experience) -> Steps:
+def _steps(job: Job, known: Probe | None, watch: bool, witness: WriteWatcher, experience: Experience) -> Writing:
     """Try one mode after the other."""
     started_s = time.perf_counter()
     gauge = Gauge.of(job.device) if job.return_report else None
@@ -209,7 +209,7 @@ class _Attempt:
         known = isinstance(error, ChunkjacError)
         return not self._log.chunk_sizes and not known and self._job.request.may_leave(self.mode.name)
 
-    def steps(self, known: Probe | None, started_s: float, gauge: Gauge | None, experience: Experience) -> Steps:
+    def steps(self, known: Probe | None, started_s: float, gauge: Gauge | None, experience: Experience) -> Writing:
         """Allocate the result and fill it, step by step."""
         job, mode, tracker = self._job, self.mode, self._tracker
         limits = job.limits(mode, tracker)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from chunkjac._executor.experience import Experience
-from chunkjac._executor.run import Steps, steps_of
+from chunkjac._executor.run import Writing, steps_of
 from chunkjac._planner import Job
 from chunkjac._problem import Block, LeftAsFound, RandomState
 from chunkjac._sinks import Stream
@@ -52,7 +52,7 @@ def _callers_numbers(job: Job) -> Iterator[None]:
 
 
 @torch.inference_mode(False)
-def _advanced(steps: Steps) -> bool:
+def _advanced(steps: Writing) -> bool:
     """Compute the next block; return whether there was one."""
     try:
         next(steps)

@@ -14,7 +14,7 @@ from torch import fx
 from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._programs.graph.graph import Graph, Node
-from chunkjac._programs.replay.program import Step
+from chunkjac._programs.replay.program import RunStep
 from chunkjac._tensors import Tensors
 
 # What inductor, Triton and dynamo say where the machine has nothing to compile with (torch 2.6-2.13).
@@ -53,7 +53,7 @@ class Compiled:
         return step
 
 
-def with_seeded(step: Step, seeded: Sequence[Node], places: Tensors, values: Mapping[Node, Any]) -> Step:
+def with_seeded(step: RunStep, seeded: Sequence[Node], places: Tensors, values: Mapping[Node, Any]) -> RunStep:
     """Return a step that first writes the products that only see seeds into their places."""
     ahead = [(node.func, values[node.args[0]], place) for node, place in zip(seeded, places) if node.func is not None]
 
@@ -65,7 +65,7 @@ def with_seeded(step: Step, seeded: Sequence[Node], places: Tensors, values: Map
     return whole
 
 
-def captured(step: Step, device: torch.device) -> Step:
+def captured(step: RunStep, device: torch.device) -> RunStep:
     """Return the replay of a step's kernels as a CUDA graph: all that it reads stays where it is.
 
     Source:

@@ -14,7 +14,7 @@ from chunkjac._memory import first_line
 from chunkjac._programs.graph.graph import Graph, Node
 from chunkjac._programs.passes.one_hot_seeds import seeded_ahead
 from chunkjac._programs.replay.compilation import Compiled, captured, remedy, with_seeded
-from chunkjac._programs.replay.program import Bind, Program, Running, Step
+from chunkjac._programs.replay.program import Bind, Program, Running, RunStep
 from chunkjac._programs.replay.replay import Replay
 from chunkjac._tensors import Tensors, is_close
 
@@ -78,14 +78,14 @@ def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
     rest = replace(rest, given=given)
     needs = [node for node in program.step.uses if node in set(_operands(rest)) and node not in program.seeds]
 
-    def ahead(bind: Bind, wrap: Callable[[Step], Step] = lambda step: step) -> Bind:
-        def bound(seeds: Tensors, values: Mapping[Node, Any]) -> Step:
+    def ahead(bind: Bind, wrap: Callable[[RunStep], RunStep] = lambda step: step) -> Bind:
+        def bound(seeds: Tensors, values: Mapping[Node, Any]) -> RunStep:
             places = tuple(_place(node, device) for node in seeded)
             return with_seeded(wrap(bind((*seeds, *places), values)), seeded, places, values)
 
         return bound
 
-    def replayed(tensors: Tensors, values: Mapping[Node, Any]) -> Step:
+    def replayed(tensors: Tensors, values: Mapping[Node, Any]) -> RunStep:
         return Replay(rest).bind({**values, **dict(zip(given, tensors))}, device).run
 
     compiled = Compiled(rest, needs).bind
@@ -109,7 +109,7 @@ def _place(node: Node, device: torch.device) -> torch.Tensor:
     return torch.empty_strided(node.layout.shape, node.layout.strides, dtype=node.layout.dtype, device=device)
 
 
-def _in_turns(steps: tuple[Step, ...], start: int, device: torch.device) -> list[float]:
+def _in_turns(steps: tuple[RunStep, ...], start: int, device: torch.device) -> list[float]:
     """Return the seconds that each step takes, the least of some turns."""
     seconds = [float("inf")] * len(steps)
     for _ in range(_TURNS):

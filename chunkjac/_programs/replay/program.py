@@ -14,9 +14,9 @@ from chunkjac._programs.graph.recorder import NotLinearError
 from chunkjac._programs.replay.replay import Replay
 from chunkjac._tensors import Tensors
 
-Step = Callable[[int], Tensors]
+RunStep = Callable[[int], Tensors]
 Feed = Callable[[int], Tensors]
-Bind = Callable[[Tensors, Mapping[Node, Any]], Step]
+Bind = Callable[[Tensors, Mapping[Node, Any]], RunStep]
 
 
 class Program:
@@ -106,7 +106,7 @@ class Running:
         self.begin(tensors)
         given = {**self.values, **dict(zip(program.seeds, self.seeds(0)))}
         self.plain = program.step.bind(given, self.device)
-        self._step: Step | None = None
+        self._step: RunStep | None = None
 
     def take(self, bind: Bind | None) -> None:
         """Run the step in another form from now on, if there is one."""

@@ -49,7 +49,7 @@ def matvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> 
         tensor([2., 4.])
     """
     check_options("matvec", options)
-    check_steps("matvec", options)
+    check_along_vectors("matvec", options)
     *point, vectors = _with_vectors("matvec", args)
     return Products(func, tuple(point), options).forth(vectors)
 
@@ -88,7 +88,7 @@ def rmatvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) ->
     return Products(func, tuple(point), options).back(vectors)
 
 
-def check_steps(name: str, options: Options) -> None:
+def check_along_vectors(name: str, options: Options) -> None:
     """Refuse what does not hold along vectors.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from chunkjac._api.products import Products, check_steps
+from chunkjac._api.products import Products, check_along_vectors
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
 from chunkjac._planner import Options, Plan, check_options, job_of
@@ -54,7 +54,7 @@ def operator(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
     """
     _check_scipy("operator")
     _check_without_report("operator", options)
-    check_steps("operator", options)
+    check_along_vectors("operator", options)
     from chunkjac._api.linear_operator import JacobianOperator
 
     return JacobianOperator(Products(func, args, options, is_kept=True))
@@ -94,7 +94,7 @@ def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **options: Unpack[
     """
     _check_scipy("svdvals")
     _check_without_report("svdvals", options)
-    check_steps("svdvals", options)
+    check_along_vectors("svdvals", options)
     from chunkjac._api.linear_operator import largest_singular_values
 
     view = operator(func, *args, **options)

@@ -27,7 +27,7 @@ from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.derivatives.forward import Forward
 from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._modes.differences.finite_difference import FiniteDifference
-from chunkjac._modes.mode import Facts, Mode
+from chunkjac._modes.mode import Mode, ModeSummary
 from chunkjac._problem.problem import Problem
 
 MODES = {"reverse": Reverse, "forward": Forward, "finite-difference": FiniteDifference}
@@ -70,12 +70,12 @@ def measure(name: str, mode: str, beside_bytes: int, device: torch.device) -> di
     return row | _planned(case, mode, budget)
 
 
-def _warm_up(case: Architecture, mode: str, device: torch.device) -> Facts:
+def _warm_up(case: Architecture, mode: str, device: torch.device) -> ModeSummary:
     """Compute a small Jacobian and a small block: libraries are loaded, lazy work is done."""
     cj.jacobian(torch.sin, torch.ones(4, device=device), mode=mode, max_memory="64MiB", return_report=True)
     made = _make(case, mode)
     made.block(slice(0, 2))
-    return Facts.of(made)
+    return ModeSummary.of(made)
 
 
 def _make(case: Architecture, mode: str) -> Mode:
@@ -96,7 +96,7 @@ def _least_bytes(case: Architecture, mode: str, device: torch.device) -> int:
     """Return what one direction at a time really holds, found by computing one without a limit."""
     with _tracker(device) as tracker:
         made = _make(case, mode)
-        result_bytes, prologue_bytes = Facts.of(made).result_bytes, tracker.peak_bytes
+        result_bytes, prologue_bytes = ModeSummary.of(made).result_bytes, tracker.peak_bytes
         tracker.restart_peak()
         made.block(slice(0, 1))
     return max(prologue_bytes, result_bytes + tracker.peak_bytes)

@@ -28,7 +28,7 @@ from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recomputation import Recipe, sources_of, with_graph
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory, reclaim
-from chunkjac._modes import Facts, is_empty, n_directions, random_tangent, result_bytes
+from chunkjac._modes import ModeSummary, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._planner import (
     Doubt,
     Job,
@@ -317,7 +317,7 @@ class _Attempt:
         size = max(1, min(pacer.chunk_size or largest, largest))
         in_files = replace(pacer.cost, result_bytes=0)  # there the result is allocated on the disk
         probe = Probe(
-            facts=Facts.of(self.mode),
+            facts=ModeSummary.of(self.mode),
             reasons=tuple(dict.fromkeys((*reasons, *self.mode.reasons))),
             cost=pacer.cost,
             chunk_size=size,

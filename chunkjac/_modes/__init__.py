@@ -9,8 +9,8 @@ from chunkjac._modes.differences.finite_difference import FiniteDifference
 from chunkjac._modes.differences.schemes import SCHEME_NAMES
 from chunkjac._modes.differences.steps import read_step
 from chunkjac._modes.mode import (
-    Facts,
     Mode,
+    ModeSummary,
     OtherWayError,
     block_leaves,
     is_empty,
@@ -24,11 +24,11 @@ from chunkjac._modes.referee import central_difference, random_tangent
 __all__ = [
     "Bounds",
     "FAKE_ONLY",
-    "Facts",
     "FiniteDifference",
     "Forward",
     "Gradient",
     "Mode",
+    "ModeSummary",
     "OtherWayError",
     "Reverse",
     "SCHEME_NAMES",

@@ -172,7 +172,7 @@ def result_bytes(mode: Mode) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ModeSummary:
     """Hold what a plan says of a mode, without the tensors that the mode holds; ``seed_bytes`` are a direction's."""
 
     name: str
@@ -185,7 +185,7 @@ class Facts:
     result_bytes: int
 
     @classmethod
-    def of(cls, mode: Mode) -> Facts:
+    def of(cls, mode: Mode) -> ModeSummary:
         """Describe a mode."""
         return cls(
             name=mode.name,

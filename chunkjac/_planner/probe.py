@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from chunkjac._chunker import TIGHT_PROBES, Cost, Limits
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Facts, Mode, block_leaves, is_empty, n_directions
+from chunkjac._modes import Mode, ModeSummary, block_leaves, is_empty, n_directions
 from chunkjac._planner.job import Job
 from chunkjac._planner.selection import NOTHING, Doubt, doubt_about, select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
@@ -38,7 +38,7 @@ class Probe:
         steady_size: The size where all chunks have one, and lie in buffers until they are written.
     """
 
-    facts: Facts
+    facts: ModeSummary
     reasons: tuple[str, ...]
     cost: Cost
     chunk_size: int
@@ -85,7 +85,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
         limits = job.limits(mode, tracker)
         if is_empty(mode):
             return Probe(
-                Facts.of(mode), reasons, limits.base, 1, limits.base.prologue_bytes, certain=True, steady_size=1
+                ModeSummary.of(mode), reasons, limits.base, 1, limits.base.prologue_bytes, certain=True, steady_size=1
             )
         samples = _Samples(mode, tracker)
         while True:
@@ -96,7 +96,9 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
             samples.take(size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
     steady = steady_size(mode, limits, cost, size)
-    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True, steady_size=steady)
+    return Probe(
+        ModeSummary.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True, steady_size=steady
+    )
 
 
 def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
@@ -133,7 +135,9 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) 
     size = limits.choose(cost, limits.n_directions)
     steady = steady_size(mode, limits, cost, size)
     peak_bytes = cost.peak_bytes(size)
-    return Probe(Facts.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=False, steady_size=steady)
+    return Probe(
+        ModeSummary.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=False, steady_size=steady
+    )
 
 
 def steady_size(mode: Mode, limits: Limits, cost: Cost, size: int) -> int:

@@ -16,7 +16,7 @@ import chunkjac as cj
 from chunkjac._chunker.seeds import PerturbedCopies
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.difference_program import DifferenceProgram, PlainEvaluation
-from chunkjac._programs.passes.first_layer import Copies, Nudged
+from chunkjac._programs.passes.first_layer import BatchLayout, Nudged
 from chunkjac._programs.records import ModeRecord, SeenByDifferences
 
 PROGRAM = "as a program"
@@ -67,7 +67,7 @@ def test_a_nudged_product_is_the_product_of_the_copies(data: st.DataObject) -> N
     x = inputs[1].view(n_lines, n_columns)
     ends = torch.cat([x, *([last[1].view(n_lines, n_columns)] if last else [])])
     out = torch.full((batch.shape[0], width), torch.nan, dtype=torch.float64)
-    nudged = Nudged(Copies(k, n_points, with_base, with_last), others, n_lines)
+    nudged = Nudged(BatchLayout(k, n_points, with_base, with_last), others, n_lines)
     nudged(start, batch, x, ends @ matrix + bias, matrix, out=out)
     torch.testing.assert_close(out, batch @ matrix + bias)
 
@@ -292,7 +292,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
         problem=problem,
         call=lambda batch, own=problem: own.flat(*batch),
         batch=lambda chunk: copies.batch(chunk, [x[None, chunk] + 1]),
-        copies=lambda k: Copies(k, 1, True, False),
+        copies=lambda k: BatchLayout(k, 1, True, False),
         last=(),
         agrees=lambda mine, yours: agrees,
         seen=SeenByDifferences(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1),

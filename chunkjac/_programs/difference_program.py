@@ -15,7 +15,7 @@ from chunkjac._problem import Problem
 from chunkjac._programs.graph.graph import Graph
 from chunkjac._programs.graph.recorder import NotLinearError, recorded
 from chunkjac._programs.passes.fast_products import with_fast_products
-from chunkjac._programs.passes.first_layer import Copies, with_nudges
+from chunkjac._programs.passes.first_layer import BatchLayout, with_nudges
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.records import ModeRecord, SeenByDifferences
 from chunkjac._programs.replay.program import Program, Running
@@ -56,7 +56,7 @@ class PlainEvaluation:
     problem: Problem
     call: Callable[..., Tensors]
     batch: Callable[[slice], Tensors]
-    copies: Callable[[int], Copies]
+    copies: Callable[[int], BatchLayout]
     last: Tensors
     agrees: Callable[[Tensors, Tensors], bool]
     seen: SeenByDifferences

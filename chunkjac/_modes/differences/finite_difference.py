@@ -33,7 +33,7 @@ from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.warm import is_warm
 from chunkjac._problem import Guard, Problem
-from chunkjac._programs import Copies, DifferenceProgram, ModeRecord, PlainEvaluation, Records
+from chunkjac._programs import BatchLayout, DifferenceProgram, ModeRecord, PlainEvaluation, Records
 from chunkjac._tensors import Tensors
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.
@@ -287,9 +287,9 @@ class FiniteDifference:
         """Return the copies of a chunk."""
         return self._copies.batch(chunk, self._places.place(chunk).points)
 
-    def _made_up(self, n_directions: int) -> Copies:
+    def _made_up(self, n_directions: int) -> BatchLayout:
         """Return how a batch is made up."""
-        return Copies(n_directions, self._scheme.n_evaluations, self._scheme.with_base, bool(self._last))
+        return BatchLayout(n_directions, self._scheme.n_evaluations, self._scheme.with_base, bool(self._last))
 
     def _by_program(self, chunk: slice) -> tuple[Tensors | None, int]:
         """Evaluate the copies of a chunk, and of some directions before it, by a program; return how many these are.

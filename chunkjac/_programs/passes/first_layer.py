@@ -21,7 +21,7 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class BatchLayout:
     """Hold how a batch of perturbed copies is made up: the first point of all directions, then the second, ...
 
     Attributes:
@@ -52,7 +52,7 @@ class Nudged(Seeded):
         n_lines: How many rows of the product a copy has.
     """
 
-    copies: Copies
+    copies: BatchLayout
     first: int
     n_lines: int
 
@@ -90,7 +90,7 @@ class Nudged(Seeded):
 
 
 def with_nudges(
-    graph: Graph, inputs: Sequence[Node], lasts: Sequence[Node], points: Sequence[Node], copies: Copies
+    graph: Graph, inputs: Sequence[Node], lasts: Sequence[Node], points: Sequence[Node], copies: BatchLayout
 ) -> Graph:
     """Return a graph in which products of copies with constant matrices are made of those of the base point.
 
@@ -114,7 +114,7 @@ def with_nudges(
     return graph.rewritten(exchange)
 
 
-def _nudged(product: Node, ends: Sequence[Node], copies: Copies, first: int) -> list[Node]:
+def _nudged(product: Node, ends: Sequence[Node], copies: BatchLayout, first: int) -> list[Node]:
     """Return the products of the base point and of the last one, and what makes that of all copies."""
     *others, factor, matrix = product.args
     n_columns, width = matrix.layout.shape

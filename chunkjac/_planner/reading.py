@@ -112,8 +112,8 @@ def job_of(
     target = problem.device if device is None else find_device(device)
     settings = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
     out = read_out(out, resume=resume, settings=settings, here=target)
-    if isinstance(out, Target) and out.plan is not None and mode == "auto":
-        mode = out.plan["facts"]["mode"]  # what was chosen when the file was made
+    if isinstance(out, Target) and out.written_plan is not None and mode == "auto":
+        mode = out.written_plan["facts"]["mode"]  # what was chosen when the file was made
     check_with(out, create_graph=create_graph, verify=n_checks)
     if randomness == "different" and (create_graph or verify or isinstance(out, Target)):
         raise ArgumentError(

@@ -82,7 +82,7 @@ def _spec_of(text: str) -> TreeSpec | None:
 def _find(path: str | os.PathLike[str]) -> _Found:
     """Read the plan and the journal."""
     target = Target.of(path)
-    if target.plan is None:
+    if target.written_plan is None:
         raise StoreError(f"there is no {target.told(target.plan_path)!r}: chunkjac has not written {str(path)!r}.")
     try:
         finished = read_journal(target.journal_path.read_bytes())
@@ -90,7 +90,7 @@ def _find(path: str | os.PathLike[str]) -> _Found:
         raise StoreError(
             f"the journal {target.told(target.journal_path)!r} cannot be read: {error.strerror}."
         ) from error
-    return _Found(target, FileLayout.from_dict(target.plan["layout"]), finished)
+    return _Found(target, FileLayout.from_dict(target.written_plan["layout"]), finished)
 
 
 def _told(layout: FileLayout, missing: Sequence[slice]) -> str:

@@ -34,7 +34,7 @@ def remove(path: str | os.PathLike[str]) -> None:
 def _remove_files(target: Target) -> None:
     """Remove all files of a run; whatever ends that, it can be done again."""
     with locked_journal(target, os.O_CREAT) as journal:
-        if replace(target).plan != target.plan:
+        if replace(target).written_plan != target.written_plan:
             raise StoreError(f"{target.given!r} was written by another process just now.")
         try:
             os.ftruncate(journal, 0)  # no block passes for finished from now on

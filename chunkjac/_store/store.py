@@ -126,7 +126,7 @@ class Store:
     def _agreed(self, layout: FileLayout, facts: Mapping[str, Any]) -> tuple[FileLayout, bool]:
         """Return how the Jacobian lies in its files, and whether that was written just now; read under the lock."""
         target = replace(self._target)
-        plan = target.plan
+        plan = target.written_plan
         is_refused = not target.resume if plan is not None else target.path.is_file() or target.others()
         if is_refused:
             raise StoreError(f"out={target.given!r} exists; give resume=True to go on with it, or another path.")

@@ -52,7 +52,7 @@ class Target:
 
     def begun(self, size: int, before: RandomState) -> Target:
         """Return the target of a job that begins, with the chunk size of what is there, or this one if nothing is."""
-        known = (self.plan or {}).get("layout", {}).get("chunk_size")
+        known = (self.written_plan or {}).get("layout", {}).get("chunk_size")
         return replace(self, chunk_size=known or size, before=before)
 
     @property
@@ -92,7 +92,7 @@ class Target:
         elif self.kind == "file":
             values = [self.path]
         else:
-            parts = () if self.plan is None else FileLayout.from_dict(self.plan["layout"]).parts
+            parts = () if self.written_plan is None else FileLayout.from_dict(self.written_plan["layout"]).parts
             values = [self.file(part.name) for part in parts]
         return [*values, self.draft_path, self.plan_path, self.journal_path]
 
@@ -151,12 +151,12 @@ class Target:
             raise ArgumentError(f"out={self.given!r} exists; give resume=True to go on with it, or another path.")
         others = self.others()
         if (
-            self.plan is None
+            self.written_plan is None
             and is_there
             and (self.kind == "file" or (self.kind == "zarr" and any(self.path.iterdir())))
         ):
             others.append(self.path)
-        if self.plan is None and others:
+        if self.written_plan is None and others:
             raise ArgumentError(
                 f"out={self.given!r} found {self.told(others[0])!r} without {self.plan_path.name!r}: chunkjac did not "
                 "make it, and will not write over it; give another path."
@@ -166,16 +166,16 @@ class Target:
         """Return what is in the folder, or where the journal should be, that no run has made."""
         if self.kind == "zarr":
             own, found = own_and_others(self.path)
-            found += [] if self.plan is not None else own[:-1]  # all but the folder
+            found += [] if self.written_plan is not None else own[:-1]  # all but the folder
         else:
             files = {*self.files}
             found = [file for file in self.path.iterdir() if file not in files] if self.path.is_dir() else []
-        if self.plan is None and self.journal_path.exists() and self.journal_path.stat().st_size:
+        if self.written_plan is None and self.journal_path.exists() and self.journal_path.stat().st_size:
             found.append(self.journal_path)  # a run writes its plan first
         return found
 
     @cached_property
-    def plan(self) -> dict[str, Any] | None:
+    def written_plan(self) -> dict[str, Any] | None:
         """Return what is computed there, if anything is.
 
         Raises:

@@ -45,7 +45,7 @@ def largest_finite(values: torch.Tensor) -> torch.Tensor:
     return magnitudes.amax() if magnitudes.numel() else magnitudes.new_zeros(())
 
 
-def is_close(mine: torch.Tensor, yours: torch.Tensor) -> bool:
+def same_to_rounding(mine: torch.Tensor, yours: torch.Tensor) -> bool:
     """Tell whether two tensors differ by no more than rounding: other kernels round otherwise."""
     tolerance = torch.finfo(yours.dtype).eps ** _ROUNDING
     return bool(

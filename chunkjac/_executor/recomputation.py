@@ -91,7 +91,7 @@ class Recipe:
                 "computed, and the backward pass computes it again; clone the tensor before it is changed."
             )
 
-    def check_same(self, products: Tensors) -> None:
+    def check_products(self, products: Tensors) -> None:
         """Refuse a Jacobian that is not what it was: the function has changed."""
         is_low = any(enabled for _, enabled, _ in self.autocast) or any(p.element_size() < 4 for p in products)
         tolerance = _LOW_TOLERANCE if is_low else _TOLERANCE
@@ -221,7 +221,7 @@ def _in_any_way(
             if is_final(error) or number == len(_WAYS) - 1:
                 raise
         else:
-            recipe.check_same(sink.products)
+            recipe.check_products(sink.products)
             return sink.grads
     raise AssertionError("the last way returns or raises")
 

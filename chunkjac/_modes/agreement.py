@@ -18,7 +18,7 @@ class DisagreementError(Exception):
     """Say that a block is not what one direction alone tells."""
 
 
-def agrees(
+def agrees_in_one_direction(
     one: Callable[[Tensors], Tensors],
     seeds: Tensors,
     block: Tensors,

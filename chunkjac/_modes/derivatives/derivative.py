@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 from chunkjac._chunker import OneHot
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import drain_backward, first_line, is_out_of_memory
-from chunkjac._modes.agreement import DisagreementError, agrees
+from chunkjac._modes.agreement import DisagreementError, agrees_in_one_direction
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.warm import is_warm
@@ -327,7 +327,7 @@ class Derivative:
         """Compare a program's block with one direction."""
         self._compares = True
         with torch.no_grad():
-            agrees(self._alone, self._seeds.seeds(chunk), block, _the_second)
+            agrees_in_one_direction(self._alone, self._seeds.seeds(chunk), block, _the_second)
         shortcut.trust(replace(self.outputs, aux=None))
 
     def _alone(self, seed: Tensors) -> Tensors:
@@ -424,7 +424,7 @@ class Derivative:
                 if not self._is_proven:
                     self._compares = True
                     with torch.no_grad():
-                        self._is_proven = agrees(self._rung.one, seeds, block, self._nearer)
+                        self._is_proven = agrees_in_one_direction(self._rung.one, seeds, block, self._nearer)
             else:
                 block = _one_by_one(self._rung, seeds, n_rows)
         self._works = self._works or self._is_proven or not self.batched

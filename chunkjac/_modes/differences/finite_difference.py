@@ -22,9 +22,9 @@ from chunkjac._memory import at_rest, first_line, is_out_of_memory
 from chunkjac._modes.differences.analyticity import check_analytic
 from chunkjac._modes.differences.bounds import Bounds, check_bounds
 from chunkjac._modes.differences.error_estimate import estimate_error
-from chunkjac._modes.differences.first_evaluation import FirstEvaluation, check_same
+from chunkjac._modes.differences.first_evaluation import FirstEvaluation, check_deterministic
 from chunkjac._modes.differences.loop import OneByOne
-from chunkjac._modes.differences.rows import RowCheck, agree
+from chunkjac._modes.differences.rows import RowCheck, same_within_noise
 from chunkjac._modes.differences.rungs import LOOP, BatchRung, fall_from_native, find_rung, known_native
 from chunkjac._modes.differences.schemes import find_scheme, tiny_step
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
@@ -189,7 +189,7 @@ class FiniteDifference:
             batch=self._batch,
             copies=self._made_up,
             last=self._last,
-            agrees=partial(agree, eps=self._eps),
+            agrees=partial(same_within_noise, eps=self._eps),
             seen=self._seen,
         )
         self._evaluations = DifferenceProgram(
@@ -327,7 +327,7 @@ class FiniteDifference:
                 self._evaluations.refuse("the copies are evaluated in another way")
                 self._evaluations = None
             if self._known is not None:
-                check_same(self._known.values, self.problem.flat(*(x.clone() for x in self._known.point)))
+                check_deterministic(self._known.values, self.problem.flat(*(x.clone() for x in self._known.point)))
             fault = (
                 f"in a batch for {chunk.stop - chunk.start} directions, a row's value is not that of its point alone"
             )

@@ -47,10 +47,10 @@ class FirstEvaluation:
     def check_again(self) -> None:
         """Refuse a random function."""
         if not any(isinstance(value, FakeTensor) for value in self.values):
-            check_same(self.values, self.problem.evaluate()[0])
+            check_deterministic(self.values, self.problem.evaluate()[0])
 
 
-def check_same(values: Tensors, again: Tensors) -> None:
+def check_deterministic(values: Tensors, again: Tensors) -> None:
     """Refuse a function that gives something else at the same point: that noise would be divided by the step."""
     for value, other in zip(values, again):
         noise = _NOISE * torch.finfo(value.dtype).eps

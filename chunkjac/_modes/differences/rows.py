@@ -212,7 +212,7 @@ def _same_bits(was: torch.Tensor, now: torch.Tensor) -> bool:
     return isinstance(now, FakeTensor) or torch.equal(was, now)
 
 
-def agree(values: Tensors, others: Tensors, eps: float) -> bool:
+def same_within_noise(values: Tensors, others: Tensors, eps: float) -> bool:
     """Tell whether the values of two batches differ by rounding only."""
     pairs = zip(values, others, strict=True)
     return all(distance(value, other) <= _NOISE * eps * _size(other) for value, other in pairs)

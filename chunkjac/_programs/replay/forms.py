@@ -16,7 +16,7 @@ from chunkjac._programs.passes.one_hot_seeds import seeded_ahead
 from chunkjac._programs.replay.compilation import Compiled, captured, remedy, with_seeded
 from chunkjac._programs.replay.program import Bind, Program, Running, RunStep
 from chunkjac._programs.replay.replay import Replay
-from chunkjac._tensors import Tensors, is_close
+from chunkjac._tensors import Tensors, same_to_rounding
 
 # The least of so many turns is compared: others may use the machine.
 _TURNS = 3
@@ -52,7 +52,7 @@ def choose_form(running: Running) -> Form:
         try:
             step = bind(seeds, values)
             made = step(0)  # compiles
-            if not all(is_close(mine, yours) for mine, yours in zip(made, plain(0))):
+            if not all(same_to_rounding(mine, yours) for mine, yours in zip(made, plain(0))):
                 slower = f"{name} step gives other values than the plain one"
                 continue
             with _disable_current_modes():  # they would watch the plain one only, which takes time

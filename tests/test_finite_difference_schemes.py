@@ -382,7 +382,7 @@ def test_memory_that_the_estimate_lacks_costs_the_estimate_alone(monkeypatch: py
     def fails(self: Any) -> float:
         raise MemoryError
 
-    monkeypatch.setattr("chunkjac._modes.differences.finite_difference.FiniteDifference.estimate_error", fails)
+    monkeypatch.setattr("chunkjac._modes.differences.finite_difference.FiniteDifference.error_estimate", fails)
     found, report = cj.jacobian(torch.exp, X, mode="finite-difference", return_report=True)
     assert report.estimated_error is None
     assert torch.allclose(found, torch.diag(X.exp()), atol=1e-8)

@@ -6,7 +6,7 @@ from chunkjac._memory import LiveBytes, reclaim
 from chunkjac._modes import FiniteDifference, Mode
 
 
-def estimate_error(mode: Mode, tracker: LiveBytes) -> float | None:
+def estimated_error(mode: Mode, tracker: LiveBytes) -> float | None:
     """Return the estimated error of finite differences, found in no more memory than the job has held.
 
     Args:
@@ -23,7 +23,7 @@ def estimate_error(mode: Mode, tracker: LiveBytes) -> float | None:
     limited = LiveBytes(mode.problem.device, limit_bytes=max(0, tracker.highest_bytes - tracker.live_bytes))
     try:
         with limited:
-            return mode.estimate_error()
+            return mode.error_estimate()
     except Exception:
         pass
     reclaim(mode.problem.device)

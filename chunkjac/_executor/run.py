@@ -23,7 +23,7 @@ from chunkjac._errors import (
     warn,
 )
 from chunkjac._executor.accuracy import Verdict, verify
-from chunkjac._executor.error_of_differences import estimate_error
+from chunkjac._executor.error_of_differences import estimated_error
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recomputation import Recipe, sources_of, with_graph
@@ -233,7 +233,7 @@ class _Attempt:
             is_repeatable=job.is_repeatable,
         )
         yield from self._filled(sink, pacer, gauge)
-        estimated_error = estimate_error(mode, tracker) if job.return_report else None
+        error = estimated_error(mode, tracker) if job.return_report else None
         mode.close()
         verdict = Verdict(None, "")
         if job.verify and not is_empty(mode):
@@ -260,7 +260,7 @@ class _Attempt:
         report = None
         if job.return_report or job.create_graph:
             report = self._report(limits, pacer, elapsed_s, rise_bytes, reasons, experience)
-            report = replace(report, verified_error=verdict.error, estimated_error=estimated_error)
+            report = replace(report, verified_error=verdict.error, estimated_error=error)
         return Result(sink.result(), self._witness.lasting(mode.outputs.aux), report, sink)
 
     def _filled(self, sink: ResultSink, pacer: Pacer, gauge: Gauge | None) -> Iterator[slice]:

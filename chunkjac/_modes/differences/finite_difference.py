@@ -246,7 +246,7 @@ class FiniteDifference:
             self._evaluations.finish()
         self.release()
 
-    def estimate_error(self) -> float:
+    def error_estimate(self) -> float:
         """Return the largest absolute error that the Jacobian is thought to have."""
         with torch.no_grad():
             return estimate_error(self._stencil, self._one_by_one, self.outputs.leaves, self._eps)

@@ -26,7 +26,8 @@ from chunkjac._executor.accuracy import Verdict, verify
 from chunkjac._executor.error_of_differences import estimated_error
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
-from chunkjac._executor.recomputation import Recipe, sources_of, with_graph
+from chunkjac._executor.recipe import Recipe
+from chunkjac._executor.recomputation import sources_of, with_graph
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory, reclaim
 from chunkjac._modes import ModeSummary, is_empty, n_directions, random_tangent, result_bytes
 from chunkjac._planner import (

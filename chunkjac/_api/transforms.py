@@ -6,15 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch.utils._pytree import tree_leaves
-
 from chunkjac._api.jacobians import jacobian
-from chunkjac._api.nested_transforms import jacobian_inside
-from chunkjac._errors import ChunkjacError, FunctionError
+from chunkjac._api.torch_likeness import Context, derivative_of
 from chunkjac._modes import SCHEME_NAMES, Gradient
 from chunkjac._planner import check_name, read_batching, read_chunk_size
-from chunkjac._problem import RANDOMNESS, check_callable, is_inside_transform
+from chunkjac._problem import check_callable
 
 _HESSIAN_MODES = ("forward", "reverse", "auto", "finite-difference")
 
@@ -58,7 +54,7 @@ def jacrev(
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    return _derivative("jacrev", func, mode="reverse", argnums=argnums, has_aux=has_aux, chunk_size=chunk_size)
+    return derivative_of("jacrev", func, mode="reverse", argnums=argnums, has_aux=has_aux, chunk_size=chunk_size)
 
 
 def jacfwd(
@@ -99,7 +95,7 @@ def jacfwd(
                 [0., 1.]])
     """
     options: dict[str, Any] = {"argnums": argnums, "has_aux": has_aux, "chunk_size": chunk_size}
-    return _derivative("jacfwd", func, mode="forward", randomness=randomness, **options)
+    return derivative_of("jacfwd", func, mode="forward", randomness=randomness, **options)
 
 
 def hessian(
@@ -144,7 +140,7 @@ def hessian(
     """
     check_name("mode", mode, _HESSIAN_MODES)
     gradient = Gradient.of(func, argnums)
-    return _derivative("hessian", gradient, mode=mode, argnums=argnums, has_aux=False, chunk_size=chunk_size)
+    return derivative_of("hessian", gradient, mode=mode, argnums=argnums, has_aux=False, chunk_size=chunk_size)
 
 
 def jacfd(
@@ -195,7 +191,7 @@ def jacfd(
         tensor([2., 4.], dtype=torch.float64)
     """
     check_callable(func)
-    with _Context("jacfd"):
+    with Context("jacfd"):
         check_name("scheme", scheme, SCHEME_NAMES)
         options: dict[str, Any] = {"chunk_size": read_chunk_size(chunk_size), "batching": read_batching(batching)}
         options |= {"scheme": scheme, "step": step, "bounds": bounds}
@@ -203,64 +199,7 @@ def jacfd(
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def differences_at(*args: Any, **kwargs: Any) -> Any:
         called = functools.partial(func, **kwargs) if kwargs else func
-        with _Context("jacfd"):
+        with Context("jacfd"):
             return jacobian(called, *args, mode="finite-difference", argnums=argnums, has_aux=has_aux, **options)
 
     return differences_at
-
-
-def _derivative(
-    name: str,
-    func: Callable[..., Any],
-    *,
-    mode: str,
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    chunk_size: int | None,
-    randomness: str = "error",
-) -> Callable[..., Any]:
-    """Return a function of the point that behaves as torch.func's do."""
-    check_callable(func)
-    options: dict[str, Any] = {"argnums": argnums, "has_aux": has_aux, "randomness": randomness}
-    with _Context(name):
-        check_name("randomness", randomness, RANDOMNESS)
-        options["chunk_size"] = read_chunk_size(chunk_size)
-
-    @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
-    def derivative_at(*args: Any, **kwargs: Any) -> Any:
-        called = functools.partial(func, **kwargs) if kwargs else func
-        if is_inside_transform(args):
-            return jacobian_inside(called, args, mode=mode, **options)
-        with _Context(name):
-            graph = torch.is_grad_enabled() and mode != "finite-difference" and randomness != "different"
-            found = jacobian(called, *args, mode=mode, create_graph=graph, **options)
-            if has_aux:
-                _check_aux(found[1])
-            return found
-
-    return derivative_at
-
-
-class _Context:
-    """Say in errors of ours which function was called."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        """Do nothing yet."""
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Put the name before the message."""
-        if isinstance(error, ChunkjacError):
-            error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
-
-
-def _check_aux(aux: Any) -> None:
-    """Refuse what torch.func refuses."""
-    for part in tree_leaves(aux):
-        if not isinstance(part, torch.Tensor):
-            raise FunctionError(
-                f"Expected tensors, got unsupported type {type(part).__name__} in aux; "
-                "jacobian(..., has_aux=True) takes any."
-            )

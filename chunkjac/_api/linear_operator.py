@@ -11,7 +11,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, svds
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
-from chunkjac._api.products import Products
+from chunkjac._api.multiplying import Products
 from chunkjac._errors import FunctionError
 from chunkjac._problem import Leaf
 from chunkjac._sinks import sum_dtype

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from chunkjac._api.products import Products, check_along_vectors
+from chunkjac._api.multiplying import Products
+from chunkjac._api.products import check_along_vectors
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
 from chunkjac._planner import Options, Plan, check_options, job_of

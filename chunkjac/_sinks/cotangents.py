@@ -9,8 +9,7 @@ import torch
 
 from chunkjac._chunker import segments
 from chunkjac._modes import Mode, block_leaves, n_directions, random_tangent, seed_leaves
-from chunkjac._sinks.sink import Whole
-from chunkjac._sinks.tensor import swapped
+from chunkjac._sinks.sink import Whole, swapped
 from chunkjac._tensors import Tensors
 
 

@@ -13,10 +13,11 @@ from chunkjac._modes import Mode, result_bytes
 from chunkjac._problem import described
 from chunkjac._sinks.callback import CallbackSink
 from chunkjac._sinks.file import FileSink
+from chunkjac._sinks.given_tensors import check_out
 from chunkjac._sinks.host import HostSink
 from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction
 from chunkjac._sinks.stream import Stream, StreamSink
-from chunkjac._sinks.tensor import TensorSink, check_out
+from chunkjac._sinks.tensor import TensorSink
 from chunkjac._store import Target, is_path
 from chunkjac._units import format_bytes
 

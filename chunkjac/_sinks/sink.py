@@ -51,3 +51,9 @@ def arrival(device: torch.device) -> Callable[[], object]:
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def swapped(tensor: torch.Tensor, n_first: int) -> torch.Tensor:
+    """Return a view with the first ``n_first`` dimensions moved behind the others."""
+    dims = tuple(range(tensor.dim()))
+    return tensor.permute(dims[n_first:] + dims[:n_first])

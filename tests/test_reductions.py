@@ -13,8 +13,8 @@ from torch import nn
 
 import chunkjac as cj
 from chunkjac._memory.tracker import LiveBytes
-from chunkjac._sinks.reductions.gram import mirrored
 from chunkjac._sinks.reductions.norms import stable_norm
+from chunkjac._sinks.reductions.tiles import mirrored
 
 MODES = ("reverse", "forward", "finite-difference")
 D = torch.float64
@@ -501,7 +501,7 @@ def test_everything_is_left_as_it_was() -> None:
 
 
 def test_mirroring_copies_the_upper_triangle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._sinks.reductions.gram._STRIP", 3)
+    monkeypatch.setattr("chunkjac._sinks.reductions.tiles._STRIP", 3)
     matrix = _point(8, 8)
     upper = matrix.triu()
     assert torch.equal(mirrored(matrix.clone()), upper + upper.triu(1).T)

@@ -13,7 +13,7 @@ from torch import nn
 
 import chunkjac as cj
 from chunkjac._memory.tracker import LiveBytes, OverBudget
-from chunkjac._programs.replay.program import Running
+from chunkjac._programs.replay.running import Running
 
 D = torch.float64
 MODES = ("reverse", "forward")
@@ -369,7 +369,7 @@ def test_under_a_limit_blocks_are_counted_where_a_program_is_given_up(
     def fail(*_: Any) -> None:
         raise RuntimeError("no longer")
 
-    monkeypatch.setattr("chunkjac._programs.replay.program.Running.block", fail)
+    monkeypatch.setattr("chunkjac._programs.replay.running.Running.block", fail)
     seen = _counted_operations(monkeypatch)
     torch.testing.assert_close(planned.run(x), _reference(net, mode, (x,)))
     assert torch.ops.aten.mm.default in seen or torch.ops.aten.addmm.default in seen

@@ -11,7 +11,8 @@ from chunkjac._programs.batch import batched, program_of
 from chunkjac._programs.graph.graph import Graph
 from chunkjac._programs.records import SHORT_S, Records
 from chunkjac._programs.replay.forms import Form, choose_form
-from chunkjac._programs.replay.program import Program, Running
+from chunkjac._programs.replay.program import Program
+from chunkjac._programs.replay.running import Running
 from chunkjac._programs.resizing import resized, telling_size
 from chunkjac._programs.tracing import given_tensors, trace
 from chunkjac._tensors import Tensors

@@ -18,7 +18,8 @@ from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.first_layer import BatchLayout, with_nudges
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.records import ModeRecord, SeenByDifferences
-from chunkjac._programs.replay.program import Program, Running
+from chunkjac._programs.replay.program import Program
+from chunkjac._programs.replay.running import Running
 from chunkjac._programs.tracing import given_tensors, with_own_arguments
 from chunkjac._tensors import Tensors
 

@@ -9,7 +9,8 @@ from chunkjac._chunker import Knee
 from chunkjac._problem import Guard, Outputs, Problem
 from chunkjac._programs.graph.graph import Graph
 from chunkjac._programs.replay.forms import Form
-from chunkjac._programs.replay.program import Program, Running
+from chunkjac._programs.replay.program import Program
+from chunkjac._programs.replay.running import Running
 from chunkjac._programs.tracing import Trace
 
 # Whole runs that are shorter are timed both with and without a program: its prologue may take what it saves.

@@ -14,8 +14,9 @@ from chunkjac._memory import first_line
 from chunkjac._programs.graph.graph import Graph, Node
 from chunkjac._programs.passes.one_hot_seeds import seeded_ahead
 from chunkjac._programs.replay.compilation import Compiled, captured, remedy, with_seeded
-from chunkjac._programs.replay.program import Bind, Program, Running, RunStep
+from chunkjac._programs.replay.program import Bind, Program, RunStep
 from chunkjac._programs.replay.replay import Replay
+from chunkjac._programs.replay.running import Running
 from chunkjac._tensors import Tensors, same_to_rounding
 
 # The least of so many turns is compared: others may use the machine.

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from chunkjac._memory import is_scaled_zero
+from chunkjac._programs.graph.functional import functional_of, reads_values, strided_from
 from chunkjac._programs.graph.graph import Graph, Layout, Node, Read
 from chunkjac._tensors import tensors_among
 
@@ -96,7 +97,7 @@ class Recorder(TorchDispatchMode):
                 return made
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotLinearError(f"it draws random numbers ({func})")
-        reads = _reads_values(func, tensors)
+        reads = reads_values(func, tensors)
         reads = reads and not self._is_free(operands)
         if reads and any(node not in self._constants for node in operands):
             raise NotLinearError(f"it reads values ({func})")
@@ -117,12 +118,12 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         """Add a node for an operation, and one for each tensor of a tuple."""
         if torch.Tag.inplace_view in func.tags:
-            in_place, func = func, _functional(func)
+            in_place, func = func, functional_of(func)
             if func is None:
                 raise NotLinearError(f"it changes a tensor's shape in place ({in_place})")
         writes = self._written(func, args) if hasattr(func, "_schema") else None
         if writes is not None and self._renews and isinstance(made, torch.Tensor) and _is_whole(writes):
-            functional = _functional(func)
+            functional = functional_of(func)
             if functional is not None:
                 self._stale.add(writes.root)
                 func, tensors, writes = functional, [], None
@@ -235,41 +236,4 @@ def _is_whole(node: Node) -> bool:
     )
 
 
-def _functional(func: Any) -> Any:
-    """Return what gives a new tensor where an operation writes to its first argument; ``None`` if nothing does."""
-    if func is torch.ops.aten.copy_.default:
-        return copied
-    name = func.overloadpacket.__name__
-    packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
-    wanted = _signature(func)
-    for overload in packet.overloads() if packet is not None else ():
-        other = getattr(packet, overload)
-        if _signature(other) == wanted:
-            return other
-    return None
-
-
-def _signature(func: Any) -> list[tuple[str, str]]:
-    """Return the names and types of an operation's arguments."""
-    return [(argument.name, str(argument.type)) for argument in func._schema.arguments]
-
-
-def copied(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-    """Return what a tensor is after another was copied to it."""
-    return source.to(target.dtype).expand(target.shape).clone()
-
-
-def strided_from(tensor: torch.Tensor, shape: Sequence[int], strides: Sequence[int], offset: int) -> torch.Tensor:
-    """Return ``as_strided`` with an offset that counts from where the tensor begins, wherever its memory is."""
-    return tensor.as_strided(shape, strides, tensor.storage_offset() + offset)
-
-
-def _reads_values(func: Any, tensors: list[torch.Tensor]) -> bool:
-    """Tell whether an operation's result depends on values otherwise than by its own values."""
-    if func.overloadpacket in _INDEXING:
-        return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in tensors[1:])
-    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
-
-
 _AS_STRIDED = torch.ops.aten.as_strided.default
-_INDEXING = {torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_}

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from chunkjac._programs.graph.functional import copied
 from chunkjac._programs.graph.graph import Node
-from chunkjac._programs.graph.recorder import copied
 from chunkjac._programs.passes.gathers import Seeded
 
 aten = torch.ops.aten

@@ -10,7 +10,8 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 from chunkjac._problem import Leaf, Problem, plain_kernels
-from chunkjac._programs.graph.graph import Graph, Node, peak_bytes, run_all
+from chunkjac._programs.graph.graph import Graph, Node, run_all
+from chunkjac._programs.graph.lives import peak_bytes
 from chunkjac._programs.graph.recorder import recorded
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.passes.real_transforms import with_real_transforms

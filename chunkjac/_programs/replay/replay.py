@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from chunkjac._programs.graph.graph import Graph, Node, last_uses, peak_bytes, run_node, written_memory
+from chunkjac._programs.graph.graph import Graph, Node, run_node, written_memory
+from chunkjac._programs.graph.lives import last_uses, peak_bytes
 from chunkjac._programs.replay.arena import Arena, Life, lay_out
 from chunkjac._programs.replay.code import straight_code
 from chunkjac._programs.replay.destinations import destination_call, works_in_place

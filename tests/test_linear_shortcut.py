@@ -23,7 +23,7 @@ MODES = ("reverse", "forward")
 def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust a program as long as nothing changes that can be seen, or compare it with one direction in each run."""
     if request.param == "compared":
-        monkeypatch.setattr("chunkjac._problem.identity.guard._MOST", 0)
+        monkeypatch.setattr("chunkjac._problem.identity.places._MOST", 0)
     monkeypatch.setattr("chunkjac._programs.records.SHORT_S", -1.0)  # also where none is faster
 
 

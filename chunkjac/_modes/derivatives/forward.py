@@ -14,13 +14,8 @@ from typing import ClassVar
 
 from chunkjac._errors import FunctionError
 from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
-from chunkjac._modes.derivatives.pushforwards import (
-    ColumnByColumn,
-    DoubleBackward,
-    DoubleBackwardOneByOne,
-    VmapJvp,
-    VmapJvpPlain,
-)
+from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBackwardOneByOne
+from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
 from chunkjac._problem import CallWatcher, Outputs, Problem, RandomState, WriteWatcher
 from chunkjac._programs import Records
 

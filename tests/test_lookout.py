@@ -15,7 +15,7 @@ import chunkjac as cj
 from chunkjac._executor.run import run_job
 from chunkjac._memory.budget import Budget
 from chunkjac._memory.tracker import LiveBytes
-from chunkjac._modes.derivatives.pullbacks import nodes_behind
+from chunkjac._modes.derivatives.graph_nodes import nodes_behind
 from chunkjac._planner.job import Job
 from chunkjac._planner.selection import Request
 from chunkjac._problem.call_watcher import CallWatcher

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from itertools import islice
-from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from chunkjac._modes.derivatives.graph_nodes import names_of, nodes_behind, numel_of
 from chunkjac._modes.derivatives.sure_nodes import BACKWARD, are_sure
 from chunkjac._modes.vmap import at_once
 from chunkjac._problem import Outputs, Problem, check_unchanged, outputs_of
@@ -19,15 +18,6 @@ from chunkjac._tensors import Tensors
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
 _TENSOR = object()
-
-# From so many nodes on, calls may take all of the time, whatever they compute.
-_MANY_NODES = 500
-
-# So many nodes tell how large tensors are on average.
-_SAMPLE = 64
-
-# What stands for an input in the graph.
-_LEAF = "torch::autograd::AccumulateGrad"
 
 
 class VmapVjp:
@@ -51,7 +41,7 @@ class VmapVjp:
             told["flows"] = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
             told["leaves"] = outputs_of(leaves, told["spec"], None).leaves
             nodes = nodes_behind(leaves)
-            told["nodes"] = names_of(nodes), len(nodes), _numel_of(nodes)
+            told["nodes"] = names_of(nodes), len(nodes), numel_of(nodes)
             parts, told["aux_spec"] = tree_flatten(aux)
             told["aux"] = [_TENSOR if isinstance(part, torch.Tensor) else part for part in parts]
             return leaves, [part for part in parts if isinstance(part, torch.Tensor)]
@@ -161,7 +151,7 @@ class VmapGrad(BatchedGrad):
         super().__init__(problem)
         nodes = nodes_behind(self._leaves)
         self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
-        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=_numel_of(nodes))
+        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=numel_of(nodes))
 
     @property
     def is_sure(self) -> bool:
@@ -178,31 +168,6 @@ class RowByRow(BatchedGrad):
 
     name: ClassVar[str] = "autograd.grad, row by row"
     batched: ClassVar[bool] = False
-
-
-def nodes_behind(leaves: Sequence[Any]) -> set[Any]:
-    """Return the nodes of autograd's graph behind tensors, as far as this level of it goes."""
-    ahead = [leaf.grad_fn for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None]
-    seen: set[Any] = {*ahead}
-    while ahead:
-        for node, _ in ahead.pop().next_functions:
-            if node is not None and node not in seen:
-                seen.add(node)
-                ahead.append(node)
-    return seen
-
-
-def names_of(nodes: set[Any]) -> frozenset[str]:
-    """Return the names of nodes, but for those of the inputs."""
-    return frozenset({node.name() for node in nodes} - {_LEAF})
-
-
-def _numel_of(nodes: set[Any]) -> float | None:
-    """Return how many elements a node makes, on average of some; ``None`` if there are few, and it does not matter."""
-    if len(nodes) < _MANY_NODES:
-        return None
-    made = [part.shape for node in islice(nodes, _SAMPLE) for part in node._input_metadata]
-    return sum(prod(shape) for shape in made) / max(1, len(made))
 
 
 def pulled_back(

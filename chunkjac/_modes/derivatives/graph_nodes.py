@@ -1,0 +1,44 @@
+"""The nodes of autograd's graph: how many, how large, known to batch rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from math import prod
+from typing import Any
+
+import torch
+
+# From so many nodes on, calls may take all of the time, whatever they compute.
+_MANY_NODES = 500
+
+# So many nodes tell how large tensors are on average.
+_SAMPLE = 64
+
+# What stands for an input in the graph.
+_LEAF = "torch::autograd::AccumulateGrad"
+
+
+def nodes_behind(leaves: Sequence[Any]) -> set[Any]:
+    """Return the nodes of autograd's graph behind tensors, as far as this level of it goes."""
+    ahead = [leaf.grad_fn for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None]
+    seen: set[Any] = {*ahead}
+    while ahead:
+        for node, _ in ahead.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                ahead.append(node)
+    return seen
+
+
+def names_of(nodes: set[Any]) -> frozenset[str]:
+    """Return the names of nodes, but for those of the inputs."""
+    return frozenset({node.name() for node in nodes} - {_LEAF})
+
+
+def numel_of(nodes: set[Any]) -> float | None:
+    """Return how many elements a node makes, on average of some; ``None`` if there are few, and it does not matter."""
+    if len(nodes) < _MANY_NODES:
+        return None
+    made = [part.shape for node in islice(nodes, _SAMPLE) for part in node._input_metadata]
+    return sum(prod(shape) for shape in made) / max(1, len(made))

@@ -17,8 +17,8 @@ from math import isnan, nan
 import torch
 
 from chunkjac._errors import FunctionError
-from chunkjac._memory import reclaim
-from chunkjac._modes import Forward, Mode, Reverse, central_difference, random_tangent
+from chunkjac._memory import LiveBytes, reclaim
+from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, central_difference, random_tangent
 from chunkjac._planner import doubt_about
 from chunkjac._problem import PrecisionWatcher, Problem
 from chunkjac._sinks import TensorSink
@@ -140,3 +140,27 @@ def _check(error: float, tolerance: float, name: str, by: str) -> None:
             "torch differentiates wrongly; another mode= may do, and verify=0 "
             "gives it as it is."
         )
+
+
+def estimated_error(mode: Mode, tracker: LiveBytes) -> float | None:
+    """Return the estimated error of finite differences, found in no more memory than the job has held.
+
+    Args:
+        mode: What made the blocks; its buffers are given back.
+        tracker: What has counted the job's live bytes.
+
+    Returns:
+        The largest absolute error of an element; ``None`` for other modes, and where there is no room or
+        the function cannot be evaluated farther away: the Jacobian is there, and must not be lost.
+    """
+    if not isinstance(mode, FiniteDifference):
+        return None
+    mode.release()
+    limited = LiveBytes(mode.problem.device, limit_bytes=max(0, tracker.highest_bytes - tracker.live_bytes))
+    try:
+        with limited:
+            return mode.error_estimate()
+    except Exception:
+        pass
+    reclaim(mode.problem.device)
+    return None

@@ -22,8 +22,7 @@ from chunkjac._errors import (
     RungWarning,
     warn,
 )
-from chunkjac._executor.accuracy import Verdict, verify
-from chunkjac._executor.error_of_differences import estimated_error
+from chunkjac._executor.accuracy import Verdict, estimated_error, verify
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recipe import Recipe

@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_map
 from chunkjac._memory.foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.scratch import scratch_bytes
-from chunkjac._memory.watcher import Watcher
-from chunkjac._memory.zero_tensors import is_scaled_zero
+from chunkjac._memory.watcher import Watcher, is_scaled_zero
 from chunkjac._tensors import tensors_among
 
 # What allocators give is a multiple of this (c10/cuda/CUDACachingAllocator.h, kMinBlockSize; XPU's alike).

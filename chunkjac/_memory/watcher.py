@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _disable_current_modes,
@@ -41,3 +43,15 @@ def at_rest() -> Iterator[None]:
         finally:
             for _ in kept:
                 _pop_mode()
+
+
+_SCALED = {torch.ops.aten.mul.Scalar, torch.ops.aten.div.Scalar}
+
+
+def is_scaled_zero(func: Any, args: tuple[Any, ...]) -> bool:
+    """Tell whether an operation scales a zero without memory, so that its result is that zero.
+
+    Running it again from a Python dispatch mode ends the process (torch 2.13: ``mul.Scalar`` of an
+    ``_efficientzerotensor``, as ``torch.add(x, constant, alpha=2)`` calls it in forward AD).
+    """
+    return func in _SCALED and isinstance(args[0], torch.Tensor) and args[0]._is_zerotensor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -40,3 +41,12 @@ def at_once(func: Callable[..., Tensors], rows: Tensors) -> Tensors:
         return tuple(functorch._remove_batch_dim(values, level, n_rows, 0) for values in made)
     finally:
         functorch._vmap_decrement_nesting()
+
+
+# torch imports it in the first vmap of a process, which takes a second.
+_LATE_IMPORT = "torch._dynamo"
+
+
+def is_warm() -> bool:
+    """Tell whether all is imported that evaluations under ``vmap`` need."""
+    return _LATE_IMPORT in sys.modules

@@ -25,7 +25,7 @@ from chunkjac._memory import drain_backward, first_line, is_out_of_memory
 from chunkjac._modes.agreement import DisagreementError, agrees_in_one_direction
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
-from chunkjac._modes.warm import is_warm
+from chunkjac._modes.vmap import is_warm
 from chunkjac._problem import Leaf, Outputs, Problem
 from chunkjac._programs import DerivativeProgram, NotFiniteError, Records
 from chunkjac._tensors import Tensors, are_apart

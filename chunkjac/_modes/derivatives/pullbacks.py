@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from chunkjac._modes.derivatives.graph_nodes import names_of, nodes_behind, numel_of
-from chunkjac._modes.derivatives.sure_nodes import BACKWARD, are_sure
+from chunkjac._modes.derivatives.graph_nodes import are_sure, names_of, nodes_behind, numel_of
+from chunkjac._modes.derivatives.known_batches import BACKWARD
 from chunkjac._modes.vmap import at_once
 from chunkjac._problem import Outputs, Problem, check_unchanged, outputs_of
 from chunkjac._tensors import Tensors

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch.utils._pytree import tree_flatten
 
+from chunkjac._modes.derivatives.graph_nodes import are_sure
+from chunkjac._modes.derivatives.known_batches import FORWARD
 from chunkjac._modes.derivatives.nesting import NestingWatcher
-from chunkjac._modes.derivatives.sure_nodes import FORWARD, are_sure
 from chunkjac._modes.derivatives.zero_products import WORTH_BYTES, ZeroProducts
 from chunkjac._problem import Outputs, Problem, behind, plain_kernels
 from chunkjac._tensors import Tensors

@@ -31,7 +31,7 @@ from chunkjac._modes.differences.slopes import limit_of, slopes_of
 from chunkjac._modes.differences.stencil import Points, Spans, Stencil
 from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._modes.mode import OtherWayError
-from chunkjac._modes.warm import is_warm
+from chunkjac._modes.vmap import is_warm
 from chunkjac._problem import Guard, Problem
 from chunkjac._programs import BatchLayout, DifferenceProgram, ModeRecord, PlainEvaluation, Records
 from chunkjac._tensors import Tensors

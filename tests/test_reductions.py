@@ -370,14 +370,14 @@ def test_progress_counts_what_is_computed_several_times() -> None:
 
 
 @pytest.mark.parametrize("fails", [[True], [True, True], [False, True], [False, True, False, True]])
-@pytest.mark.parametrize("where", ["_gram._pairs", "_norms.stable_norm"])
+@pytest.mark.parametrize("where", ["tiles._pairs", "norms.stable_norm"])
 def test_no_sum_has_a_block_twice_though_memory_ran_out_in_it(
     monkeypatch: pytest.MonkeyPatch, where: str, fails: list[bool]
 ) -> None:
     net, x = _net(12, 20, 9), _point(12)
     expected = cj.gram(net, x, mode="forward"), cj.norms(net, x, mode="forward")
     module, _, name = where.partition(".")
-    real = getattr(importlib.import_module(f"chunkjac._sinks.{module}"), name)
+    real = getattr(importlib.import_module(f"chunkjac._sinks.reductions.{module}"), name)
     ahead = iter(fails)
 
     def failing(*args: Any, **options: Any) -> Any:
@@ -385,7 +385,7 @@ def test_no_sum_has_a_block_twice_though_memory_ran_out_in_it(
             raise torch.OutOfMemoryError("simulated")
         return real(*args, **options)
 
-    monkeypatch.setattr(f"chunkjac._sinks.{where}", failing)
+    monkeypatch.setattr(f"chunkjac._sinks.reductions.{where}", failing)
     _close(cj.gram(net, x, mode="forward"), expected[0])
     norms = cj.norms(net, x, mode="forward")
     _close(norms.rows, expected[1].rows)

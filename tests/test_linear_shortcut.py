@@ -412,19 +412,24 @@ def test_what_takes_very_long_to_record_waits_until_runs_have_taken_as_long(monk
     assert planned.run(return_report=True)[1].plan.rung == "linear program"
 
 
-@pytest.mark.parametrize(
-    "func",
-    [
-        nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.Linear(400, 350)),
-        nn.Sequential(nn.Unflatten(-1, (3, 10, 10)), nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3), nn.Flatten(-3)),
-        lambda x: torch.softmax(x.view(10, 30) @ x.view(30, 10), -1) @ x.view(10, 30).sin(),
-        lambda x: torch.fft.rfft(x.sin()).abs().cumsum(-1),
-        lambda x: tuple(torch.sin(x.view(1, 3, 10, 10) * i)[:, :, ::4, ::4] for i in range(1, 6)),
-    ],
-)
+_OF_MANY_KINDS: dict[str, Callable[[], Any]] = {
+    "dense": lambda: nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.Linear(400, 350)),
+    "convolutions": lambda: nn.Sequential(
+        nn.Unflatten(-1, (3, 10, 10)), nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3), nn.Flatten(-3)
+    ),
+    "attention": lambda: lambda x: torch.softmax(x.view(10, 30) @ x.view(30, 10), -1) @ x.view(10, 30).sin(),
+    "transform": lambda: lambda x: torch.fft.rfft(x.sin()).abs().cumsum(-1),
+    "several outputs": lambda: (
+        lambda x: tuple(torch.sin(x.view(1, 3, 10, 10) * i)[:, :, ::4, ::4] for i in range(1, 6))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _OF_MANY_KINDS)
 def test_what_a_program_takes_at_most_is_known_before_it_runs(
-    func: Any, mode: str, monkeypatch: pytest.MonkeyPatch
+    name: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    func = _OF_MANY_KINDS[name]()
     func = func.requires_grad_(False) if isinstance(func, nn.Module) else func
     x = _point(300, dtype=torch.float32)
     made: list[tuple[Any, ...]] = []

@@ -33,11 +33,13 @@ def gradients(loss: torch.Tensor, sources: list[torch.Tensor]) -> list[torch.Ten
 
 
 def assert_same(found: list[Any], expected: list[Any]) -> None:
+    """Compare to 1e-12 of the largest gradient: a small or vanishing one is what sums of that size leave."""
+    limit = 1e-12 * max(float(theirs.abs().max()) for theirs in expected if theirs is not None)
     for ours, theirs in zip(found, expected, strict=True):
         if theirs is None:
             assert ours is None or not ours.any()
         else:
-            assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+            assert torch.allclose(ours, theirs, rtol=0, atol=limit)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 3])

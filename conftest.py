@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -29,10 +31,31 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"numbers: those of --seed {config.option.seed}{order}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle all tests, across files, so that none leans on another; the same way in every process."""
+    """Thin the sweeps, before marks are looked at; shuffle all tests, across files, so that none leans on another."""
+    for _, cases in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
+        swept = [case for case in cases if isinstance(case, pytest.Function) and case.get_closest_marker("sweep")]
+        kept = _each_value_once([case for case in swept if not case.get_closest_marker("long")])
+        for case in swept:
+            if case not in kept:
+                case.add_marker("long")
     if config.option.shuffle:
         random.Random(config.option.seed).shuffle(items)
+
+
+def _each_value_once(cases: list[pytest.Function]) -> list[pytest.Function]:
+    """Return cases in which each value of each parameter occurs, values that occurred least being taken first."""
+    values = {case: {(name, id(value)) for name, value in case.callspec.params.items()} for case in cases}
+    seen: Counter[tuple[str, int]] = Counter()
+    kept: list[pytest.Function] = []
+    while seen.keys() < set().union(*values.values()):
+        best = max(
+            cases, key=lambda case: (len(values[case] - seen.keys()), -sum(seen[value] for value in values[case]))
+        )
+        kept.append(best)
+        seen.update(values[best])
+    return kept
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -37,6 +37,7 @@ def expected_of(case: Example) -> Any:
         return torch.func.jacrev(case.func, case.argnums)(*case.args)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", LIMIT)
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
 @pytest.mark.parametrize("name", NAMES)

@@ -327,6 +327,7 @@ def _counted_operations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+@pytest.mark.sweep
 def test_under_a_limit_a_program_that_was_counted_keeps_to_it_uncounted(
     mode: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +344,7 @@ def test_under_a_limit_a_program_that_was_counted_keeps_to_it_uncounted(
     assert len(seen) > 5
 
 
+@pytest.mark.sweep
 def test_under_a_limit_a_function_that_has_grown_is_counted_again(mode: str) -> None:
     parts = {"n_copies": 1}
 
@@ -353,7 +355,7 @@ def test_under_a_limit_a_function_that_has_grown_is_counted_again(mode: str) -> 
     planned = cj.plan(widened, x, mode=mode, max_memory=200 * 200 * 8 + 2**20)
     for _ in range(4):
         planned.run(x)
-    parts["n_copies"] = 5000
+    parts["n_copies"] = 1000
     with pytest.raises(cj.BudgetError):
         planned.run(x)
 
@@ -425,6 +427,7 @@ _OF_MANY_KINDS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", _OF_MANY_KINDS)
 def test_what_a_program_takes_at_most_is_known_before_it_runs(
     name: str, mode: str, monkeypatch: pytest.MonkeyPatch
@@ -454,6 +457,7 @@ def test_what_a_program_takes_at_most_is_known_before_it_runs(
     assert 0.7 * program.most_bytes <= _peak_bytes(run) <= 1.01 * program.most_bytes + 4096
 
 
+@pytest.mark.sweep
 def test_under_a_limit_a_program_is_laid_out_for_as_many_directions_as_fit(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def plan_of(case: Example, **options: Any) -> cj.Plan:
     return cj.plan(case.func, *case.args, argnums=case.argnums, **options)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
@@ -56,6 +57,7 @@ def test_live_bytes_never_exceed_the_budget(name: str, mode: str, share: float) 
     assert relative_error(found, expected_of(case)) <= 1e-6
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_plan_predicts_the_peak_to_the_byte(name: str, mode: str) -> None:
@@ -78,6 +80,7 @@ def test_the_plan_predicts_the_peak_to_the_byte(name: str, mode: str) -> None:
     assert least_bytes <= unwatched.peak_bytes <= 1.1 * tracker.peak_bytes
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_report_holds_what_a_tracker_outside_sees(name: str, mode: str) -> None:
@@ -90,6 +93,7 @@ def test_a_report_holds_what_a_tracker_outside_sees(name: str, mode: str) -> Non
         assert report.plan.predicted_peak_bytes == pytest.approx(peak_bytes, rel=0.10, abs=256)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_there_is_never_a_second_copy_of_the_result(name: str, mode: str) -> None:
@@ -138,6 +142,7 @@ def test_a_result_in_a_tensor_of_the_callers_does_not_count(mode: str) -> None:
     assert relative_error(out, expected_of(case)) <= 1e-6
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", [*MODES, "auto"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_does_not_fit_is_refused_with_the_least_that_does(name: str, mode: str) -> None:
@@ -166,6 +171,7 @@ def test_auto_keeps_to_tight_budgets_and_plans_what_it_runs(name: str) -> None:
         assert planned.predicted_peak_bytes == pytest.approx(planned.run(return_report=True)[1].peak_bytes, rel=0.10)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", [*MODES, "auto"])
 @pytest.mark.parametrize(
     "func",

@@ -324,6 +324,7 @@ def test_a_wrong_forward_formula_is_found_however_small_its_rows_are(scale: floa
     torch.testing.assert_close(found / sizes.outer(sizes), rows @ rows.T / sizes.outer(sizes), rtol=0, atol=1e-12)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("side", ["output", "input"])
 @pytest.mark.parametrize("mode", ["auto", *MODES])
 def test_nothing_exceeds_the_limit_beside_the_blocks(mode: str, side: str) -> None:
@@ -337,6 +338,7 @@ def test_nothing_exceeds_the_limit_beside_the_blocks(mode: str, side: str) -> No
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("n", [70, 2000])
 def test_what_an_error_says_is_needed_is_enough(n: int, mode: str) -> None:

@@ -844,6 +844,7 @@ _ENDS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["J.npy", "J.zarr"])
 @pytest.mark.parametrize("end", _ENDS)
 def test_whatever_ends_the_process_finished_blocks_stay(end: str, name: str, tmp_path: Path) -> None:

@@ -474,6 +474,7 @@ def test_an_operation_that_gives_an_arguments_memory_would_be_seen() -> None:
     assert mode.wrong == {torch.ops.aten.unsafe_split.Tensor}
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_operations_make_new_memory_where_that_is_assumed_and_no_more_than_their_bound() -> None:
     """All of torch's samples of its operators, back as well."""

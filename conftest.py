@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
 from itertools import groupby
@@ -65,3 +66,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def pytest_collection_finish() -> None:
+    """Let collections of garbage, which many tests ask for, pass over the million objects of torch's modules."""
+    gc.collect()
+    gc.freeze()

@@ -11,11 +11,11 @@ import torch
 
 import chunkjac as cj
 
-N_ROWS, N_COLUMNS = 640, 3000
+N_ROWS, N_COLUMNS = 640, 1000
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
-    """Return numbers whose derivatives take some milliseconds for eight rows."""
+    """Return numbers whose derivatives take a millisecond or so for eight rows."""
     generator = torch.Generator().manual_seed(0)
     for n_rows in (N_COLUMNS, N_COLUMNS, N_ROWS):
         x = (torch.randn(n_rows, len(x), generator=generator) @ x / len(x) ** 0.5).sin()
@@ -35,7 +35,7 @@ def run(path: Path) -> torch.Tensor:
 def _told(progress: cj.Progress) -> None:
     """Print how far it is, and take some time."""
     print(progress.before, progress.done, flush=True)
-    time.sleep(0.01)
+    time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable
 # Two processes, each with one thread, are what two cores do best.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-.PHONY: demo test test-all lint benchmarks clean
+.PHONY: demo test test-all about lint benchmarks clean
 
 demo: $(VENV)/with-demo
 	$(BIN)/chunkjac demo
 
-test: $(VENV)/with-test lint
+test: ABOUT = about 4 minutes on two cores, when all is installed; `make test-all` runs every test, in about 15
+test: about lint
 	$(PYTEST)
 
-test-all: $(VENV)/with-test lint
-	$(PYTEST) -m ""
+test-all: ABOUT = every test, about 15 minutes on two cores, when all is installed; `make test` takes about 4
+test-all: about lint
+	$(PYTEST) -m "" --shuffle
+
+about:
+	@echo 'make: $(ABOUT)'
 
 lint: $(VENV)/with-test
 	$(BIN)/ruff check .

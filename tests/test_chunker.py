@@ -7,7 +7,9 @@ import weakref
 import pytest
 import torch
 
-from chunkjac._chunker.seeds import OneHot, PerturbedCopies, PerturbedPoint, Segment, segments
+from chunkjac._chunker.copies import PerturbedCopies, PerturbedPoint
+from chunkjac._chunker.seeds import OneHot
+from chunkjac._chunker.slices import Segment, segments
 from chunkjac._memory.tracker import LiveBytes
 from chunkjac._problem.leaves import Leaf
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._chunker.seeds import PerturbedCopies
+from chunkjac._chunker.copies import BatchLayout, PerturbedCopies
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.difference_program import DifferenceProgram, PlainEvaluation
-from chunkjac._programs.passes.first_layer import BatchLayout, Nudged
+from chunkjac._programs.passes.first_layer import Nudged
 from chunkjac._programs.records import ModeRecord, SeenByDifferences
 
 PROGRAM = "as a program"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_flatten
 
-from chunkjac._chunker.seeds import Segment
+from chunkjac._chunker.slices import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes.differences.schemes import SCHEMES
 from chunkjac._modes.differences.steps import Step, Steps, check_steps, read_step

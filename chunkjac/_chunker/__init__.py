@@ -1,12 +1,15 @@
 """How large a chunk is, which directions it has, and their seeds."""
 
+from chunkjac._chunker.copies import BatchLayout, PerturbedCopies, PerturbedPoint
 from chunkjac._chunker.cost import TIGHT_PROBES, Cost, even_chunk, fit_chunks
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
-from chunkjac._chunker.seeds import OneHot, PerturbedCopies, PerturbedPoint, Segment, segments
+from chunkjac._chunker.seeds import OneHot
+from chunkjac._chunker.slices import Segment, segments
 
 __all__ = [
+    "BatchLayout",
     "Cost",
     "Knee",
     "Learnt",

@@ -1,46 +1,16 @@
-"""The directions of one chunk, in buffers that are reused; never all of them at once."""
+"""One-hot seeds of one chunk, in a buffer that is reused; never all of them at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
+from chunkjac._chunker.slices import Segment, segments
 from chunkjac._problem import Leaf
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Hold the part of a chunk that lies in one leaf.
-
-    Attributes:
-        leaf: The number of the leaf.
-        rows: Where the part is in the chunk.
-        elements: Where the part is in the flattened leaf.
-    """
-
-    leaf: int
-    rows: slice
-    elements: slice
-
-
-def segments(chunk: slice, leaves: Sequence[Leaf]) -> Iterator[Segment]:
-    """Yield the parts of a chunk, leaf by leaf.
-
-    Directions are numbered through the leaves in order, each leaf in C order.
-    """
-    start = 0
-    for number, leaf in enumerate(leaves):
-        first, last = max(chunk.start, start), min(chunk.stop, start + leaf.numel)
-        if first < last:
-            rows = slice(first - chunk.start, last - chunk.start)
-            yield Segment(number, rows, slice(first - start, last - start))
-        start += leaf.numel
-
-
-class _Rows:
+class Rows:
     """Hold a buffer of rows for each leaf, made for the largest chunk so far."""
 
     def __init__(self, leaves: Sequence[Leaf]) -> None:
@@ -77,7 +47,7 @@ class _Rows:
         return self._buffers[segment.leaf].as_strided(shape, (stride * n_elements, n_elements + 1), first)
 
 
-class OneHot(_Rows):
+class OneHot(Rows):
     """Give the seeds of chunks: rows of the identity, one leaf beside the other.
 
     Writing and erasing takes as many steps as the chunk has directions. A chunk's seeds hold
@@ -117,117 +87,3 @@ class OneHot(_Rows):
         """Make rows of zeros."""
         leaf = self._leaves[number]
         return torch.zeros((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
-
-
-class PerturbedCopies(_Rows):
-    """Give copies of the inputs in which each direction's element is moved.
-
-    A chunk of k directions with p points each is a batch of ``k * p`` copies, and a few more: the first
-    point of all directions, then the second, then the base point, at last a point of its own. Only what is
-    moved is written and erased.
-
-    Args:
-        inputs: The base point, a contiguous tensor for each leaf.
-        n_points: How many points a direction has.
-        with_base: Whether there is a row with the base point.
-        last: The point of the last row, if there is one.
-    """
-
-    def __init__(
-        self,
-        inputs: Sequence[torch.Tensor],
-        n_points: int,
-        with_base: bool,
-        last: Sequence[torch.Tensor] | None = None,
-    ) -> None:
-        super().__init__([Leaf.of(tensor) for tensor in inputs])
-        self._inputs = inputs
-        self._n_points = n_points
-        self._with_base = with_base
-        self._last = last
-        self._last_row: int | None = None  # where that point is
-        self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def batch(self, chunk: slice, points: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Return the copies for a chunk, ``(rows, *leaf.shape)`` for each leaf.
-
-        Args:
-            chunk: The directions.
-            points: What the elements become, ``(n_points, elements)`` for each segment of the chunk.
-        """
-        self._restore()
-        k = chunk.stop - chunk.start
-        n_rows = k * self._n_points + self._with_base + (self._last is not None)
-        self._reserve(n_rows)
-        if self._last is not None and self._last_row != n_rows - 1:
-            self._put_last(n_rows - 1, self._last)
-        for segment, values in zip(segments(chunk, self._leaves), points, strict=True):
-            moved = self._diagonal(segment, self._n_points, k)
-            moved.copy_(values)
-            self._moved.append((moved, self._inputs[segment.leaf].view(-1)[segment.elements]))
-        return tuple(buffer[:n_rows] for buffer in self._buffers)
-
-    def release(self) -> None:
-        """Give the memory back."""
-        self._moved, self._last_row = [], None
-        super().release()
-
-    def _put_last(self, row: int, last: Sequence[torch.Tensor]) -> None:
-        """Let a row be the point of its own, and the one that was, the base point again."""
-        for rows, base, point in zip(self._buffers, self._inputs, last, strict=True):
-            if self._last_row is not None:
-                rows[self._last_row].copy_(base)
-            rows[row].copy_(point)
-        self._last_row = row
-
-    def _restore(self) -> None:
-        """Let all rows be the base point again, and let go of the buffers."""
-        for elements, base in self._moved:
-            elements.copy_(base)
-        self._moved = []
-
-    def _blank(self, number: int, n_rows: int) -> torch.Tensor:
-        """Make rows that are all the base point."""
-        leaf = self._leaves[number]
-        rows = torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
-        return rows.copy_(self._inputs[number].expand_as(rows))
-
-
-class PerturbedPoint:
-    """Give the inputs with one element moved: one copy of them, whatever the chunk.
-
-    Args:
-        inputs: The base point, a contiguous tensor for each leaf.
-    """
-
-    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
-        self._inputs = inputs
-        self._copies: tuple[torch.Tensor, ...] = ()
-        self._flat: list[torch.Tensor] = []
-        self._flat_inputs = [tensor.view(-1) for tensor in inputs]
-        self._moved: tuple[int, int] | None = None
-
-    def base(self) -> tuple[torch.Tensor, ...]:
-        """Return the base point; it holds until another is asked for."""
-        if not self._copies:
-            self._copies = tuple(tensor.clone() for tensor in self._inputs)
-            self._flat = [tensor.view(-1) for tensor in self._copies]
-        if self._moved is not None:
-            self._restore(*self._moved)
-        return self._copies
-
-    def at(self, leaf: int, element: int, value: Any) -> tuple[torch.Tensor, ...]:
-        """Return the base point with one element moved; it holds until another is asked for."""
-        copies = self._copies if self._moved == (leaf, element) else self.base()
-        self._flat[leaf][element] = value
-        self._moved = leaf, element
-        return copies
-
-    def release(self) -> None:
-        """Give the memory back."""
-        self._copies, self._flat, self._moved = (), [], None
-
-    def _restore(self, leaf: int, element: int) -> None:
-        """Move an element back."""
-        self._flat[leaf][element] = self._flat_inputs[leaf][element]
-        self._moved = None

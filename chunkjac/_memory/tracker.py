@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
@@ -12,17 +11,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map
 
+from chunkjac._memory.fakes import where_it_is
 from chunkjac._memory.foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.scratch import scratch_bytes
+from chunkjac._memory.storages import Watch, forgetter, key_of
 from chunkjac._memory.watcher import Watcher, is_scaled_zero
 from chunkjac._tensors import tensors_among
 
 # What allocators give is a multiple of this (c10/cuda/CUDACachingAllocator.h, kMinBlockSize; XPU's alike).
 _GRANULES = {"cuda": 512, "xpu": 512}
-
-_TO_COPY = torch.ops.aten._to_copy.default
-_META = torch.device("meta")
 
 
 class OverBudget(MemoryError):  # noqa: N818 - not an error until nothing smaller is left to try
@@ -79,8 +77,8 @@ class LiveBytes(Watcher):
         self._gauge_bytes = 0
         self._has_scratch = (stands_for or device).type == "cpu"
         self._granule = _GRANULES.get((stands_for or device).type, 1)
-        self._storages: dict[int, _Watch] = {}  # by identity
-        self._forget = _forgetter(self)
+        self._storages: dict[int, Watch] = {}  # by identity
+        self._forget = forgetter(self)
         self._outside: list[torch.Tensor] = []
         self._is_paused = False
         self._rests_below_bytes = rests_below_bytes
@@ -159,7 +157,7 @@ class LiveBytes(Watcher):
         if self._fake is not None:
             args = tuple(map(self._all_faked, args))
             kwargs = {name: self._all_faked(value) for name, value in kwargs.items()}
-            kwargs = _where_it_is(func, args, kwargs)
+            kwargs = where_it_is(func, args, kwargs)
         tensors = tensors_among((*args, *kwargs.values()) if kwargs else args)
         limit_bytes = self._limit_bytes
         if limit_bytes is not None:
@@ -188,7 +186,7 @@ class LiveBytes(Watcher):
         if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
             return value
         fake = self._fake.from_tensor(value)
-        if _key(fake) not in self._storages:
+        if key_of(fake) not in self._storages:
             self._outside.append(fake)  # one fake for each tensor, for as long as this mode lives
             self._register(fake.untyped_storage(), None)
         return fake
@@ -202,7 +200,7 @@ class LiveBytes(Watcher):
             key, n_bytes = storage._cdata, self._rounded(storage.nbytes())
             watch = self._storages.get(key)
             if watch is None:
-                is_new = all(_key(other) != key for other in given)
+                is_new = all(key_of(other) != key for other in given)
                 self._register(storage, n_bytes if is_new else None)
             elif watch.n_bytes is not None and watch.n_bytes != n_bytes:  # resized in place
                 self.live_bytes += n_bytes - watch.n_bytes
@@ -213,7 +211,7 @@ class LiveBytes(Watcher):
 
     def _register(self, storage: torch.UntypedStorage, n_bytes: int | None) -> None:
         """Count a storage until its last reference dies; not one that was held before (``None``)."""
-        watch = _Watch(storage, self._forget)
+        watch = Watch(storage, self._forget)
         watch.key, watch.n_bytes = storage._cdata, n_bytes
         self._storages[watch.key] = watch
         self.live_bytes += n_bytes or 0
@@ -233,45 +231,3 @@ class LiveBytes(Watcher):
             return False
         is_here = tensor.device == self._device or tensor.device.type == self._device.type == "cpu"
         return is_here and tensor.layout == torch.strided
-
-
-class _Watch(weakref.ref):
-    """Notice the end of a storage.
-
-    Attributes:
-        key: Its identity.
-        n_bytes: Its bytes; ``None`` for one that was held before.
-    """
-
-    __slots__ = ("key", "n_bytes")
-    key: int
-    n_bytes: int | None
-
-
-def _forgetter(mode: LiveBytes) -> Any:
-    """Return what subtracts a storage once it is gone, without keeping the mode alive."""
-    this = weakref.ref(mode)
-
-    def forget(watch: Any) -> None:
-        mode = this()
-        if mode is not None:
-            mode.live_bytes -= mode._storages.pop(watch.key).n_bytes or 0
-
-    return forget
-
-
-def _where_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Keep a copy on its tensor's device where forward AD asks for meta.
-
-    Adding a zero tensor to a fake one copies the fake "to the result's device", which torch
-    works out as meta; the next operation then meets two devices and raises (LayerNorm and
-    BatchNorm under jvp, torch 2.13). A real run copies to where the tensor is.
-    """
-    if func is _TO_COPY and kwargs.get("device") == _META and args[0].device != _META:
-        return {**kwargs, "device": args[0].device}
-    return kwargs
-
-
-def _key(tensor: torch.Tensor) -> int:
-    """Return the identity of the memory under a tensor."""
-    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)

@@ -16,9 +16,10 @@ from chunkjac._problem.kernels import plain_kernels
 from chunkjac._problem.leaves import MODES, Block, Leaf, Norms, Outputs
 from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher
-from chunkjac._problem.problem import Problem, is_inside_transform
+from chunkjac._problem.problem import Problem
 from chunkjac._problem.randomness import RANDOMNESS, RandomState, fixed_generator, fixed_uniform
 from chunkjac._problem.restoring import LeftAsFound
+from chunkjac._problem.transforms import is_inside_transform
 from chunkjac._problem.write_watcher import WriteWatcher
 
 __all__ = [

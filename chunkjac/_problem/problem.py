@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import forward_ad
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._errors import ArgumentError, FunctionError, add_note
@@ -26,6 +25,7 @@ from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.leaves import Leaf, Outputs
 from chunkjac._problem.modules import modules_of, runs_compiled_code
 from chunkjac._problem.randomness import RandomState
+from chunkjac._problem.transforms import is_inside_transform
 
 
 @dataclass(frozen=True)
@@ -244,16 +244,6 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach()
     with torch.inference_mode(False):
         return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def is_inside_transform(args: tuple[Any, ...] = ()) -> bool:
-    """Tell whether a transform of torch.func or a trace is under way here, or an argument has a tangent."""
-    is_traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None  # make_fx
-    if is_traced or torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    # The level of forward AD is the process's: another thread may be in one.
-    tensors = tree_flatten(args)[0] if forward_ad._current_level >= 0 else []
-    return any(isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors)
 
 
 def _differences(was: Any, now: Any, moved: Mapping[torch.device, torch.device]) -> Iterator[tuple[str, str]]:

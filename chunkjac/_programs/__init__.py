@@ -2,12 +2,10 @@
 
 from chunkjac._programs.derivative_program import DerivativeProgram
 from chunkjac._programs.difference_program import DifferenceProgram, PlainEvaluation
-from chunkjac._programs.passes.first_layer import BatchLayout
 from chunkjac._programs.records import ModeRecord, Records, SeenByDifferences
 from chunkjac._programs.replay.running import NotFiniteError
 
 __all__ = [
-    "BatchLayout",
     "DerivativeProgram",
     "DifferenceProgram",
     "ModeRecord",

@@ -9,13 +9,13 @@ from math import inf
 
 import torch
 
-from chunkjac._chunker import even_chunk
+from chunkjac._chunker import BatchLayout, even_chunk
 from chunkjac._memory import first_line, is_out_of_memory
 from chunkjac._problem import Problem
 from chunkjac._programs.graph.graph import Graph
 from chunkjac._programs.graph.recorder import NotLinearError, recorded
 from chunkjac._programs.passes.fast_products import with_fast_products
-from chunkjac._programs.passes.first_layer import BatchLayout, with_nudges
+from chunkjac._programs.passes.first_layer import with_nudges
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.records import ModeRecord, SeenByDifferences
 from chunkjac._programs.replay.program import Program

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._chunker import PerturbedCopies, Segment
+from chunkjac._chunker import BatchLayout, PerturbedCopies, Segment
 from chunkjac._errors import ArgumentError, FunctionError
 from chunkjac._memory import at_rest, first_line, is_out_of_memory
 from chunkjac._modes.differences.analyticity import check_analytic
@@ -33,7 +33,7 @@ from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.vmap import is_warm
 from chunkjac._problem import Guard, Problem
-from chunkjac._programs import BatchLayout, DifferenceProgram, ModeRecord, PlainEvaluation, Records
+from chunkjac._programs import DifferenceProgram, ModeRecord, PlainEvaluation, Records
 from chunkjac._tensors import Tensors
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.

@@ -12,34 +12,13 @@ from typing import Any
 
 import torch
 
+from chunkjac._chunker import BatchLayout
 from chunkjac._programs.graph.graph import Graph, Node
 from chunkjac._programs.passes.fast_products import is_product
 from chunkjac._programs.passes.gathers import Seeded, lines
 from chunkjac._programs.passes.one_hot_seeds import first_directions, in_order_of
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLayout:
-    """Hold how a batch of perturbed copies is made up: the first point of all directions, then the second, ...
-
-    Attributes:
-        n_directions: How many directions.
-        n_points: How many points each has.
-        with_base: Whether the base point comes behind them.
-        with_last: Whether another point comes at last.
-    """
-
-    n_directions: int
-    n_points: int
-    with_base: bool
-    with_last: bool
-
-    @property
-    def n_rows(self) -> int:
-        """Return how many copies there are."""
-        return self.n_directions * self.n_points + self.with_base + self.with_last
 
 
 @dataclass(frozen=True, slots=True)

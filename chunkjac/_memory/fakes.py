@@ -1,0 +1,23 @@
+"""Where fakes need help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_TO_COPY = torch.ops.aten._to_copy.default
+
+_META = torch.device("meta")
+
+
+def where_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keep a copy on its tensor's device where forward AD asks for meta.
+
+    Adding a zero tensor to a fake one copies the fake "to the result's device", which torch
+    works out as meta; the next operation then meets two devices and raises (LayerNorm and
+    BatchNorm under jvp, torch 2.13). A real run copies to where the tensor is.
+    """
+    if func is _TO_COPY and kwargs.get("device") == _META and args[0].device != _META:
+        return {**kwargs, "device": args[0].device}
+    return kwargs

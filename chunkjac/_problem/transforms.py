@@ -1,0 +1,19 @@
+"""Whether a transform is under way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.utils._pytree import tree_flatten
+
+
+def is_inside_transform(args: tuple[Any, ...] = ()) -> bool:
+    """Tell whether a transform of torch.func or a trace is under way here, or an argument has a tangent."""
+    is_traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None  # make_fx
+    if is_traced or torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    # The level of forward AD is the process's: another thread may be in one.
+    tensors = tree_flatten(args)[0] if forward_ad._current_level >= 0 else []
+    return any(isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors)

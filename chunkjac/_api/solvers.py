@@ -16,7 +16,7 @@ from chunkjac._api.products import check_along_vectors
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
 from chunkjac._planner import Options, Plan, check_options, job_of
-from chunkjac._problem import Block, check_callable
+from chunkjac._problem import Block, check_callable, looks_like
 from chunkjac._tensors import rows_of
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class _ScipyJacobian:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the Jacobian at a point; SciPy hands ``args`` and ``kwargs`` on."""
         point = tuple(_as_tensor(arg) for arg in args)
-        key = (tuple(_looks(arg) for arg in point), kwargs and object())  # what kwargs are is not looked at
+        key = (tuple(_looks_like(arg) for arg in point), kwargs and object())  # what kwargs are is not looked at
         collected = _Collected() if self._sparse else None
         if self._plan is None or key != self._key:
             func = functools.partial(self._func, **kwargs) if kwargs else self._func
@@ -216,12 +216,10 @@ def _as_tensor(value: Any) -> Any:
     return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
 
 
-def _looks(value: Any) -> Any:
+def _looks_like(value: Any) -> Any:
     """Return what a plan depends on."""
     leaves, spec = tree_flatten(value)
-    return str(spec), tuple(
-        (tuple(x.shape), x.dtype, x.device) if isinstance(x, torch.Tensor) else type(x) for x in leaves
-    )
+    return str(spec), tuple(looks_like(leaf) for leaf in leaves)
 
 
 def _check_scipy(name: str) -> None:

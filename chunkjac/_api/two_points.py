@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._problem import check_argnums, check_inputs
+from chunkjac._problem import check_argnums, check_inputs, looks_like
 
 # Elements whose sizes (1 at least) differ by more than this power of two get no common step: errors of central
 # differences grow with the square.
@@ -44,7 +44,7 @@ def second_point(args: tuple[Any, ...], x2: Any, argnums: int | tuple[int, ...])
         except ValueError as error:
             raise ArgumentError(f"x2 must have the tree of x where func is differentiated: {error}.") from error
         for x, other in zip(leaves, found):
-            was, now = _looks(x), _looks(other)
+            was, now = looks_like(x), looks_like(other)
             if was != now:
                 raise ArgumentError(f"x2 must be like x where func is differentiated: {was}, found {now}.")
         others[number] = tree_unflatten(found, spec)
@@ -92,13 +92,6 @@ def are_far_apart(args: tuple[Any, ...], others: tuple[Any, ...], argnums: int |
 def _told(value: Any) -> str:
     """Return what stands where a tuple should."""
     return f"{len(value)}" if isinstance(value, tuple) else type(value).__name__
-
-
-def _looks(value: Any) -> str:
-    """Return what both points have in common."""
-    if isinstance(value, torch.Tensor):
-        return f"{tuple(value.shape)} {value.dtype} on {value.device}"
-    return type(value).__name__
 
 
 def numbers_of(argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from chunkjac._problem.identity.facts import described, facts_of
 from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.kernels import plain_kernels
 from chunkjac._problem.leaves import MODES, Block, Leaf, Norms, Outputs
+from chunkjac._problem.looks import looks_like
 from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher
 from chunkjac._problem.problem import Problem
@@ -48,6 +49,7 @@ __all__ = [
     "fixed_uniform",
     "frozen",
     "is_inside_transform",
+    "looks_like",
     "outputs_of",
     "plain_kernels",
     "restored_attributes",

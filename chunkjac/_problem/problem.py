@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from chunkjac._problem.checks import (
 )
 from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.leaves import Leaf, Outputs
+from chunkjac._problem.looks import differences
 from chunkjac._problem.modules import modules_of, runs_compiled_code
 from chunkjac._problem.randomness import RandomState
 from chunkjac._problem.transforms import is_inside_transform
@@ -135,7 +136,7 @@ class Problem:
         differences = [
             f"argument {i}: planned {was}, found {now}"
             for i, pair in enumerate(zip(self.args, args))
-            for was, now in _differences(*pair, {self.device: device})
+            for was, now in differences(*pair, {self.device: device})
         ]
         if differences:
             raise ArgumentError("run needs arguments like those planned for. " + "; ".join(differences) + ".")
@@ -244,22 +245,3 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach()
     with torch.inference_mode(False):
         return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def _differences(was: Any, now: Any, moved: Mapping[torch.device, torch.device]) -> Iterator[tuple[str, str]]:
-    """Yield what differs between an argument and another that stands for it, and may have been moved."""
-    (leaves, spec), (other_leaves, other_spec) = tree_flatten(was), tree_flatten(now)
-    if spec != other_spec:
-        yield f"structure {spec}", f"structure {other_spec}"
-        return
-    for leaf, other in zip(leaves, other_leaves):
-        planned = _looks(leaf, moved)
-        if planned != _looks(other, {}):
-            yield planned, _looks(other, {})
-
-
-def _looks(value: Any, moved: Mapping[torch.device, torch.device]) -> str:
-    """Return what a plan depends on: of a tensor its shape, dtype and device, of others their type."""
-    if isinstance(value, torch.Tensor):
-        return f"{tuple(value.shape)} {value.dtype} on {moved.get(value.device, value.device)}"
-    return type(value).__name__

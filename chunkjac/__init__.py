@@ -54,7 +54,7 @@ from chunkjac._errors import (
     StoreError,
 )
 from chunkjac._planner import Plan, Progress, Report
-from chunkjac._problem import Block, Norms
+from chunkjac._sinks import Block, Norms
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ import torch
 
 from chunkjac._executor import blocks_of, plan_job, run_job
 from chunkjac._planner import Plan, ProgressOption, job_of
-from chunkjac._problem import Block
+from chunkjac._sinks import Block
 from chunkjac._store import Target, open_store
 
 

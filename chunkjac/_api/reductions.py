@@ -12,8 +12,8 @@ from chunkjac._api.two_points import are_far_apart, at_two_points, numbers_of, s
 from chunkjac._errors import ArgumentError, BudgetError
 from chunkjac._executor import run_job
 from chunkjac._planner import Job, Options, check_name, check_options, job_of
-from chunkjac._problem import Norms, RandomState
-from chunkjac._sinks import Diagonal, Gram, ManyTilesError, NormsOf, Reduction
+from chunkjac._problem import RandomState
+from chunkjac._sinks import Diagonal, Gram, ManyTilesError, Norms, NormsOf, Reduction
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -16,7 +16,8 @@ from chunkjac._api.products import check_along_vectors
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
 from chunkjac._planner import Options, Plan, check_options, job_of
-from chunkjac._problem import Block, check_callable, looks_like
+from chunkjac._problem import check_callable, looks_like
+from chunkjac._sinks import Block
 from chunkjac._tensors import rows_of
 
 if TYPE_CHECKING:

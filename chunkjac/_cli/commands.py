@@ -22,8 +22,7 @@ import chunkjac
 from chunkjac._cli.files import check_target, import_function, load_input, save_result
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ConfigError
 from chunkjac._memory import devices_here, free_memory, is_out_of_memory
-from chunkjac._modes import SCHEME_NAMES
-from chunkjac._problem import MODES
+from chunkjac._modes import MODES, SCHEME_NAMES
 from chunkjac._store import check, remove
 from chunkjac._units import format_bytes
 

@@ -6,29 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from chunkjac._chunker import Pacer
 from chunkjac._errors import add_note
 from chunkjac._memory import Growth, LiveBytes, OverBudget, is_out_of_memory, reclaim
 from chunkjac._modes import Mode, OtherWayError, n_directions
-from chunkjac._tensors import Tensors
-
-
-class Sink(Protocol):
-    """Take blocks."""
-
-    def places(self, chunk: slice) -> Tensors | None:
-        """Return where a block's tensors will be, if they may be made there."""
-        ...
-
-    def write(self, chunk: slice, block: Tensors) -> None:
-        """Write a block into its place, unless it is there."""
-        ...
-
-    def release(self) -> None:
-        """Give back the memory of buffers; the next block takes it again."""
-        ...
+from chunkjac._sinks import Sink
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ import torch
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.run import Writing, steps_of
 from chunkjac._planner import Job
-from chunkjac._problem import Block, LeftAsFound, RandomState
-from chunkjac._sinks import Stream
+from chunkjac._problem import LeftAsFound, RandomState
+from chunkjac._sinks import Block, Stream
 
 
 def blocks_of(job: Job) -> Iterator[Block]:

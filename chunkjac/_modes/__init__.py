@@ -9,6 +9,7 @@ from chunkjac._modes.differences.finite_difference import FiniteDifference
 from chunkjac._modes.differences.schemes import SCHEME_NAMES
 from chunkjac._modes.differences.steps import read_step
 from chunkjac._modes.mode import (
+    MODES,
     Mode,
     ModeSummary,
     OtherWayError,
@@ -27,6 +28,7 @@ __all__ = [
     "FiniteDifference",
     "Forward",
     "Gradient",
+    "MODES",
     "Mode",
     "ModeSummary",
     "OtherWayError",

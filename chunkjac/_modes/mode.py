@@ -197,3 +197,6 @@ class ModeSummary:
             seed_bytes=mode.seeds_per_direction * sum(leaf.n_bytes for leaf in seed_leaves(mode)),
             result_bytes=result_bytes(mode),
         )
+
+
+MODES = ("auto", "reverse", "forward", "finite-difference")

@@ -12,11 +12,11 @@ import torch
 from chunkjac._config import get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._memory import find_budget, find_device
-from chunkjac._modes import SCHEME_NAMES, read_bounds, read_step
+from chunkjac._modes import MODES, SCHEME_NAMES, read_bounds, read_step
 from chunkjac._planner.job import Job
 from chunkjac._planner.progress import ProgressOption
 from chunkjac._planner.selection import Request
-from chunkjac._problem import MODES, RANDOMNESS, Problem
+from chunkjac._problem import RANDOMNESS, Problem
 from chunkjac._sinks import check_with, read_out
 from chunkjac._store import Target
 

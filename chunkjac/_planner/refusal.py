@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from chunkjac._errors import BudgetError
+from chunkjac._modes import MODES
 from chunkjac._planner.job import Job
 from chunkjac._planner.probe import Probe, dry_probe
-from chunkjac._problem import MODES
 from chunkjac._units import format_bytes
 
 

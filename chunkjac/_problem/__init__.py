@@ -13,7 +13,7 @@ from chunkjac._problem.identity.closures import frozen
 from chunkjac._problem.identity.facts import described, facts_of
 from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.kernels import plain_kernels
-from chunkjac._problem.leaves import MODES, Block, Leaf, Norms, Outputs
+from chunkjac._problem.leaves import Leaf, Outputs
 from chunkjac._problem.looks import looks_like
 from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher
@@ -24,13 +24,10 @@ from chunkjac._problem.transforms import is_inside_transform
 from chunkjac._problem.write_watcher import WriteWatcher
 
 __all__ = [
-    "Block",
     "CallWatcher",
     "Guard",
     "Leaf",
     "LeftAsFound",
-    "MODES",
-    "Norms",
     "Outputs",
     "PrecisionWatcher",
     "Problem",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._pytree import TreeSpec
-
-MODES = ("auto", "reverse", "forward", "finite-difference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +62,3 @@ class Outputs:
     def are_calls_all(self, n_directions: int) -> bool:
         """Tell whether a call of each operation takes longer than what it computes for so many directions."""
         return self.node_numel is not None and n_directions * self.node_numel <= _TINY_NUMEL
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """Hold a finished piece of a Jacobian, as a callback in ``out`` is given it.
-
-    The flattened directions are numbered through the outputs' (or inputs') tree in order, each tensor
-    in C order; ``slice`` says which of them are here.
-
-    Attributes:
-        axis: ``"output"`` for rows of the Jacobian, one for each output element (reverse mode);
-            ``"input"`` for columns, one for each input element.
-        slice: Which directions, k of them.
-        values: Rows as a tree like the inputs, each tensor ``(k, *input.shape)``; columns as a tree
-            like the outputs, each ``(k, *output.shape)``. They hold until the next block is made: clone
-            what is to be kept.
-    """
-
-    axis: str
-    slice: builtins.slice
-    values: Any
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Norms:
-    """Hold Euclidean norms of a Jacobian, in single precision at least.
-
-    Attributes:
-        rows: The norm of each row, in a tree of tensors like the outputs.
-        columns: The norm of each column, in a tree of tensors like the inputs.
-        frobenius: The norm of the whole, without dimensions.
-    """
-
-    rows: Any
-    columns: Any
-    frobenius: torch.Tensor

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from chunkjac._errors import CarriedError
 from chunkjac._memory import LiveBytes
 from chunkjac._modes import Mode
-from chunkjac._problem import Block, check_computed
-from chunkjac._sinks.sink import Whole, block_for_users
+from chunkjac._problem import check_computed
+from chunkjac._sinks.block import Block, block_for_users
+from chunkjac._sinks.sink import Whole
 from chunkjac._tensors import Tensors
 
 

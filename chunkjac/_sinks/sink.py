@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
-from torch.utils._pytree import tree_unflatten
 
-from chunkjac._modes import Mode
-from chunkjac._problem import Block
 from chunkjac._tensors import Tensors
 
 
@@ -33,12 +31,6 @@ def put(place: torch.Tensor, values: torch.Tensor, *, non_blocking: bool = False
         place.copy_(values, non_blocking=non_blocking)
 
 
-def block_for_users(mode: Mode, chunk: slice, block: Tensors) -> Block:
-    """Return a block as callables and loops are given it."""
-    spec = mode.problem.spec if mode.by_rows else mode.outputs.spec
-    return Block("output" if mode.by_rows else "input", chunk, tree_unflatten(list(block), spec))
-
-
 def arrival(device: torch.device) -> Callable[[], object]:
     """Return what waits until all copies from a device that were begun so far are done."""
     if device.type == "cpu":
@@ -57,3 +49,19 @@ def swapped(tensor: torch.Tensor, n_first: int) -> torch.Tensor:
     """Return a view with the first ``n_first`` dimensions moved behind the others."""
     dims = tuple(range(tensor.dim()))
     return tensor.permute(dims[n_first:] + dims[:n_first])
+
+
+class Sink(Protocol):
+    """Take blocks."""
+
+    def places(self, chunk: slice) -> Tensors | None:
+        """Return where a block's tensors will be, if they may be made there."""
+        ...
+
+    def write(self, chunk: slice, block: Tensors) -> None:
+        """Write a block into its place, unless it is there."""
+        ...
+
+    def release(self) -> None:
+        """Give back the memory of buffers; the next block takes it again."""
+        ...

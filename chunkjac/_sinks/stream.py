@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from chunkjac._modes import Mode, block_leaves
-from chunkjac._problem import Block, check_computed
-from chunkjac._sinks.sink import Whole, block_for_users, put
+from chunkjac._problem import check_computed
+from chunkjac._sinks.block import Block, block_for_users
+from chunkjac._sinks.sink import Whole, put
 from chunkjac._tensors import Tensors
 
 

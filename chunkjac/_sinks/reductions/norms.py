@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_unflatten
 
 from chunkjac._chunker import segments
 from chunkjac._modes import Mode, block_leaves, seed_leaves
-from chunkjac._problem import Leaf, Norms, check_computed
+from chunkjac._problem import Leaf, check_computed
 from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction, sum_dtype
 from chunkjac._tensors import Tensors, rows_of, wide_type
 
@@ -106,3 +108,18 @@ def _zeros(leaf: Leaf) -> torch.Tensor:
 def _shaped(found: list[torch.Tensor], leaves: Sequence[Leaf]) -> list[torch.Tensor]:
     """Return norms in their leaves' shapes, in single precision at least."""
     return [norms.to(sum_dtype([leaf])).view(leaf.shape) for norms, leaf in zip(found, leaves)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norms:
+    """Hold Euclidean norms of a Jacobian, in single precision at least.
+
+    Attributes:
+        rows: The norm of each row, in a tree of tensors like the outputs.
+        columns: The norm of each column, in a tree of tensors like the inputs.
+        frobenius: The norm of the whole, without dimensions.
+    """
+
+    rows: Any
+    columns: Any
+    frobenius: torch.Tensor

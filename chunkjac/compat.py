@@ -10,13 +10,21 @@ from typing import Any
 
 import torch
 
-from chunkjac._api import jacobian
-from chunkjac._errors import ArgumentError, ArgumentTypeError, ChunkjacError, FunctionError, add_note, warn
+from chunkjac._api import (
+    DOUBLE_EPS,
+    LowerPrecisionError,
+    PapersCall,
+    _as_complex,
+    _converted,
+    check_type,
+    is_int,
+    is_number,
+    jacobian,
+)
+from chunkjac._errors import ArgumentError, ChunkjacError, add_note, warn
 from chunkjac._memory import is_out_of_memory
-from chunkjac._problem import PrecisionWatcher
 
 _PAPERS_DELTA = 1e-5
-_DOUBLE_EPS = torch.finfo(torch.float64).eps
 
 # Rounding of this share of the function's values, divided by delta, is worth a warning.
 _NOISE = 0.01
@@ -102,13 +110,13 @@ class JacrevFinite:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        _check_type("function", self.function, callable(self.function), "callable")
-        _check_type("wrapper", self.wrapper, self.wrapper is None or callable(self.wrapper), "None or callable")
-        _check_type("num_args", self.num_args, _is_int(self.num_args), "an int")
-        _check_type("dim", self.dim, self.dim is None or _is_int(self.dim), "None or an int")
+        check_type("function", self.function, callable(self.function), "callable")
+        check_type("wrapper", self.wrapper, self.wrapper is None or callable(self.wrapper), "None or callable")
+        check_type("num_args", self.num_args, is_int(self.num_args), "an int")
+        check_type("dim", self.dim, self.dim is None or is_int(self.dim), "None or an int")
         override = self.override_dim_constraint
-        _check_type("override_dim_constraint", override, isinstance(override, bool), "a bool")
-        _check_type("delta", self.delta, _is_number(self.delta), "a number")
+        check_type("override_dim_constraint", override, isinstance(override, bool), "a bool")
+        check_type("delta", self.delta, is_number(self.delta), "a number")
         if not (math.isfinite(self.delta) and self.delta):
             raise ArgumentError(f"delta must be finite and not 0, found {self.delta!r}.")
         if self.method not in ("plus", "minus"):
@@ -124,7 +132,7 @@ class JacrevFinite:
         number = self.num_args % len(args)
         inputs = _converted(args, number, torch.float64, keeps_tensors=len(args) > 1)
         self._check_dimensions(inputs, number)
-        call = _Call(self.function, self.wrapper)
+        call = PapersCall(self.function, self.wrapper)
         try:
             return self._differences(call, inputs, number)
         except Exception as error:
@@ -149,16 +157,16 @@ class JacrevFinite:
                 f"and shape {shape}; None needs no such dimension."
             )
 
-    def _differences(self, call: _Call, inputs: Sequence[torch.Tensor], number: int) -> torch.Tensor:
+    def _differences(self, call: PapersCall, inputs: Sequence[torch.Tensor], number: int) -> torch.Tensor:
         """Let the engine compute them, with the step that the precision allows."""
         delta, eps = float(self.delta), torch.finfo(inputs[number].dtype).eps
         scheme = "forward" if (self.method == "plus") == (delta > 0) else "backward"
         compute = functools.partial(jacobian, call, *inputs, argnums=number, mode="finite-difference", scheme=scheme)
         by_default = abs(delta) == _PAPERS_DELTA
-        call.in_double_only = by_default and eps <= _DOUBLE_EPS
+        call.in_double_only = by_default and eps <= DOUBLE_EPS
         try:
-            found = compute(step=None if by_default and eps > _DOUBLE_EPS else abs(delta))
-        except _LowerPrecisionError:
+            found = compute(step=None if by_default and eps > DOUBLE_EPS else abs(delta))
+        except LowerPrecisionError:
             call.in_double_only = False
             found = compute(step=None)
         except ArgumentError as error:
@@ -171,111 +179,3 @@ class JacrevFinite:
                 "of them. Take a larger delta, the default one, or float64 throughout."
             )
         return _as_complex(found, inputs[number].dim()) if call.is_complex else found
-
-
-class _LowerPrecisionError(Exception):
-    """Tell that the function answers in a lower precision than the step is for."""
-
-
-class _Call:
-    """Call the function through its wrapper, and note what its first answer tells.
-
-    Attributes:
-        in_double_only: Whether lower precision is to be told of.
-        answered: Whether the function has returned anything yet.
-        eps: The rounding of the coarsest of its operations.
-        is_complex: Whether it answers with complex numbers; they are handed on as pairs of real ones.
-    """
-
-    def __init__(self, function: Callable[..., Any], wrapper: Callable[..., Any] | None) -> None:
-        self.function = function
-        self.wrapper = wrapper
-        self.in_double_only = False
-        self.answered = False
-        self.eps = 0.0
-        self.is_complex = False
-
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Call the function with the engine's inputs."""
-        if self.answered:
-            output = self._output(inputs)
-        else:
-            with PrecisionWatcher() as seen:
-                output = self._output(inputs)
-            self._note(output, seen.eps)
-        if self.in_double_only and self.eps > _DOUBLE_EPS:
-            raise _LowerPrecisionError
-        return torch.view_as_real(output.resolve_conj()) if self.is_complex else output
-
-    def _output(self, inputs: Sequence[torch.Tensor]) -> Any:
-        """Return what the function returns."""
-        return self.function(*(inputs if self.wrapper is None else self.wrapper(*inputs)))
-
-    def _note(self, output: Any, eps: float) -> None:
-        """Note what an answer tells; refuse one that is not a tensor."""
-        self.answered = True
-        if not isinstance(output, torch.Tensor):
-            raise FunctionError(
-                f"function must return one tensor, found {type(output).__name__}; chunkjac.jacfd takes trees of them."
-            )
-        self.is_complex = output.is_complex()
-        has_eps = self.is_complex or output.is_floating_point()
-        self.eps = max(eps, torch.finfo(output.dtype).eps if has_eps else 0.0)
-
-
-def _as_complex(found: torch.Tensor, n_input_dims: int) -> torch.Tensor:
-    """Join the real and imaginary parts, which are the last dimension of the output; no copy is made."""
-    return torch.view_as_complex(found.movedim(-1 - n_input_dims, -1))
-
-
-def _converted(args: Sequence[Any], number: int, dtype: torch.dtype, keeps_tensors: bool) -> list[torch.Tensor]:
-    """Return the arguments as tensors.
-
-    Args:
-        args: The arguments.
-        number: The one to differentiate with respect to, which must not stay integers.
-        dtype: What those become that do not stay as they are.
-        keeps_tensors: Whether tensors stay as they are.
-    """
-
-    def stays(i: int, arg: Any) -> bool:
-        return keeps_tensors and isinstance(arg, torch.Tensor) and (i != number or arg.is_floating_point())
-
-    chosen = args[number]
-    if isinstance(chosen, torch.Tensor) and chosen.is_complex():
-        raise ArgumentTypeError(
-            f"argument {number} must have real numbers, found {chosen.dtype}; give real and imaginary parts separately."
-        )
-    return [arg if stays(i, arg) else _as_tensor(i, arg, dtype) for i, arg in enumerate(args)]
-
-
-def _as_tensor(i: int, arg: Any, dtype: torch.dtype) -> torch.Tensor:
-    """Convert one argument."""
-    if isinstance(arg, torch.Tensor):
-        return arg.to(dtype)
-    try:
-        return torch.tensor(arg, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentTypeError(
-            f"argument {i} must be a tensor, a number, or lists of numbers of one shape, found {type(arg).__name__} "
-            f"({error})."
-        ) from error
-
-
-def _is_int(value: Any) -> bool:
-    """Tell whether a value is a whole number; booleans are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    """Tell whether a value is a real number; tensors and arrays of one element are."""
-    try:
-        return not isinstance(value, str) and float(value) is not None
-    except (TypeError, ValueError, RuntimeError):
-        return False
-
-
-def _check_type(argument: str, value: Any, fits: bool, wanted: str) -> None:
-    """Refuse a value of another type."""
-    if not fits:
-        raise ArgumentTypeError(f"{argument} must be {wanted}, found {value!r}.")

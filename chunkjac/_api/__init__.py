@@ -1,16 +1,34 @@
 """What users call; a call is read, answered, and its errors are told in the words of its caller."""
 
 from chunkjac._api.jacobians import blocks, jacobian, open_file, plan
+from chunkjac._api.paper_arguments import (
+    DOUBLE_EPS,
+    LowerPrecisionError,
+    PapersCall,
+    _as_complex,
+    _converted,
+    check_type,
+    is_int,
+    is_number,
+)
 from chunkjac._api.products import matvec, rmatvec
 from chunkjac._api.reductions import diagonal, gram, norms
 from chunkjac._api.solvers import operator, scipy_jac, svdvals
 from chunkjac._api.transforms import hessian, jacfd, jacfwd, jacrev
 
 __all__ = [
+    "DOUBLE_EPS",
+    "LowerPrecisionError",
+    "PapersCall",
+    "_as_complex",
+    "_converted",
     "blocks",
+    "check_type",
     "diagonal",
     "gram",
     "hessian",
+    "is_int",
+    "is_number",
     "jacfd",
     "jacfwd",
     "jacobian",

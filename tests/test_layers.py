@@ -25,7 +25,7 @@ Top to bottom:
 '''
 SOUND = {
     "__init__": CONTENTS + "from made._upper import top\n",
-    "_upper.__init__": '"""Above."""\nfrom made._upper.things import top\n__all__ = ["top"]\n',
+    "_upper.__init__": '"""Above."""\nfrom made._upper.things import top\n',
     "_upper.things": "from made._lower import Thing\n\n\ndef top() -> Thing: ...\n",
     "_lower.__init__": '"""Below."""\nfrom made._lower.deep.stones import Thing\n',
     "_lower.deep.__init__": '"""Deeper."""\n',

@@ -15,30 +15,3 @@ from chunkjac._api.products import matvec, rmatvec
 from chunkjac._api.reductions import diagonal, gram, norms
 from chunkjac._api.solvers import operator, scipy_jac, svdvals
 from chunkjac._api.transforms import hessian, jacfd, jacfwd, jacrev
-
-__all__ = [
-    "DOUBLE_EPS",
-    "LowerPrecisionError",
-    "PapersCall",
-    "_as_complex",
-    "_converted",
-    "blocks",
-    "check_type",
-    "diagonal",
-    "gram",
-    "hessian",
-    "is_int",
-    "is_number",
-    "jacfd",
-    "jacfwd",
-    "jacobian",
-    "jacrev",
-    "matvec",
-    "norms",
-    "open_file",
-    "operator",
-    "plan",
-    "rmatvec",
-    "scipy_jac",
-    "svdvals",
-]

@@ -7,20 +7,3 @@ from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
 from chunkjac._chunker.seeds import OneHot
 from chunkjac._chunker.slices import Segment, segments
-
-__all__ = [
-    "BatchLayout",
-    "Cost",
-    "Knee",
-    "Learnt",
-    "Limits",
-    "OneHot",
-    "Pacer",
-    "PerturbedCopies",
-    "PerturbedPoint",
-    "Segment",
-    "TIGHT_PROBES",
-    "even_chunk",
-    "fit_chunks",
-    "segments",
-]

@@ -1,7 +1,3 @@
 """The command line and the demonstration."""
 
 from chunkjac._cli.commands import main
-
-__all__ = [
-    "main",
-]

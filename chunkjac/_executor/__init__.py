@@ -3,9 +3,3 @@
 from chunkjac._executor.planning import plan_job
 from chunkjac._executor.run import run_job
 from chunkjac._executor.streaming import blocks_of
-
-__all__ = [
-    "blocks_of",
-    "plan_job",
-    "run_job",
-]

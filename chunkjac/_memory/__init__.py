@@ -7,24 +7,3 @@ from chunkjac._memory.heap import keep_freed_memory
 from chunkjac._memory.out_of_memory import drain_backward, first_line, is_out_of_memory, reclaim, without_frames
 from chunkjac._memory.tracker import LiveBytes, OverBudget
 from chunkjac._memory.watcher import Watcher, at_rest, is_scaled_zero
-
-__all__ = [
-    "Budget",
-    "Gauge",
-    "Growth",
-    "LiveBytes",
-    "OverBudget",
-    "Watcher",
-    "at_rest",
-    "devices_here",
-    "drain_backward",
-    "find_budget",
-    "find_device",
-    "first_line",
-    "free_memory",
-    "is_out_of_memory",
-    "is_scaled_zero",
-    "keep_freed_memory",
-    "reclaim",
-    "without_frames",
-]

@@ -21,28 +21,3 @@ from chunkjac._modes.mode import (
     seed_leaves,
 )
 from chunkjac._modes.referee import central_difference, random_tangent
-
-__all__ = [
-    "Bounds",
-    "FAKE_ONLY",
-    "FiniteDifference",
-    "Forward",
-    "Gradient",
-    "MODES",
-    "Mode",
-    "ModeSummary",
-    "OtherWayError",
-    "Reverse",
-    "SCHEME_NAMES",
-    "block_leaves",
-    "central_difference",
-    "is_empty",
-    "is_final",
-    "least_direction_bytes",
-    "n_directions",
-    "random_tangent",
-    "read_bounds",
-    "read_step",
-    "result_bytes",
-    "seed_leaves",
-]

@@ -8,27 +8,3 @@ from chunkjac._planner.reading import Options, check_name, check_options, job_of
 from chunkjac._planner.refusal import over_budget
 from chunkjac._planner.report import Report
 from chunkjac._planner.selection import Doubt, differentiable_mode, doubt_about, select_mode
-
-__all__ = [
-    "Doubt",
-    "Job",
-    "Options",
-    "Plan",
-    "Probe",
-    "Progress",
-    "ProgressOption",
-    "Report",
-    "check_name",
-    "check_options",
-    "differentiable_mode",
-    "doubt_about",
-    "dry_probe",
-    "job_of",
-    "over_budget",
-    "read_batching",
-    "read_chunk_size",
-    "real_probe",
-    "select_mode",
-    "show_progress",
-    "steady_size",
-]

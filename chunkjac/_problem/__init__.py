@@ -22,32 +22,3 @@ from chunkjac._problem.randomness import RANDOMNESS, RandomState, fixed_generato
 from chunkjac._problem.restoring import LeftAsFound
 from chunkjac._problem.transforms import is_inside_transform
 from chunkjac._problem.write_watcher import WriteWatcher
-
-__all__ = [
-    "CallWatcher",
-    "Guard",
-    "Leaf",
-    "LeftAsFound",
-    "Outputs",
-    "PrecisionWatcher",
-    "Problem",
-    "RANDOMNESS",
-    "RandomState",
-    "WriteWatcher",
-    "behind",
-    "check_argnums",
-    "check_callable",
-    "check_computed",
-    "check_inputs",
-    "check_unchanged",
-    "described",
-    "facts_of",
-    "fixed_generator",
-    "fixed_uniform",
-    "frozen",
-    "is_inside_transform",
-    "looks_like",
-    "outputs_of",
-    "plain_kernels",
-    "restored_attributes",
-]

@@ -4,13 +4,3 @@ from chunkjac._programs.derivative_program import DerivativeProgram
 from chunkjac._programs.difference_program import DifferenceProgram, PlainEvaluation
 from chunkjac._programs.records import ModeRecord, Records, SeenByDifferences
 from chunkjac._programs.replay.running import NotFiniteError
-
-__all__ = [
-    "DerivativeProgram",
-    "DifferenceProgram",
-    "ModeRecord",
-    "NotFiniteError",
-    "PlainEvaluation",
-    "Records",
-    "SeenByDifferences",
-]

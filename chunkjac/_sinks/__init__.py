@@ -11,25 +11,3 @@ from chunkjac._sinks.reductions.tiles import mirrored
 from chunkjac._sinks.sink import Sink
 from chunkjac._sinks.stream import Stream
 from chunkjac._sinks.tensor import TensorSink
-
-__all__ = [
-    "Block",
-    "Diagonal",
-    "Gram",
-    "ManyTilesError",
-    "Norms",
-    "NormsOf",
-    "PulledBack",
-    "Reduction",
-    "ResultSink",
-    "Sink",
-    "Stream",
-    "TensorSink",
-    "check_fits",
-    "check_with",
-    "mirrored",
-    "read_out",
-    "sink_for",
-    "sink_name",
-    "sum_dtype",
-]

@@ -7,16 +7,3 @@ from chunkjac._store.staging import N_BUFFERS, Staging
 from chunkjac._store.store import Store
 from chunkjac._store.target import Target, is_path
 from chunkjac._store.writer import Piece
-
-__all__ = [
-    "FileLayout",
-    "N_BUFFERS",
-    "Piece",
-    "Staging",
-    "Store",
-    "Target",
-    "check",
-    "is_path",
-    "open_store",
-    "remove",
-]

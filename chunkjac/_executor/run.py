@@ -42,7 +42,7 @@ from chunkjac._planner import (
     steady_size,
 )
 from chunkjac._problem import CallWatcher, LeftAsFound, RandomState, WriteWatcher
-from chunkjac._programs import Records
+from chunkjac._programs import Records, Usage
 from chunkjac._sinks import ResultSink, TensorSink, check_with, read_out, sink_for, sink_name
 from chunkjac._store import Target
 from chunkjac._units import format_bytes
@@ -224,14 +224,14 @@ class _Attempt:
             if known
             else Pacer(limits, learnt=experience.learnt)
         )
-        mode.use_programs(
-            experience.programs,
+        usage = Usage(
             exact_size=job.exact_size,
             room_bytes=limits.room_bytes,
             is_usual=not self._watch or self._fits(experience),
             is_counted=pacer.measures_new,
             is_repeatable=job.is_repeatable,
         )
+        mode.use_programs(experience.programs, usage)
         yield from self._filled(sink, pacer, gauge)
         error = estimated_error(mode, tracker) if job.return_report else None
         mode.close()

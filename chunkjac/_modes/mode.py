@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from chunkjac._problem import Leaf, Outputs, Problem
-from chunkjac._programs import Records
+from chunkjac._programs import Records, Usage
 from chunkjac._tensors import Tensors
 
 
@@ -87,25 +87,12 @@ class Mode(Protocol):
         """Tell whether the next block begins another way, which holds other memory than those before."""
         ...
 
-    def use_programs(
-        self,
-        programs: Records,
-        *,
-        exact_size: int | None = None,
-        room_bytes: int = 2**62,
-        is_usual: bool = True,
-        is_counted: bool = False,
-        is_repeatable: bool = False,
-    ) -> None:
+    def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let blocks be made in a faster way that is worth preparing, if there is one.
 
         Args:
             programs: What earlier runs of the plan have recorded; it takes what this one records.
-            exact_size: How many directions a chunk has, if the user said so.
-            room_bytes: What a chunk may hold.
-            is_usual: Whether later runs of the plan will go like this one: without counting what is known to fit.
-            is_counted: Whether what chunks hold is counted.
-            is_repeatable: Whether no clock may decide how blocks are made.
+            usage: What this run lets them do.
         """
         ...
 

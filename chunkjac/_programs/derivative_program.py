@@ -15,6 +15,7 @@ from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
 from chunkjac._programs.resizing import resized, telling_size
 from chunkjac._programs.tracing import given_tensors, trace
+from chunkjac._programs.usage import Usage
 from chunkjac._tensors import Tensors
 
 # Recording takes so long for each node of autograd's graph (for those that nobody has counted: in all), and the time of
@@ -56,12 +57,8 @@ class DerivativeProgram:
         programs: What the plan has so far.
         evaluation_s: How long an evaluation of the function takes.
         n_nodes: How many nodes its graph has; 0 if that is unknown.
-        exact_size: How many directions are to be taken at once, if the user said so.
-        room_bytes: What a chunk may hold.
-        holds_on: Whether memory is kept for the next run: where it was counted before, or nobody counts it.
-        is_counted: Whether what is held is counted: then programs of two sizes are never in memory at once.
+        usage: What this run lets programs do.
         is_trusted: Whether what is known was seen to be what the function does.
-        is_repeatable: Whether a program is used from the first chunk on if one can be made, whatever time it takes.
 
     Attributes:
         was_known: Whether it was recorded in an earlier run.
@@ -78,12 +75,8 @@ class DerivativeProgram:
         programs: Records,
         evaluation_s: float,
         n_nodes: int,
-        exact_size: int | None,
-        room_bytes: int,
-        holds_on: bool,
-        is_counted: bool,
+        usage: Usage,
         is_trusted: bool,
-        is_repeatable: bool = False,
     ) -> None:
         self.was_known = False
         self.has_recorded = False
@@ -97,12 +90,9 @@ class DerivativeProgram:
         self._n_nodes = n_nodes
         self._recording_s = (_NODE_S * n_nodes or _UNKNOWN_S) + _EVALUATIONS * evaluation_s
         self._each_s = 0.0  # what a direction takes, but for what its chunk takes whatever its size
-        self._exact_size = exact_size
-        self._room_bytes = room_bytes
-        self._holds_on = holds_on
-        self._is_counted = is_counted
+        self._usage = usage
+        self._exact_size = usage.exact_size
         self._is_trusted = is_trusted
-        self._is_repeatable = is_repeatable
         self._n_directions = sum(leaf.numel for leaf in leaves)
         self._seed_bytes = sum(leaf.n_bytes for leaf in leaves)  # a chunk is compared with one direction of its seeds
         self._running: Running | None = None
@@ -142,7 +132,7 @@ class DerivativeProgram:
         """Tell whether a program is worth it for so many directions."""
         if self._record.refused:
             return False
-        if self._is_repeatable:
+        if self._usage.is_repeatable:
             return True
         if n_left < 2:
             return False
@@ -175,7 +165,7 @@ class DerivativeProgram:
         size = self._next_size(n_left)
         if size != self._size or self._running is None:
             self._put_back()
-            if self._is_counted:
+            if self._usage.is_counted:
                 size = self._fitting_size(size, n_left)
                 self._record.hold_only(size)
             self._size, self._n_done = size, 0
@@ -243,7 +233,7 @@ class DerivativeProgram:
         self._put_back()
         if self._record.knee is not None and self._record.knee.is_settled:
             self._record.keep_only(self._size)
-        if self.has_recorded or self._programs.compiles or self._is_repeatable:
+        if self.has_recorded or self._programs.compiles or self._usage.is_repeatable:
             return
         record = self._record
         record.steps_s.append(seconds / self._n_directions)
@@ -272,7 +262,7 @@ class DerivativeProgram:
 
     def _fitting_size(self, size: int, n_left: int) -> int:
         """Return a size, or where its program would take more than there is room for, a smaller one."""
-        room_bytes = int(_SURE_SHARE * self._room_bytes)
+        room_bytes = int(_SURE_SHARE * self._usage.room_bytes)
         needed_bytes: dict[int, int] = {}
         while self._exact_size is None and size not in self._record.proven:
             self._size = size  # so that this is halved if there is no room to record it
@@ -317,7 +307,7 @@ class DerivativeProgram:
         assert self._record.trace is not None
         each_bytes = self._record.trace.direction_bytes + self._seed_bytes
         size = max(_LEAST_SIZE, min(_MOST_BYTES // each_bytes, _WORKING_BYTES // max(1, self._seed_bytes)))
-        return max(1, min(size, self._room_bytes // (2 * each_bytes), self._most or size))
+        return max(1, min(size, self._usage.room_bytes // (2 * each_bytes), self._most or size))
 
     def _is_worth_a_trial(self, knee: Knee, n_left: int) -> bool:
         """Tell whether so much time is left that laying out another size is a small part of it."""
@@ -327,14 +317,14 @@ class DerivativeProgram:
     def _started(self, size: int) -> Running:
         """Return a program that has run its prologue for these inputs."""
         record, tensors = self._record, given_tensors(self._problem)[0]
-        running = record.running.pop(size, None) if self._holds_on else None
+        running = record.running.pop(size, None) if self._usage.is_usual else None
         if running is not None and running.is_current():
             running.begin(tensors)
             return running
         program = self._program(size)
         n_bytes = program.n_bytes + sum(tensor.nbytes for tensor in tensors)
-        is_small = n_bytes <= min(_HELD_BYTES, _HELD_SHARE * self._room_bytes)
-        owns = self._holds_on and self._programs.is_kept and is_small
+        is_small = n_bytes <= min(_HELD_BYTES, _HELD_SHARE * self._usage.room_bytes)
+        owns = self._usage.is_usual and self._programs.is_kept and is_small
         one_hot = OneHot(self._leaves)  # what lies behind the last direction are zeros
         running = Running(program, tensors, lambda start: one_hot.seeds(slice(start, start + size)), owns_inputs=owns)
         if self._programs.compiles:

@@ -21,6 +21,7 @@ from chunkjac._programs.records import ModeRecord, SeenByDifferences
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
 from chunkjac._programs.tracing import given_tensors, with_own_arguments
+from chunkjac._programs.usage import Usage
 from chunkjac._tensors import Tensors
 
 # Recording takes so long for each operation, beside a chunk. It saves so much of each operation of a chunk (U-Net 0.03
@@ -72,9 +73,7 @@ class DifferenceProgram:
     Args:
         evaluation: How copies are evaluated without one.
         record: What is remembered of the mode.
-        exact_size: How many directions are to be taken at once, if the user said so.
-        room_bytes: What a chunk may hold.
-        is_counted: Whether what chunks hold is counted.
+        usage: What this run lets programs do.
         is_trusted: Whether what is known was seen to be what the function does.
 
     Attributes:
@@ -83,23 +82,12 @@ class DifferenceProgram:
         refused: Why there is no program; empty where that is not so.
     """
 
-    def __init__(
-        self,
-        evaluation: PlainEvaluation,
-        record: ModeRecord,
-        *,
-        exact_size: int | None,
-        room_bytes: int,
-        is_counted: bool,
-        is_trusted: bool,
-    ) -> None:
+    def __init__(self, evaluation: PlainEvaluation, record: ModeRecord, usage: Usage, *, is_trusted: bool) -> None:
         self.was_used = False
         self.is_new = True
         self._of = evaluation
         self._record = record
-        self._exact_size = exact_size
-        self._room_bytes = room_bytes
-        self._is_counted = is_counted
+        self._usage = usage
         self._is_trusted = is_trusted
         self._n_directions = sum(leaf.numel for leaf in evaluation.problem.leaves)
         self._running: Running | None = None
@@ -153,13 +141,13 @@ class DifferenceProgram:
     def _good_size(self, n_left: int) -> int:
         """Return how many directions to take at once; 0 where memory is counted and their number is not settled yet."""
         *_, last, size = (0, 0, *self._plain_sizes)
-        if self._is_counted:
+        if self._usage.is_counted:
             return size if len(self._plain_sizes) > _TURNS and last == size else 0
-        if self._exact_size is None:
+        if self._usage.exact_size is None:
             each_bytes = self._of.copies(1).n_points * self._of.seen.largest_bytes
             n_parts = 2 if self._is_trusted else _N_CHUNKS
             size = min(max(_LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes)), -(-n_left // n_parts))
-        return even_chunk(n_left, min(self._exact_size or size, n_left))
+        return even_chunk(n_left, min(self._usage.exact_size or size, n_left))
 
     def takes(self, chunk: slice) -> slice | None:
         """Return the chunk that a program evaluates for one that was settled on; ``None`` if it does not."""
@@ -232,7 +220,7 @@ class DifferenceProgram:
             saved_s = _SAVED_OF_PRODUCTS * chunk_s
         else:
             saved_s = min(_SAVED_SHARE * chunk_s, _SAVED_OPERATION_S * n_operations)
-        is_worth = n_chunks * chunk_s > (_WORTH_COUNTING_S if self._is_counted else _WORTH_S)
+        is_worth = n_chunks * chunk_s > (_WORTH_COUNTING_S if self._usage.is_counted else _WORTH_S)
         return is_worth and n_chunks * saved_s > 2 * chunk_s + _OPERATION_S * n_operations
 
     def _try(self, prepare: Callable[[], object]) -> None:
@@ -270,7 +258,7 @@ class DifferenceProgram:
         Raises:
             NotLinearError: There is too little.
         """
-        if 2 * program.n_bytes > self._room_bytes:
+        if 2 * program.n_bytes > self._usage.room_bytes:
             raise NotLinearError("its results take more than there is room for")
         size = self._size
         self._running = Running(

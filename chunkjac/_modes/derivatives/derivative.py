@@ -27,7 +27,7 @@ from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.vmap import is_warm
 from chunkjac._problem import Leaf, Outputs, Problem
-from chunkjac._programs import DerivativeProgram, NotFiniteError, Records
+from chunkjac._programs import DerivativeProgram, NotFiniteError, Records, Usage
 from chunkjac._tensors import Tensors, are_apart
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
@@ -175,18 +175,9 @@ class Derivative:
         """Tell whether the directions of a chunk are computed together."""
         return self._made is None or self._made.batched
 
-    def use_programs(
-        self,
-        programs: Records,
-        *,
-        exact_size: int | None = None,
-        room_bytes: int = 2**62,
-        is_usual: bool = True,
-        is_counted: bool = False,
-        is_repeatable: bool = False,
-    ) -> None:
-        """Let a linear program make blocks, where that is worth it; see :meth:`Mode.quicken`."""
-        self._is_usual, self._is_counted = is_usual, is_counted
+    def use_programs(self, programs: Records, usage: Usage) -> None:
+        """Let a linear program make blocks, where that is worth it; see :meth:`Mode.use_programs`."""
+        self._is_usual, self._is_counted = usage.is_usual, usage.is_counted
         record = programs.of(self.name)
         if record.refused:
             self.reasons = (*self.reasons, f"no {_PROGRAM}: {record.refused}")
@@ -199,11 +190,7 @@ class Derivative:
                 programs=programs,
                 evaluation_s=self._evaluation_s,
                 n_nodes=self.outputs.n_nodes,
-                exact_size=exact_size,
-                room_bytes=room_bytes,
-                holds_on=is_usual,
-                is_counted=is_counted,
-                is_repeatable=is_repeatable,
+                usage=usage,
                 is_trusted=self._is_trusted,
             )
             if self._made is not None and record.trusts_batches(self._made.name, self.problem):

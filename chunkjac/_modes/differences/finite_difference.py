@@ -33,7 +33,7 @@ from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.vmap import is_warm
 from chunkjac._problem import Guard, Problem
-from chunkjac._programs import DifferenceProgram, ModeRecord, PlainEvaluation, Records
+from chunkjac._programs import DifferenceProgram, ModeRecord, PlainEvaluation, Records, Usage
 from chunkjac._tensors import Tensors
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.
@@ -166,22 +166,13 @@ class FiniteDifference:
         """Tell whether the next block is the first that a program makes."""
         return self._evaluations is not None and self._evaluations.is_ready and self._evaluations.is_new
 
-    def use_programs(
-        self,
-        programs: Records,
-        *,
-        exact_size: int | None = None,
-        room_bytes: int = 2**62,
-        is_usual: bool = True,
-        is_counted: bool = False,
-        is_repeatable: bool = False,
-    ) -> None:
+    def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""
-        if not is_counted:
+        if not usage.is_counted:
             self._places, self.writes_in_place = Spans(self._stencil), True
         is_precise = self._eps <= torch.finfo(torch.float32).eps  # else nothing shows that a program is right
         is_plain = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if self._call is None or self._scheme.is_complex or not (is_precise and is_plain) or is_repeatable:
+        if self._call is None or self._scheme.is_complex or not (is_precise and is_plain) or usage.is_repeatable:
             return
         evaluation = PlainEvaluation(
             problem=self.problem,
@@ -192,14 +183,7 @@ class FiniteDifference:
             agrees=partial(same_within_noise, eps=self._eps),
             seen=self._seen,
         )
-        self._evaluations = DifferenceProgram(
-            evaluation,
-            self._record,
-            exact_size=exact_size,
-            room_bytes=room_bytes,
-            is_counted=is_counted,
-            is_trusted=self._is_trusted,
-        )
+        self._evaluations = DifferenceProgram(evaluation, self._record, usage, is_trusted=self._is_trusted)
 
     def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell that what a program holds is counted in each run."""

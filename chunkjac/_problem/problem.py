@@ -133,13 +133,13 @@ class Problem:
         """
         if len(args) != len(self.args):
             raise ArgumentError(f"run must be given {len(self.args)} arguments as the plan was, found {len(args)}.")
-        differences = [
+        changes = [
             f"argument {i}: planned {was}, found {now}"
             for i, pair in enumerate(zip(self.args, args))
             for was, now in differences(*pair, {self.device: device})
         ]
-        if differences:
-            raise ArgumentError("run needs arguments like those planned for. " + "; ".join(differences) + ".")
+        if changes:
+            raise ArgumentError("run needs arguments like those planned for. " + "; ".join(changes) + ".")
         return Problem.of(self.func, args, self.argnums, self.has_aux, self.randomness)
 
     def with_inputs(self, inputs: Sequence[torch.Tensor]) -> Problem:

@@ -15,9 +15,11 @@ from torch import nn
 import chunkjac as cj
 from chunkjac._chunker.copies import BatchLayout, PerturbedCopies
 from chunkjac._problem.problem import Problem
-from chunkjac._programs.difference_program import DifferenceProgram, PlainEvaluation
+from chunkjac._programs.difference_program import DifferenceProgram
 from chunkjac._programs.passes.first_layer import Nudged
+from chunkjac._programs.plain_evaluation import PlainEvaluation
 from chunkjac._programs.records import ModeRecord, SeenByDifferences
+from chunkjac._programs.usage import Usage
 
 PROGRAM = "as a program"
 
@@ -296,8 +298,10 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
         last=(),
         agrees=lambda mine, yours: agrees,
         seen=SeenByDifferences(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1),
+        is_trusted=True,
     )
-    made = DifferenceProgram(evaluation, record, exact_size=4, room_bytes=2**20, is_counted=False, is_trusted=True)
+    usage = Usage(exact_size=4, room_bytes=2**20, is_usual=True, is_counted=False, is_repeatable=False)
+    made = DifferenceProgram(evaluation, record, usage)
     return made, record
 
 

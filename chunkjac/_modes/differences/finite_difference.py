@@ -164,7 +164,7 @@ class FiniteDifference:
     @property
     def is_new(self) -> bool:
         """Tell whether the next block is the first that a program makes."""
-        return self._evaluations is not None and self._evaluations.is_ready and self._evaluations.is_new
+        return self._evaluations is not None and self._evaluations.is_new
 
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""
@@ -182,8 +182,9 @@ class FiniteDifference:
             last=self._last,
             agrees=partial(same_within_noise, eps=self._eps),
             seen=self._seen,
+            is_trusted=self._is_trusted,
         )
-        self._evaluations = DifferenceProgram(evaluation, self._record, usage, is_trusted=self._is_trusted)
+        self._evaluations = DifferenceProgram(evaluation, self._record, usage)
 
     def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell that what a program holds is counted in each run."""

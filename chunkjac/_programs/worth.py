@@ -1,0 +1,58 @@
+"""When recording pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chunkjac._chunker import even_chunk
+from chunkjac._programs.records import SeenByDifferences
+
+# Recording takes so long for each operation, beside a chunk. It saves so much of each operation of a chunk (U-Net 0.03
+# of the time, Lorenz 96 0.15), but no larger part of the time than this; where there are matrix products, it may save
+# more. Less than some time is not worth looking at, nor other memory where that is counted.
+_OPERATION_S, _SAVED_OPERATION_S, _SAVED_SHARE, _SAVED_OF_PRODUCTS = 3e-4, 6e-6, 0.2, 0.5
+_WORTH_S, _WORTH_COUNTING_S = 0.02, 0.25
+
+# The largest tensor of a chunk takes so much, and stays in the caches; a chunk has so many directions at least. In a
+# first run, the chunk that is recorded is one of so many, as it takes as long as any other without a program.
+_CACHED_BYTES, _LEAST_SIZE, _N_CHUNKS = 4 * 2**20, 16, 6
+
+# A size is settled on, where memory is counted, once so many chunks have led to it.
+_N_SETTLING = 2
+
+
+def evaluations_at_once(n_left: int, each_bytes: int, *, exact_size: int | None, is_trusted: bool) -> int:
+    """Return how many directions a program for perturbed copies is to take.
+
+    Args:
+        n_left: How many are left.
+        each_bytes: What the largest tensor of one takes.
+        exact_size: How many the user wants.
+        is_trusted: Whether nothing has to be seen first.
+    """
+    cached = max(_LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes))
+    size = exact_size or min(cached, -(-n_left // (2 if is_trusted else _N_CHUNKS)))
+    return even_chunk(n_left, min(size, n_left))
+
+
+def settled_size(sizes: Sequence[int]) -> int:
+    """Return the size that chunks have come to; 0 while it changes."""
+    *_, last, size = (0, 0, *sizes)
+    return size if len(sizes) > _N_SETTLING and last == size else 0
+
+
+def evaluations_pay(seen: SeenByDifferences, chunk_s: float, n_chunks: float, *, is_counted: bool) -> bool:
+    """Tell whether recording an evaluation saves more than it takes.
+
+    Args:
+        seen: What is known of the function.
+        chunk_s: How long a chunk takes without a program.
+        n_chunks: How many are left behind the one that is recorded.
+        is_counted: Whether what chunks hold is counted.
+    """
+    if seen.has_products:
+        saved_s = _SAVED_OF_PRODUCTS * chunk_s
+    else:
+        saved_s = min(_SAVED_SHARE * chunk_s, _SAVED_OPERATION_S * seen.n_operations)
+    is_worth = n_chunks * chunk_s > (_WORTH_COUNTING_S if is_counted else _WORTH_S)
+    return is_worth and n_chunks * saved_s > 2 * chunk_s + _OPERATION_S * seen.n_operations

@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 
-def differences(was: Any, now: Any, moved: Mapping[torch.device, torch.device]) -> Iterator[tuple[str, str]]:
+def differences_between(was: Any, now: Any, moved: Mapping[torch.device, torch.device]) -> Iterator[tuple[str, str]]:
     """Yield what differs between an argument and another that stands for it, and may have been moved."""
     (leaves, spec), (other_leaves, other_spec) = tree_flatten(was), tree_flatten(now)
     if spec != other_spec:

@@ -23,7 +23,7 @@ from chunkjac._problem.checks import (
 )
 from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.leaves import Leaf, Outputs
-from chunkjac._problem.looks import differences
+from chunkjac._problem.looks import differences_between
 from chunkjac._problem.modules import modules_of, runs_compiled_code
 from chunkjac._problem.randomness import RandomState
 from chunkjac._problem.transforms import is_inside_transform
@@ -136,7 +136,7 @@ class Problem:
         changes = [
             f"argument {i}: planned {was}, found {now}"
             for i, pair in enumerate(zip(self.args, args))
-            for was, now in differences(*pair, {self.device: device})
+            for was, now in differences_between(*pair, {self.device: device})
         ]
         if changes:
             raise ArgumentError("run needs arguments like those planned for. " + "; ".join(changes) + ".")

@@ -20,6 +20,7 @@ _NO_CLAIMS = (
     "paper_way",
     "record",
     "rival",
+    "versions_side_by_side",
     "zoo",
     "zoo_of_libraries",
     "zoo_of_ours",

@@ -10,8 +10,8 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 import chunkjac as cj
-from chunkjac._planner import selection
-from chunkjac._planner.selection import _judge
+from chunkjac._planner import selection, trials
+from chunkjac._planner.trials import judge
 from chunkjac._problem.leaves import Outputs
 
 
@@ -38,7 +38,7 @@ from chunkjac._problem.leaves import Outputs
 def test_counts_decide_unless_they_are_close_and_the_job_is_long(
     n_rows: int, n_columns: int, prologue_s: float, choice: str
 ) -> None:
-    assert _judge(n_rows, n_columns, prologue_s) == choice
+    assert judge(n_rows, n_columns, prologue_s) == choice
 
 
 class Clock:
@@ -53,7 +53,8 @@ class Clock:
 def chosen(monkeypatch: pytest.MonkeyPatch, func: Callable[..., Any], x: torch.Tensor, **block_s: float) -> str:
     """Return the mode that is chosen where prologues take a second and blocks of each mode so many."""
     clock = Clock()
-    monkeypatch.setattr(selection, "time", clock)
+    for file in (selection, trials):
+        monkeypatch.setattr(file, "time", clock)
 
     class Reverse(selection.Reverse):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -94,7 +95,7 @@ def test_a_short_job_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> Any:
         raise AssertionError("this was timed")
 
-    monkeypatch.setattr(selection, "_faster", refuse)
+    monkeypatch.setattr(selection, "faster", refuse)
     x = torch.ones(600)
     _, report = cj.jacobian(torch.sin, x, return_report=True)
     assert report.plan.mode == "reverse"

@@ -25,8 +25,7 @@ from chunkjac._errors import BudgetError
 from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recipe import Recipe
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Mode, is_final
-from chunkjac._planner import differentiable_mode
+from chunkjac._modes import Forward, Mode, Reverse, is_final
 from chunkjac._problem import LeftAsFound, plain_kernels
 from chunkjac._sinks import PulledBack
 from chunkjac._tensors import Tensors
@@ -38,10 +37,10 @@ Grads = tuple[torch.Tensor | None, ...]
 # How it is computed again: in reverse mode, also what was computed in forward mode. Forward formulas are
 # wrong to differentiate for some operations (layer_norm, linalg.solve, and torch.func.jacfwd with them, torch
 # 2.13), double backward for others. Fused attention has no second derivative: plain kernels have.
-_WAYS: tuple[tuple[str, Callable[[], AbstractContextManager[Any]]], ...] = (
-    ("reverse", nullcontext),
-    ("reverse", plain_kernels),
-    ("forward", nullcontext),
+_WAYS: tuple[tuple[type[Reverse | Forward], Callable[[], AbstractContextManager[Any]]], ...] = (
+    (Reverse, nullcontext),
+    (Reverse, plain_kernels),
+    (Forward, nullcontext),
 )
 
 
@@ -135,12 +134,12 @@ def _in_any_way(
 ) -> Grads:
     """Compute in the first way that can."""
     problem = recipe.job.problem
-    for number, (name, kernels) in enumerate(_WAYS):
+    for number, (mode_of, kernels) in enumerate(_WAYS):
         tracker = recipe.job.tracker()
         try:
             with LeftAsFound(problem) as witness, _cut_at(cut), recipe.at_its_state(), kernels():
                 with tracker, witness:
-                    mode = differentiable_mode(problem, name)
+                    mode = mode_of(problem, keeps_graph=True)
                     sink = PulledBack(mode, cotangents, sources, keeps_graph=keeps_graph)
                 compute(mode, sink, tracker)
         except Exception as error:

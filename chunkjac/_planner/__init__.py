@@ -1,5 +1,6 @@
 """What was asked for, which mode does it, what it will hold."""
 
+from chunkjac._planner.doubts import Doubt, doubt_about
 from chunkjac._planner.job import Job
 from chunkjac._planner.plan import Plan
 from chunkjac._planner.probe import Probe, dry_probe, real_probe, steady_size
@@ -7,4 +8,4 @@ from chunkjac._planner.progress import Progress, ProgressOption, show_progress
 from chunkjac._planner.reading import Options, check_name, check_options, job_of, read_batching, read_chunk_size
 from chunkjac._planner.refusal import over_budget
 from chunkjac._planner.report import Report
-from chunkjac._planner.selection import Doubt, differentiable_mode, doubt_about, select_mode
+from chunkjac._planner.selection import select_mode

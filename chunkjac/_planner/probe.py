@@ -17,8 +17,9 @@ from chunkjac._chunker import TIGHT_PROBES, Cost, Limits
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Mode, ModeSummary, block_leaves, is_empty, n_directions
+from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
-from chunkjac._planner.selection import NOTHING, Doubt, doubt_about, select_mode
+from chunkjac._planner.selection import select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
 from chunkjac._sinks import check_fits
 from chunkjac._store import N_BUFFERS

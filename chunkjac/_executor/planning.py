@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from chunkjac._errors import ChunkjacError
-from chunkjac._executor.run import describe
+from chunkjac._executor.experience import Experience
+from chunkjac._executor.run import run_planned
 from chunkjac._memory import OverBudget
 from chunkjac._planner import Doubt, Job, Plan, Probe, doubt_about, dry_probe, over_budget, real_probe
 from chunkjac._units import format_bytes
@@ -30,7 +32,9 @@ def plan_job(job: Job) -> Plan:
             break
         if probe.peak_bytes <= job.budget.n_bytes or not job.walled:
             probe = replace(probe, reasons=(*probe.reasons, *_away(job), *_uncompiled(job)))
-            return describe(job, probe, n_chunks=-(-probe.facts.n_directions // probe.chunk_size))
+            experience = Experience.of(compiles=job.compile, is_kept=True)
+            n_chunks = -(-probe.facts.n_directions // probe.chunk_size)
+            return probe.told(job, n_chunks, partial(run_planned, experience))
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
         if not job.request.may_leave(probe.facts.name):
             break

@@ -14,20 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from chunkjac._chunker import Pacer
-from chunkjac._errors import BudgetError
+from chunkjac._errors import BudgetError, FunctionError
 from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recipe import Recipe
+from chunkjac._executor.result import Result
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Forward, Mode, Reverse, is_final
-from chunkjac._problem import LeftAsFound, plain_kernels
-from chunkjac._sinks import PulledBack
+from chunkjac._modes import Forward, Mode, Reverse, is_final, random_tangent
+from chunkjac._planner import Job, Plan
+from chunkjac._problem import LeftAsFound, WriteWatcher, plain_kernels
+from chunkjac._sinks import PulledBack, TensorSink
 from chunkjac._tensors import Tensors
 from chunkjac._units import format_bytes
 
@@ -44,13 +47,48 @@ _WAYS: tuple[tuple[type[Reverse | Forward], Callable[[], AbstractContextManager[
 )
 
 
-def sources_of(inputs: Sequence[torch.Tensor], captured: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def connected(result: Result, job: Job, witness: WriteWatcher) -> Result:
+    """Return a result that can be differentiated, if it depends on anything that requires grad.
+
+    Args:
+        result: The finished Jacobian, with its report.
+        job: What was asked for.
+        witness: What has seen who takes part.
+
+    Raises:
+        FunctionError: The function has no derivatives, and is not constant.
+    """
+    if result.report is None:
+        return result
+    if result.report.plan.mode == "finite-difference":
+        _check_constant(result.jacobian, result.report.plan)
+        return result
+    sources = _sources_of(job.problem.in_its_graph().inputs, witness.captured)
+    if not sources:
+        return result
+    assert isinstance(result.sink, TensorSink)  # checked where options are read
+    products = result.sink.columns_along(random_tangent(job.problem.leaves))
+    recipe = Recipe.of(job, result.report.plan, witness, products)
+    aux = recipe.aux() if job.problem.has_aux else None
+    return replace(result, jacobian=_with_graph(result.jacobian, recipe, sources), aux=aux)
+
+
+def _check_constant(jacobian: Any, plan: Plan) -> None:
+    """Refuse a Jacobian that cannot be differentiated, unless it is constant: then it is zero everywhere."""
+    if any(bool(leaf.any()) for leaf in tree_leaves(jacobian)):
+        raise FunctionError(
+            f"func has no derivatives ({'; '.join(plan.reasons)}), so its Jacobian cannot be "
+            "differentiated; give create_graph=False, or call it under torch.no_grad()."
+        )
+
+
+def _sources_of(inputs: Sequence[torch.Tensor], captured: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return what a Jacobian can be differentiated by: inputs, and what else requires grad and takes part."""
     others = [tensor for tensor in captured if not any(tensor is x for x in inputs)]
     return [*(x for x in inputs if x.requires_grad), *others]
 
 
-def with_graph(jacobian: Any, recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:
+def _with_graph(jacobian: Any, recipe: Recipe, sources: Sequence[torch.Tensor]) -> Any:
     """Return a Jacobian connected to the graphs of its sources.
 
     Args:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from chunkjac._executor.experience import Experience
-from chunkjac._executor.run import Writing, steps_of
+from chunkjac._executor.result import Writing
+from chunkjac._executor.run import steps_of
 from chunkjac._planner import Job
 from chunkjac._problem import LeftAsFound, RandomState
 from chunkjac._sinks import Block, Stream

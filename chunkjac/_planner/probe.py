@@ -8,8 +8,10 @@ for real and are thrown away.
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -19,9 +21,10 @@ from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Mode, ModeSummary, block_leaves, is_empty, n_directions
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
+from chunkjac._planner.plan import Plan
 from chunkjac._planner.selection import select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
-from chunkjac._sinks import check_fits
+from chunkjac._sinks import check_fits, sink_name
 from chunkjac._store import N_BUFFERS
 
 
@@ -46,6 +49,45 @@ class Probe:
     peak_bytes: int
     certain: bool
     steady_size: int
+
+    def told(self, job: Job, n_chunks: int, runner: Runner) -> Plan:
+        """Return the plan that this makes.
+
+        Args:
+            job: What was asked for.
+            n_chunks: How many chunks there are.
+            runner: What runs the plan.
+        """
+        facts, cost = self.facts, self.cost
+        again = replace(job, request=replace(job.request, mode=facts.name))
+        return Plan(
+            mode=facts.name,
+            rung=facts.rung,
+            structure=None,
+            sink=sink_name(job.out),
+            device=str(job.device),
+            chunk_size=self.chunk_size,
+            n_chunks=n_chunks,
+            n_inputs=facts.n_inputs,
+            n_outputs=facts.n_outputs,
+            n_directions=facts.n_directions,
+            result_bytes=facts.result_bytes,
+            allocated_bytes=cost.result_bytes,
+            prologue_bytes=cost.prologue_bytes,
+            kept_bytes=cost.kept_bytes,
+            seed_bytes=facts.seed_bytes * self.chunk_size,
+            fixed_bytes=cost.kept_bytes + cost.fixed_bytes,
+            direction_bytes=cost.direction_bytes,
+            predicted_peak_bytes=self.peak_bytes,
+            budget_bytes=job.budget.n_bytes,
+            budget_source=job.budget.source,
+            reasons=self.reasons,
+            _runner=partial(runner, again, self),
+        )
+
+
+# What runs a plan: it is given the job, what is known of it, and the user's arguments and options.
+Runner = Callable[[Job, Probe, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:

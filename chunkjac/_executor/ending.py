@@ -1,0 +1,101 @@
+"""What is told and kept when the blocks are there: checks, warnings, the report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from chunkjac._errors import RungWarning, warn
+from chunkjac._executor.accuracy import Verdict, estimated_error, verify
+from chunkjac._executor.attempt import Attempt
+from chunkjac._executor.result import Result
+from chunkjac._modes import ModeSummary, is_empty
+from chunkjac._planner import Probe, Report, Runner, steady_size
+from chunkjac._sinks import TensorSink
+
+
+def ended(attempt: Attempt, runner: Runner) -> Result:
+    """Return what the job gives, when all blocks are written.
+
+    Args:
+        attempt: What has written them.
+        runner: What runs the report's plan.
+
+    Raises:
+        FunctionError: The check that was asked for does not confirm the Jacobian.
+    """
+    run, mode, job = attempt.run, attempt.mode, attempt.run.job
+    error = estimated_error(mode, run.tracker) if job.return_report else None
+    mode.close()
+    verdict = _verdict(attempt)
+    _warn(attempt)
+    elapsed_s = time.perf_counter() - run.started_s
+    rise_bytes = run.gauge.highest_bytes if run.gauge is not None else 0
+    _keep(attempt, elapsed_s)
+    report = None
+    if job.return_report or job.create_graph:
+        probe = _measured(attempt, verdict)
+        report = Report(
+            plan=probe.told(job, len(attempt.log.chunk_sizes), runner),
+            peak_bytes=run.tracker.highest_bytes,
+            process_rise_bytes=rise_bytes,
+            growth_bytes=attempt.log.growth_bytes,
+            elapsed_s=elapsed_s,
+            chunk_sizes=tuple(attempt.log.chunk_sizes),
+            n_retries=attempt.log.n_retries,
+            verified_error=verdict.error,
+            estimated_error=error,
+        )
+    return Result(attempt.sink.result(), run.witness.lasting(mode.outputs.aux), report, attempt.sink)
+
+
+def _verdict(attempt: Attempt) -> Verdict:
+    """Check the Jacobian, if that was asked for."""
+    run, mode = attempt.run, attempt.mode
+    if not run.job.verify or is_empty(mode):
+        return Verdict(None, "")
+    assert isinstance(attempt.sink, TensorSink)  # checked where options are read
+    with run.watched():
+        return verify(attempt.sink, mode, run.job.verify, has_bounds=run.job.request.bounds is not None)
+
+
+def _warn(attempt: Attempt) -> None:
+    """Warn of memory that is kept, of a slower rung, and of what cannot be compiled."""
+    mode = attempt.mode
+    if attempt.log.symptom:
+        warn(attempt.log.symptom)
+    if mode.fell:
+        warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
+    trouble = attempt.run.experience.programs.new_trouble()
+    if trouble:
+        warn(f"compile=True has no effect: {trouble}.", RungWarning)
+
+
+def _keep(attempt: Attempt, elapsed_s: float) -> None:
+    """Keep for the next run what this one has told."""
+    run = attempt.run
+    run.experience.programs.n_runs += 1
+    run.experience.programs.spent_s += elapsed_s
+    if run.watch:
+        run.experience.learnt.note_peak(run.tracker.highest_bytes - attempt.limits.base.result_bytes)
+
+
+def _measured(attempt: Attempt, verdict: Verdict) -> Probe:
+    """Return what the run has told of the job, as a probe would."""
+    run, mode, pacer = attempt.run, attempt.mode, attempt.pacer
+    largest = max(attempt.log.chunk_sizes, default=0)  # a probe, where those were larger than what is left
+    size = max(1, min(pacer.chunk_size or largest, largest))
+    in_files = replace(pacer.cost, result_bytes=0)  # there the result is allocated on the disk
+    records = run.experience.programs.records.values()
+    is_idle = run.job.compile and not any(record.forms for record in records)
+    notes = [verdict.reason, "nothing is compiled: no linear program runs" if is_idle else ""]
+    reasons = (*(run.known.reasons if run.known else attempt.reasons), *filter(None, notes), *mode.reasons)
+    return Probe(
+        facts=ModeSummary.of(mode),
+        reasons=tuple(dict.fromkeys(reasons)),
+        cost=pacer.cost,
+        chunk_size=size,
+        peak_bytes=pacer.cost.peak_bytes(largest),
+        certain=False,
+        steady_size=steady_size(mode, attempt.limits, in_files, size),
+    )

@@ -163,7 +163,7 @@ class LiveBytes(Watcher):
         if limit_bytes is not None:
             room_bytes = limit_bytes - self.live_bytes
             made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
-            if self._rounded(made_bytes) > room_bytes:
+            if _rounded(made_bytes, self._granule) > room_bytes:
                 raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
@@ -197,7 +197,7 @@ class LiveBytes(Watcher):
             if not self._counts(tensor):
                 continue
             storage = tensor.untyped_storage()
-            key, n_bytes = storage._cdata, self._rounded(storage.nbytes())
+            key, n_bytes = storage._cdata, _rounded(storage.nbytes(), self._granule)
             watch = self._storages.get(key)
             if watch is None:
                 is_new = all(key_of(other) != key for other in given)
@@ -217,10 +217,6 @@ class LiveBytes(Watcher):
         self.live_bytes += n_bytes or 0
         self.largest_bytes = max(self.largest_bytes, n_bytes or 0)
 
-    def _rounded(self, n_bytes: int) -> int:
-        """Return what the allocator gives for so many bytes."""
-        return -(-n_bytes // self._granule) * self._granule
-
     def _counts(self, tensor: torch.Tensor) -> bool:
         """Tell whether the tensor takes memory on the device that counts.
 
@@ -231,3 +227,8 @@ class LiveBytes(Watcher):
             return False
         is_here = tensor.device == self._device or tensor.device.type == self._device.type == "cpu"
         return is_here and tensor.layout == torch.strided
+
+
+def _rounded(n_bytes: int, granule: int) -> int:
+    """Return what an allocator gives for so many bytes."""
+    return -(-n_bytes // granule) * granule

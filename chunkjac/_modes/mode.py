@@ -15,6 +15,7 @@ class OtherWayError(Exception):
     """Say that a block was not made, and is to be asked for again: the mode goes on in another way."""
 
 
+# A method for each question that planning and running ask of a mode; most have an answer here that suits most modes.
 class Mode(Protocol):
     """Make blocks.
 

@@ -167,7 +167,7 @@ class Problem:
             self.generators.restore()
         with self.watched or nullcontext():
             returned = self.func(*args)
-        output, aux = self._split(returned)
+        output, aux = _split(returned) if self.has_aux else (returned, None)
         leaves, spec = tree_flatten(output)
         return tuple(leaves), spec, aux
 
@@ -199,17 +199,6 @@ class Problem:
         check_computed(leaves, inputs)
         return leaves, outputs_of(leaves, spec, aux)
 
-    def _split(self, returned: Any) -> tuple[Any, Any]:
-        """Separate the output from the auxiliary result."""
-        if not self.has_aux:
-            return returned, None
-        if not (isinstance(returned, tuple) and len(returned) == 2):
-            raise FunctionError(
-                "output of function f should be a tuple: (output, aux) if has_aux is True, "
-                f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
-            )
-        return returned
-
 
 def _checked(
     func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...]
@@ -225,6 +214,16 @@ def _checked(
 def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
     """Return what the arguments are differentiated by."""
     return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+
+
+def _split(returned: Any) -> tuple[Any, Any]:
+    """Separate the output from the auxiliary result."""
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise FunctionError(
+            "output of function f should be a tuple: (output, aux) if has_aux is True, "
+            f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
+        )
+    return returned
 
 
 def _alias(value: Any) -> Any:

@@ -54,7 +54,7 @@ class ZarrArray:
         zarr.create_array(
             self._path,
             shape=self._part.shape,
-            chunks=self._piece_shape(block_size),
+            chunks=_piece_shape(self._part, block_size),
             dtype=self._part.dtype,
             fill_value=float("nan"),
             chunk_key_encoding={"name": "default", "separator": "."},
@@ -134,14 +134,6 @@ class ZarrArray:
         """Return where directions are in the array."""
         return (slice(None), elements) if self._part.fortran_order else (elements, slice(None))
 
-    def _piece_shape(self, block_size: int) -> tuple[int, int]:
-        """Return the shape of a piece: a block, or a part of one that is large."""
-        n_directions, n_others = self._part.shape[self._axis], self._part.shape[1 - self._axis]
-        n_rows = max(1, min(block_size, n_directions))
-        n_pieces = max(1, ceil(n_rows * self._part.direction_bytes / _PIECE_BYTES))
-        n_columns = max(1, ceil(n_others / n_pieces))
-        return (n_columns, n_rows) if self._part.fortran_order else (n_rows, n_columns)
-
     def _metadata(self) -> list[Path]:
         """Return the files that Zarr knows the array by, and its group."""
         return [self._path / _METADATA, *([self._path.parent / _METADATA] if self._part.name else [])]
@@ -209,6 +201,15 @@ def library() -> Any:
     except ModuleNotFoundError as error:
         raise ArgumentError("a .zarr path needs Zarr; install it with pip install 'chunkjac[zarr]'.") from error
     return zarr
+
+
+def _piece_shape(part: Part, block_size: int) -> tuple[int, int]:
+    """Return the shape of a piece: a block, or a part of one that is large."""
+    n_directions, n_others = part.shape[::-1] if part.fortran_order else part.shape
+    n_rows = max(1, min(block_size, n_directions))
+    n_pieces = max(1, ceil(n_rows * part.direction_bytes / _PIECE_BYTES))
+    n_columns = max(1, ceil(n_others / n_pieces))
+    return (n_columns, n_rows) if part.fortran_order else (n_rows, n_columns)
 
 
 def _sync(paths: Iterable[Path]) -> None:

@@ -1,16 +1,43 @@
 """The rules of the house: how a package is laid out, read from its files as text.
 
 Each rule is a function that returns its offences, so that it can be tried on a made-up package as well.
+An offence begins with what offends, up to a colon.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+MOST_FILES = 15
+MOST_LINES = 250
+MOST_LINES_OF_A_BODY = 50
+MOST_PARAMETERS = 8
+MOST_METHODS = 15
+MOST_FIELDS_THAT_CHANGE = 12
+MOST_NAMES_OF_A_DOOR = 25
+
+# Their functions have the parameters of torch's operators.
+AS_TORCH_CALLS = {"_programs.passes.convolutions", "_programs.passes.rules"}
+
+# Arithmetic and tables, which can be tested and read without a tensor.
+PURE = {
+    "_chunker": ("cost", "counting", "first_guess", "knee", "limits", "pacer", "partition", "slices"),
+    "_planner": ("bar", "plan", "report", "table"),
+}
+
+# Names that would fit any file.
+VAGUE = {"base", "classes", "common", "core", "engine", "funcs", "functions", "general", "helper", "helpers", "impl"}
+VAGUE |= {"internal", "lib", "main", "manager", "misc", "new", "old", "other", "others", "shared", "stuff", "support"}
+VAGUE |= {"tmp", "tool", "tools", "types", "util", "utilities", "utils"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,26 @@ class House:
                 assert node.level == 0, f"{name} imports relatively"
                 found += [(self.file_of(f"{node.module}.{alias.name}"), alias.name) for alias in node.names]
         return [(file, taken) for file, taken in found if file]
+
+    def libraries(self, name: str) -> set[str]:
+        """Return what a file imports of others: the names of their packages."""
+        nodes = [*ast.walk(self.trees[name])]
+        found = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        found += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+        return {dotted.partition(".")[0] for dotted in found} - {self.name}
+
+    def source_of(self, file: str, taken: str) -> str:
+        """Return the file that a name comes from: behind the door, where it is taken there."""
+        behind = {name: source for source, name in self.imports(file)} if is_door(file) else {}
+        return behind.get(taken, file)
+
+    def functions(self, name: str) -> Iterator[Function]:
+        """Yield the functions and methods of a file."""
+        yield from (node for node in ast.walk(self.trees[name]) if isinstance(node, Function))
+
+    def classes(self, name: str) -> Iterator[ast.ClassDef]:
+        """Yield the classes of a file."""
+        yield from (node for node in ast.walk(self.trees[name]) if isinstance(node, ast.ClassDef))
 
     def file_of(self, dotted: str) -> str:
         """Return the file that a dotted name is, or is in; empty for other libraries."""
@@ -167,3 +214,100 @@ def idle_doors(house: House) -> list[str]:
         others = [node for node in house.trees[door].body if not isinstance(node, (ast.ImportFrom, ast.Expr))]
         found += [f"{wing} does something" for _ in others]
     return found
+
+
+def large_parts(house: House) -> list[str]:
+    """Rule 6: a folder, a file, a door and the body of a function are no larger than a reader can keep in mind."""
+    folders = Counter(str(path.parent.relative_to(house.root)) for path in house.files.values())
+    found = [f"folder {folder}: {n - 1} files" for folder, n in sorted(folders.items()) if n - 1 > MOST_FILES]
+    for name, path in house.files.items():
+        n_lines = len(path.read_text().splitlines())
+        if n_lines > MOST_LINES:
+            found.append(f"{name}: {n_lines} lines")
+        n_names = len(house.imports(name)) if is_door(name) else 0
+        if n_names > MOST_NAMES_OF_A_DOOR:
+            found.append(f"door {name}: {n_names} names")
+        sizes = [(function.name, _n_body_lines(function)) for function in house.functions(name)]
+        found += [f"{name} {own}: {n} lines" for own, n in sizes if n > MOST_LINES_OF_A_BODY]
+    return found
+
+
+def long_signatures(house: House) -> list[str]:
+    """Rule 6, too: what is called within has few parameters; what users call names all its options."""
+    public = {taken for _, taken in house.imports("__init__")}
+    found = []
+    for name in house.files.keys() - AS_TORCH_CALLS:
+        exempt = {id(node) for node in house.trees[name].body if getattr(node, "name", "") in public}
+        for function in house.functions(name):
+            n_parameters = _n_parameters(function)
+            if n_parameters > MOST_PARAMETERS and id(function) not in exempt:
+                found.append(f"{name} {function.name}: {n_parameters} parameters")
+    return sorted(found)
+
+
+def heavy_classes(house: House) -> list[str]:
+    """Rule 6, too: a class has few methods and few fields that change, or a comment directly above it says why."""
+    found = []
+    for name, path in house.files.items():
+        lines = path.read_text().splitlines()
+        for each in house.classes(name):
+            first = min([each.lineno, *(decorator.lineno for decorator in each.decorator_list)])
+            if lines[first - 2].lstrip().startswith("#") and first > 1:
+                continue
+            methods = [node for node in each.body if isinstance(node, Function)]
+            changed = {field for method in methods if method.name != "__init__" for field in _fields_set(method)}
+            if len(methods) > MOST_METHODS:
+                found.append(f"{name} {each.name}: {len(methods)} methods")
+            if len(changed) > MOST_FIELDS_THAT_CHANGE:
+                found.append(f"{name} {each.name}: {len(changed)} fields that change")
+    return found
+
+
+def homonyms(house: House) -> list[str]:
+    """Rule 7: no class or function of two wings bears the same name."""
+    wings: dict[str, set[str]] = defaultdict(set)
+    for name in house.files:
+        for node in house.trees[name].body:
+            if isinstance(node, (ast.ClassDef, Function)) and not node.name.startswith("_"):
+                wings[node.name].add(wing_of(name))
+    return [f"{own}: in {', '.join(sorted(where))}" for own, where in sorted(wings.items()) if len(where) > 1]
+
+
+def tensors_in_arithmetic(house: House) -> list[str]:
+    """Rule 8: what is arithmetic imports no torch, nor does a file that its names come from."""
+    found = []
+    for name in (f"{wing}.{file}" for wing, files in PURE.items() for file in files):
+        ahead, seen = [name] if name in house.files else [], set()
+        while ahead:
+            file = ahead.pop()
+            seen.add(file)
+            if "torch" in house.libraries(file):
+                found.append(f"{name}: torch in {file}")
+            ahead += {house.source_of(*taken) for taken in house.imports(file)} - seen
+    return found
+
+
+def vague_names(house: House) -> list[str]:
+    """Rule 10: a file is named by a noun that says what is in it."""
+    words = {name: {part.removeprefix("_") for part in name.split(".")} for name in house.files}
+    return [f"{name}: says nothing" for name, parts in words.items() if VAGUE & parts]
+
+
+def _n_body_lines(function: Function) -> int:
+    """Return the lines of a function's body after its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def _n_parameters(function: Function) -> int:
+    """Return how many parameters a function has beside the object that it is bound to."""
+    every = function.args
+    named = [*every.posonlyargs, *every.args, *every.kwonlyargs, *filter(None, (every.vararg, every.kwarg))]
+    return sum(each.arg not in ("self", "cls") for each in named)
+
+
+def _fields_set(method: Function) -> Iterator[str]:
+    """Yield the fields that a method sets."""
+    for node in ast.walk(method):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
+            yield from [node.attr] if node.value.id == "self" else []

@@ -35,6 +35,12 @@ SOUND = {
 
 Rule = Callable[[House], list[str]]
 
+
+def many(line: str, n: int, between: str = "\n") -> str:
+    """Return a line as often, numbered."""
+    return between.join(line.format(i) for i in range(n))
+
+
 # A rule, what is changed in the sound house, and the offence that is seen.
 OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (house.imports_that_climb, {"_ground": "from made._upper import top\n"}, "_ground imports _upper.__init__"),
@@ -55,6 +61,41 @@ OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (house.hidden_modules, {"_upper.top": ""}, "_upper gives top"),
     (house.idle_doors, {"_ground": "", "_upper.things": ""}, "_lower gives Thing to nobody"),
     (house.idle_doors, {"_lower.__init__": "def logic() -> None: ...\n"}, "_lower does something"),
+    (house.large_parts, {f"_lower.many.n{i}": "" for i in range(17)}, "folder _lower/many: "),
+    (house.large_parts, {"_ground": "x = 1\n" * 251}, "_ground: 251 lines"),
+    (house.large_parts, {"_lower.__init__": many("from made._lower.a import x{}", 26)}, "door _lower.__init__: 26"),
+    (house.large_parts, {"_ground": "def f():\n    'Say it.'\n\n" + "    x = 1\n" * 51}, "_ground f: 51 lines"),
+    (house.long_signatures, {"_ground": f"def f({many('x{}', 8, ', ')}, *others): ...\n"}, "_ground f: 9 parameters"),
+    (house.heavy_classes, {"_ground": "class C:\n" + many("    def f{}(self): ...", 16)}, "_ground C: 16 methods"),
+    (
+        house.heavy_classes,
+        {"_ground": "class C:\n  def f(self):\n" + many("    self.x{} = 1", 13)},
+        "_ground C: 13 fields that change",
+    ),
+    (house.homonyms, {"_ground": "def top() -> None: ...\n"}, "top: in _ground, _upper"),
+    (house.tensors_in_arithmetic, {"_chunker.knee": "import torch.nn\n"}, "_chunker.knee: torch in _chunker.knee"),
+    (
+        house.tensors_in_arithmetic,
+        {"_chunker.cost": "from made._lower import Thing\n", "_lower.deep.stones": "from torch import nn\n"},
+        "_chunker.cost: torch in _lower.deep.stones",
+    ),
+    (house.vague_names, {"_lower.utils": ""}, "_lower.utils: "),
+    (house.vague_names, {"_core.arena": ""}, "_core.arena: "),
+)
+# What offends and is being mended.
+UNFINISHED: tuple[str, ...] = (
+    "_api.jacobians",
+    "_modes.derivatives.derivative",
+    "_modes.differences.finite_difference",
+    "_planner.reading job_of",
+    "door _problem.__init__",
+    "_programs.derivative_program",
+    "_programs.derivative_program __init__",
+    "_modes.derivatives.derivative Derivative",
+    "_modes.differences.finite_difference FiniteDifference",
+    "_programs.derivative_program DerivativeProgram",
+    "_store.target Target",
+    "_chunker.slices",
 )
 RULES = tuple(dict.fromkeys(rule for rule, _, _ in OFFENCES))
 
@@ -71,7 +112,12 @@ def built(folder: Path, files: dict[str, str]) -> House:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_house_keeps_its_rules(rule: Rule) -> None:
-    assert not rule(HOUSE)
+    assert [offence for offence in rule(HOUSE) if offence.partition(":")[0] not in UNFINISHED] == []
+
+
+def test_what_is_mended_is_in_the_list_no_more() -> None:
+    offending = {offence.partition(":")[0] for rule in RULES for offence in rule(HOUSE)}
+    assert [name for name in UNFINISHED if name not in offending] == []
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

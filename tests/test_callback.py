@@ -135,7 +135,7 @@ def test_memory_is_that_of_a_chunk_whatever_the_number_of_directions(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk of 8 holds 8 rows of n each, a few times; the result has n rows."""
-    monkeypatch.setattr("chunkjac._programs.difference_program._WORTH_COUNTING_S", float("inf"))  # recording takes more
+    monkeypatch.setattr("chunkjac._programs.worth._WORTH_COUNTING_S", float("inf"))  # recording takes more
     held_bytes = []
     for n in (256, 1024):
         with LiveBytes(CPU) as tracker:

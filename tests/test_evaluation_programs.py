@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 import chunkjac as cj
 from chunkjac._chunker.copies import BatchLayout, PerturbedCopies
+from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.difference_program import DifferenceProgram
 from chunkjac._programs.passes.first_layer import Nudged
@@ -290,15 +292,15 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
     problem = Problem.of(call, (x,), 0, has_aux=False)
     record = ModeRecord()
     copies = PerturbedCopies([x], 1, True)
+    seen = SeenByDifferences(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1)
     evaluation = PlainEvaluation(
         problem=problem,
         call=lambda batch, own=problem: own.flat(*batch),
         batch=lambda chunk: copies.batch(chunk, [x[None, chunk] + 1]),
-        copies=lambda k: BatchLayout(k, 1, True, False),
+        copies=copies.layout,
         last=(),
         agrees=lambda mine, yours: agrees,
-        seen=SeenByDifferences(problem.evaluate()[1], eps=1e-7, n_operations=1, has_products=False, largest_bytes=1),
-        is_trusted=True,
+        seen=replace(seen, guard=Guard(problem)),
     )
     usage = Usage(exact_size=4, room_bytes=2**20, is_usual=True, is_counted=False, is_repeatable=False)
     made = DifferenceProgram(evaluation, record, usage)

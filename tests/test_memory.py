@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def plain_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no clock decide what is held: an evaluation that is recorded takes memory of its own."""
-    monkeypatch.setattr("chunkjac._programs.difference_program._WORTH_COUNTING_S", float("inf"))
+    monkeypatch.setattr("chunkjac._programs.worth._WORTH_COUNTING_S", float("inf"))
 
 
 def tracked(case: Example, **options: Any) -> tuple[Any, cj.Report, int]:

@@ -51,7 +51,7 @@ class PerturbedCopies(Rows):
         """
         self._restore()
         k = chunk.stop - chunk.start
-        n_rows = k * self._n_points + self._with_base + (self._last is not None)
+        n_rows = self.layout(k).n_rows
         self._reserve(n_rows)
         if self._last is not None and self._last_row != n_rows - 1:
             self._put_last(n_rows - 1, self._last)
@@ -60,6 +60,10 @@ class PerturbedCopies(Rows):
             moved.copy_(values)
             self._moved.append((moved, self._inputs[segment.leaf].view(-1)[segment.elements]))
         return tuple(buffer[:n_rows] for buffer in self._buffers)
+
+    def layout(self, n_directions: int) -> BatchLayout:
+        """Return how a batch for so many directions is made up."""
+        return BatchLayout(n_directions, self._n_points, self._with_base, self._last is not None)
 
     def release(self) -> None:
         """Give the memory back."""

@@ -31,7 +31,6 @@ class PlainEvaluation:
         last: The point of its last row, if there is one.
         agrees: Tells whether values are the same but for rounding.
         seen: What is known of an evaluation.
-        is_trusted: Whether that was seen in an earlier run, and the function has not changed.
     """
 
     problem: Problem
@@ -41,7 +40,11 @@ class PlainEvaluation:
     last: Tensors
     agrees: Callable[[Tensors, Tensors], bool]
     seen: SeenByDifferences
-    is_trusted: bool
+
+    @property
+    def is_trusted(self) -> bool:
+        """Tell whether what is known was seen in an earlier run, of a function that has not changed."""
+        return self.seen.guard is not None
 
     @property
     def n_directions(self) -> int:

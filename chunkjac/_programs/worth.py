@@ -10,8 +10,8 @@ from chunkjac._programs.records import SeenByDifferences
 # Recording takes so long for each operation, beside a chunk. It saves so much of each operation of a chunk (U-Net 0.03
 # of the time, Lorenz 96 0.15), but no larger part of the time than this; where there are matrix products, it may save
 # more. Less than some time is not worth looking at, nor other memory where that is counted.
-_OPERATION_S, _SAVED_OPERATION_S, _SAVED_SHARE, _SAVED_OF_PRODUCTS = 3e-4, 6e-6, 0.2, 0.5
-_WORTH_S, _WORTH_COUNTING_S = 0.02, 0.25
+_OPERATION_S, _SAVED_OPERATION_S, _SAVED_OF_OPERATIONS, _SAVED_OF_PRODUCTS = 3e-4, 6e-6, 0.2, 0.5
+_WORTH_EVALUATING_S, _WORTH_COUNTING_S = 0.02, 0.25
 
 # The largest tensor of a chunk takes so much, and stays in the caches; a chunk has so many directions at least. In a
 # first run, the chunk that is recorded is one of so many, as it takes as long as any other without a program.
@@ -53,6 +53,6 @@ def evaluations_pay(seen: SeenByDifferences, chunk_s: float, n_chunks: float, *,
     if seen.has_products:
         saved_s = _SAVED_OF_PRODUCTS * chunk_s
     else:
-        saved_s = min(_SAVED_SHARE * chunk_s, _SAVED_OPERATION_S * seen.n_operations)
-    is_worth = n_chunks * chunk_s > (_WORTH_COUNTING_S if is_counted else _WORTH_S)
+        saved_s = min(_SAVED_OF_OPERATIONS * chunk_s, _SAVED_OPERATION_S * seen.n_operations)
+    is_worth = n_chunks * chunk_s > (_WORTH_COUNTING_S if is_counted else _WORTH_EVALUATING_S)
     return is_worth and n_chunks * saved_s > 2 * chunk_s + _OPERATION_S * seen.n_operations

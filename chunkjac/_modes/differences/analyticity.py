@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._errors import FunctionError
-from chunkjac._memory import first_line, is_out_of_memory
+from chunkjac._memory import at_rest, first_line, is_out_of_memory
 from chunkjac._modes.differences.bounds import Bounds
 from chunkjac._modes.differences.schemes import tiny_step
 from chunkjac._modes.differences.slopes import imaginary
@@ -21,6 +21,7 @@ _TRUNCATIONS, _ROUNDINGS = 10, 100
 _REMEDY = "give scheme='central' or 'richardson'"
 
 
+@at_rest()
 def check_analytic(problem: Problem, bounds: Sequence[Bounds] | None, eps: float) -> None:
     """Compare the complex step with differences in one random direction.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,12 @@ from chunkjac._errors import FunctionError
 from chunkjac._problem import PrecisionWatcher, Problem, RandomState
 from chunkjac._programs import SeenByDifferences
 from chunkjac._tensors import Tensors
+
+# A function that draws random numbers need not show it at once: a mask may be the same twice.
+_TRIES = 3
+
+# In a batch, an evaluation takes a small part of what it takes alone; the whole is long from here on.
+_LEAST_SHARE, _LONG_S = 1 / 40, 0.05
 
 # How many roundings two evaluations at the same point may differ by (parallel sums).
 _NOISE = 100
@@ -25,16 +32,19 @@ class FirstEvaluation:
         values: What it gave at the base point.
         seen: What that says of it.
         draws: Whether it drew random numbers of torch's.
+        seconds: How long it took.
     """
 
     problem: Problem
     values: Tensors
     seen: SeenByDifferences
     draws: bool
+    seconds: float
 
     @classmethod
     def of(cls, problem: Problem) -> FirstEvaluation:
         """Evaluate a function for the first time."""
+        started_s = time.perf_counter()
         generators = RandomState.now(problem.devices)
         with PrecisionWatcher() as look:
             values, outputs = problem.evaluate()
@@ -42,7 +52,16 @@ class FirstEvaluation:
         copies = tuple(value.clone() for value in values)
         largest_bytes = max(look.largest_bytes, *(leaf.n_bytes for leaf in (*problem.leaves, *outputs.leaves)), 1)
         seen = SeenByDifferences(outputs, look.eps, look.n_operations, look.has_products, largest_bytes)
-        return cls(problem, copies, seen, generators.has_moved())
+        return cls(problem, copies, seen, generators.has_moved(), time.perf_counter() - started_s)
+
+    def is_long(self, n_evaluations: int) -> bool:
+        """Tell whether so many take long enough for recording one to pay: where there are matrix products."""
+        return self.seen.has_products and self.seconds * _LEAST_SHARE * n_evaluations > _LONG_S
+
+    def check_draws(self) -> None:
+        """Refuse a function that is random by drawing numbers of torch's."""
+        for _ in range(_TRIES if self.draws else 0):
+            self.check_again()
 
     def check_again(self) -> None:
         """Refuse a random function."""

@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from chunkjac._chunker import Segment
 from chunkjac._errors import FunctionError, add_note
-from chunkjac._memory import first_line, is_out_of_memory
+from chunkjac._memory import at_rest, first_line, is_out_of_memory
+from chunkjac._modes.differences.first_evaluation import FirstEvaluation
 from chunkjac._modes.differences.rows import Known, RowCheck
 from chunkjac._modes.differences.silence import quiet_fakes
+from chunkjac._modes.differences.stencil import Stencil
 from chunkjac._problem import Problem
+from chunkjac._programs import SeenByDifferences
 from chunkjac._tensors import Tensors
 
 LOOP = "loop"
@@ -42,63 +46,58 @@ class BatchRung:
     known: Known | None = None
 
 
-def find_rung(
+@at_rest()
+@torch.no_grad()
+def starting_rung(
     problem: Problem,
     batching: str | int,
-    copies: Tensors,
-    check: Callable[..., RowCheck],
-    check_steady: Callable[[], None],
+    point: Tensors,
+    stencil: Stencil,
+    seen: SeenByDifferences,
+    first: FirstEvaluation | None,
 ) -> BatchRung:
-    """Return the highest rung that can run the function, or the one that was asked for.
+    """Return the highest rung that can run the function, the one that was asked for, or the one that is known.
 
     Args:
         problem: The function.
         batching: ``"auto"``, a rung, or the dimension of a native batch.
-        copies: The point as it is evaluated, one tensor for each leaf.
-        check: Makes the check of a native batch from ``call`` and ``alone``.
-        check_steady: Refuses a random function. A native batch that passes its check needs no other: there the same
-            point was evaluated several times.
+        point: The base point as the function is given it.
+        stencil: Where it will be evaluated.
+        seen: What is known of the function.
+        first: Its first evaluation; ``None`` where an earlier run has found the rung, a native batch, and nothing has
+            changed since.
 
     Raises:
-        FunctionError: A native batch was asked for, and its rows are not independent.
+        FunctionError: The function is random; or a native batch was asked for, and its rows are not independent.
     """
+    call = _Native(problem.flat, 0 if isinstance(batching, str) else batching)
+    if first is None:
+        return BatchRung(seen.rung, call, known=_row_check(problem, call, stencil, seen).known())
+    first.check_draws()
+    base = problem.flat(*point) if stencil.scheme.is_complex else first.values
     if batching in ("loop", "vmap"):
-        check_steady()
+        first.check_again()
     if batching == "loop":
         return BatchRung(LOOP, None)
     if batching == "vmap":
-        return _vmapped(problem, copies, told=True)
-    call = _native(problem, batching)
-    verdict = check(call=call, alone=lambda point: problem.flat(*point)).verdict()
-    if verdict.fault is not None:
-        check_steady()
-        return fall_from_native(problem, batching, copies, verdict.fault)
-    unsure = isinstance(copies[0], FakeTensor) and batching == "auto"
+        return _vmapped(problem, point, told=True)
+    verdict = _row_check(problem, call, stencil, seen, base).verdict()
+    if verdict.fault is not None:  # else the same point was evaluated several times, and no other check is needed
+        first.check_again()
+        return fall_from_native(problem, batching, point, verdict.fault)
+    unsure = isinstance(point[0], FakeTensor) and batching == "auto"
     reasons = ("whether rows of a batch are independent shows in the run: until then, shapes say so",)
     name = _NATIVE + (f", dimension {call.dim}" if call.dim else "")
     return BatchRung(name, call, reasons if unsure else (), verdict.known)
 
 
-def known_native(problem: Problem, batching: str | int, name: str, check: Callable[..., RowCheck]) -> BatchRung:
-    """Return the native batch that an earlier run has found, of a function that has not changed since.
-
-    Args:
-        problem: The function.
-        batching: As for :func:`find_rung`.
-        name: The rung's name.
-        check: As for :func:`find_rung`.
-    """
-    call = _native(problem, batching)
-    return BatchRung(name, call, known=check(call=call, alone=lambda point: problem.flat(*point)).known())
-
-
-def fall_from_native(problem: Problem, batching: str | int, copies: Tensors, fault: str) -> BatchRung:
+def fall_from_native(problem: Problem, batching: str | int, point: Tensors, fault: str) -> BatchRung:
     """Return the rung below a native batch.
 
     Args:
         problem: The function.
-        batching: As for :func:`find_rung`.
-        copies: As for :func:`find_rung`.
+        batching: As for :func:`starting_rung`.
+        point: As for :func:`starting_rung`.
         fault: Why a native batch cannot be.
 
     Raises:
@@ -110,7 +109,7 @@ def fall_from_native(problem: Problem, batching: str | int, copies: Tensors, fau
             f"batching={batching!r} needs func to take several points along dimension {dim}, each on its own, and "
             f"to return their values along it: {fault}; leave batching at 'auto', or give 'vmap' or 'loop'."
         )
-    rung = _vmapped(problem, copies, told=False)
+    rung = _vmapped(problem, point, told=False)
     return BatchRung(rung.name, rung.call, (f"no native batch: {fault}", *rung.reasons))
 
 
@@ -146,17 +145,12 @@ class _Vmapped:
         return tuple(values)
 
 
-def _native(problem: Problem, batching: str | int) -> _Native:
-    """Return what calls a function with several points."""
-    return _Native(problem.flat, 0 if isinstance(batching, str) else batching)
-
-
-def _vmapped(problem: Problem, copies: Tensors, *, told: bool) -> BatchRung:
+def _vmapped(problem: Problem, point: Tensors, *, told: bool) -> BatchRung:
     """Try ``vmap`` on two copies of the point; fall to one point at a time unless ``vmap`` was asked for."""
     call = _Vmapped(problem.flat, problem.randomness)
     try:
         with quiet_fakes():
-            call(tuple(x.expand(2, *x.shape).contiguous() for x in copies))
+            call(tuple(x.expand(2, *x.shape).contiguous() for x in point))
     except Exception as error:
         if told and not is_out_of_memory(error):
             add_note(error, "chunkjac: vmap cannot batch func; batching='auto' or 'loop' takes one point at a time.")
@@ -164,3 +158,22 @@ def _vmapped(problem: Problem, copies: Tensors, *, told: bool) -> BatchRung:
             raise
         return BatchRung(LOOP, None, (f"one point at a time, since vmap cannot batch func: {first_line(error)}",))
     return BatchRung(_VMAP, call)
+
+
+def _row_check(
+    problem: Problem, call: _Native, stencil: Stencil, seen: SeenByDifferences, base: Tensors = ()
+) -> RowCheck:
+    """Return the check of a native batch."""
+    whole = [Segment(i, slice(0, x.numel()), slice(0, x.numel())) for i, x in enumerate(stencil.inputs)]
+    steps = (stencil.steps.of_segment(part, x.view(-1)) for part, x in zip(whole, stencil.inputs))
+    return RowCheck(
+        call=call,
+        alone=lambda point: problem.flat(*point),
+        inputs=tuple(stencil.inputs),
+        leaves=seen.outputs.leaves,
+        reaches=tuple(far.view(x.shape) for far, x in zip(steps, stencil.inputs)),
+        bounds=stencil.bounds,
+        is_complex=stencil.scheme.is_complex,
+        eps=seen.eps,
+        base=base,
+    )

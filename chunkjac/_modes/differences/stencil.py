@@ -14,6 +14,7 @@ from chunkjac._modes.differences.bounds import Bounds, find_room
 from chunkjac._modes.differences.schemes import Scheme, derivative_weights
 from chunkjac._modes.differences.steps import Steps
 from chunkjac._problem import Leaf
+from chunkjac._tensors import Tensors
 
 # So many directions are placed at once.
 _SPAN = 4096
@@ -49,6 +50,10 @@ class Stencil:
     scheme: Scheme
     steps: Steps
     bounds: Sequence[Bounds] | None = None
+
+    def base(self) -> Tensors:
+        """Return the base point as the function is given it."""
+        return tuple(x.to(x.dtype.to_complex()) if self.scheme.is_complex else x for x in self.inputs)
 
     def place(self, chunk: slice) -> Points:
         """Return the points and weights of a chunk.

@@ -11,7 +11,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._modes.differences.schemes import Scheme
+from chunkjac._modes.differences.schemes import Scheme, tiny_step
 
 Step = torch.Tensor | float | None
 
@@ -31,6 +31,8 @@ class Steps:
     @classmethod
     def of(cls, given: tuple[Step, ...], scheme: Scheme, eps: float) -> Steps:
         """Find the default step from the machine epsilon that the function computes with."""
+        if scheme.is_complex:
+            given = tuple(tiny_step(eps) if h is None else h for h in given)
         return cls(given, float(eps**scheme.step_exponent))
 
     def scaled(self, factor: float) -> Steps:

@@ -1,0 +1,179 @@
+"""The values of a chunk's points: by a program, in a batch, or one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from chunkjac._chunker import PerturbedCopies
+from chunkjac._errors import FunctionError
+from chunkjac._memory import first_line, is_out_of_memory
+from chunkjac._modes.differences.first_evaluation import check_deterministic
+from chunkjac._modes.differences.loop import OneByOne
+from chunkjac._modes.differences.rows import same_within_noise
+from chunkjac._modes.differences.rungs import BatchRung, fall_from_native
+from chunkjac._modes.differences.stencil import Points, Spans, Stencil
+from chunkjac._modes.mode import OtherWayError
+from chunkjac._modes.vmap import is_warm
+from chunkjac._problem import Problem
+from chunkjac._programs import DifferenceProgram, ModeRecord, PlainEvaluation, SeenByDifferences, Usage
+from chunkjac._tensors import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Hold what a function gives at the points of a chunk.
+
+    Attributes:
+        chunk: The directions: those that were asked for, and with a program perhaps some before them.
+        placed: Their points.
+        values: What the copies gave, row by row; ``None`` where the points are to be evaluated one by one.
+    """
+
+    chunk: slice
+    placed: Points
+    values: Tensors | None
+
+
+class Evaluator:
+    """Evaluate a function at the points of chunks.
+
+    Args:
+        problem: The function and its inputs.
+        batching: What was asked for: ``"auto"``, a rung, or the dimension of a native batch.
+        point: The base point as the function is given it.
+        stencil: What places the points.
+        seen: What is known of the function.
+        rung: How it takes several points.
+
+    Attributes:
+        rung: How it takes several points by now.
+        program: What evaluates chunks by a program; ``None`` if nothing does.
+        one_by_one: What evaluates one point after the other.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        batching: str | int,
+        point: Tensors,
+        stencil: Stencil,
+        seen: SeenByDifferences,
+        rung: BatchRung,
+    ) -> None:
+        self.rung = rung
+        self.program: DifferenceProgram | None = None
+        self.one_by_one = OneByOne(problem, seen.outputs, point)
+        self._problem, self._batching, self._point, self._seen = problem, batching, point, seen
+        self._stencil = stencil
+        self._places: Stencil | Spans = stencil
+        self._last = rung.known.point if rung.known else ()  # a row of batches also on a lower rung
+        scheme = stencil.scheme
+        self._copies = PerturbedCopies(point, scheme.n_evaluations, scheme.with_base, self._last or None)
+
+    @property
+    def fell(self) -> bool:
+        """Tell whether copies are evaluated one by one though nobody asked for it."""
+        return self.rung.call is None and self._batching == "auto"
+
+    def look_ahead(self) -> None:
+        """Have points worked out for many chunks at once, in memory that nobody counts."""
+        self._places = Spans(self._stencil)
+
+    def use_program(self, record: ModeRecord, usage: Usage) -> None:
+        """Let batches be evaluated by a program, where that is worth recording one."""
+        if self.rung.call is None:
+            return
+        evaluation = PlainEvaluation(
+            problem=self._problem,
+            call=self.rung.call,
+            batch=lambda chunk: self._copies.batch(chunk, self._places.place(chunk).points),
+            copies=self._copies.layout,
+            last=self._last,
+            agrees=partial(same_within_noise, eps=self._seen.eps),
+            seen=self._seen,
+        )
+        self.program = DifferenceProgram(evaluation, record, usage)
+
+    def evaluate(self, chunk: slice) -> Evaluated:
+        """Evaluate the function at the points of a chunk, unless that is to be done one by one.
+
+        Raises:
+            OtherWayError: A program is given up.
+        """
+        whole = self.program.takes(chunk) if self.program is not None else None
+        if self.program is not None and whole is not None:
+            values = self._by_program(self.program, whole)
+            return Evaluated(whole, self._places.place(whole), values)
+        placed = self._places.place(chunk)
+        return Evaluated(chunk, placed, self._in_a_batch(chunk, placed))
+
+    def release(self) -> None:
+        """Give the copies back, and a program's memory."""
+        if self.program is not None:
+            self.program.release()
+        self._copies.release()
+        self._places = self._stencil
+        self.one_by_one.release()
+
+    def _by_program(self, program: DifferenceProgram, chunk: slice) -> Tensors:
+        """Evaluate the copies of a chunk by a program.
+
+        Raises:
+            OtherWayError: It is given up.
+        """
+        try:
+            values = program.values(chunk)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            program.refuse(first_line(error))
+            raise OtherWayError from None
+        if not self._is_right(values):
+            program.refuse("it gives other values than the function")
+            raise OtherWayError
+        return values
+
+    def _in_a_batch(self, chunk: slice, placed: Points) -> Tensors | None:
+        """Evaluate the function at all copies of a chunk at once; ``None`` if they must go one by one."""
+        n_directions = chunk.stop - chunk.start
+        while self.rung.call is not None:
+            tells, started_s = is_warm(), time.perf_counter()
+            values = _called(self.rung.call, self._copies.batch(chunk, placed.points))
+            if self._is_right(values):
+                if self.program is not None and tells:
+                    self.program.note(n_directions, time.perf_counter() - started_s)
+                return values
+            del values
+            self._fall(f"in a batch for {n_directions} directions, a row's value is not that of its point alone")
+        return None
+
+    def _fall(self, fault: str) -> None:
+        """Go on a rung lower."""
+        self._copies.release()
+        if self.program is not None:
+            self.program.refuse("the copies are evaluated in another way")
+            self.program = None
+        known = self.rung.known
+        if known is not None:
+            check_deterministic(known.values, self._problem.flat(*(x.clone() for x in known.point)))
+        self.rung = fall_from_native(self._problem, self._batching, self._point, fault)
+
+    def _is_right(self, values: Tensors) -> bool:
+        """Tell whether the last row of a native batch is what it is alone."""
+        return self.rung.known is None or self.rung.known.is_last_of(values)
+
+
+def _called(call: Callable[..., Tensors], batch: Tensors) -> Tensors:
+    """Evaluate a function at all copies.
+
+    Raises:
+        FunctionError: It writes to them.
+    """
+    versions = [copies._version for copies in batch]
+    values = call(batch)
+    if [copies._version for copies in batch] != versions:
+        raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
+    return values

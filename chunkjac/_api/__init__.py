@@ -1,4 +1,4 @@
-"""What users call; a call is read, answered, and its errors are told in the words of its caller."""
+"""What users call; errors are told in the words of the caller."""
 
 from chunkjac._api.jacobians import blocks, jacobian, open_file, plan
 from chunkjac._api.paper_arguments import (

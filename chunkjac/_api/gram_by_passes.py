@@ -1,4 +1,4 @@
-"""Gram matrices without a Jacobian: back through the function at one point, and forth through it at the other.
+"""A Gram matrix column by column: back at one point, forth at the other.
 
 ``J(x) J(x2)^T w`` is linear in ``w``, so that its difference quotients are exact whatever the step; so is ``J^T J w``,
 forth and back. The columns are those of the Gram matrix, and each takes two passes, however little memory there is.

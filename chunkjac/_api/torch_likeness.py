@@ -1,4 +1,4 @@
-"""What makes a transform behave as torch.func's: its graph, its auxiliary result, its errors' context."""
+"""What transforms share with torch.func's: graph, auxiliary result, context of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two points at once: a function whose Jacobian has the rows of the Jacobians at both."""
+"""A function whose Jacobian has the rows of the Jacobians at two points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of memory: from measured chunks to the chunk size. No torch here.
+"""The arithmetic of memory: from measured chunks to the chunk size.
 
 A job first runs its prologue (the forward pass of reverse mode, say), which peaks at
 ``prologue_bytes`` and leaves ``kept_bytes`` alive. Then the result is allocated, and a chunk

@@ -1,4 +1,4 @@
-"""Which chunk size is fastest, found while the job runs. No torch here, and no clock.
+"""Which chunk size is fastest, found while the job runs.
 
 Larger chunks spread over more directions what a chunk costs whatever its size, and reading the
 weights; smaller ones stay in the caches. Which weighs more is told by time alone.

@@ -1,4 +1,4 @@
-"""What chunk sizes have to keep to, and what is guessed of them before anything is measured. No torch here."""
+"""What chunk sizes have to keep to, and what is guessed of them at first."""
 
 from __future__ import annotations
 

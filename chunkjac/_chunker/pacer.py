@@ -1,4 +1,4 @@
-"""How large the next chunk is, from what the chunks so far have held and taken. No torch here.
+"""How large the next chunk is, from what the chunks so far have held and taken.
 
 The first chunks of a job are its probes: they are part of the result, and what they hold
 gives the line from which the largest size follows. A budget that is plainly ample

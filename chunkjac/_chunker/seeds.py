@@ -1,4 +1,4 @@
-"""One-hot seeds of one chunk, in a buffer that is reused; never all of them at once."""
+"""One-hot seeds in a buffer that is reused; never all of them at once."""
 
 from __future__ import annotations
 

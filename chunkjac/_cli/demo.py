@@ -1,4 +1,4 @@
-"""The demonstration: saliency of a small classifier, then the Jacobian of a large network."""
+"""The demonstration: a small classifier's saliency, then a large network's Jacobian."""
 
 from __future__ import annotations
 

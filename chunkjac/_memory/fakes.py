@@ -1,4 +1,4 @@
-"""Where fakes need help."""
+"""Where fake tensors need help."""
 
 from __future__ import annotations
 

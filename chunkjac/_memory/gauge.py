@@ -1,4 +1,4 @@
-"""Memory as the system counts it: the process's resident set, or an accelerator's allocator."""
+"""Memory as the system counts it: the process's pages, or an accelerator's allocator."""
 
 from __future__ import annotations
 

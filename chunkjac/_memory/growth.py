@@ -1,4 +1,4 @@
-"""What is alive between chunks: it must not rise, unless the function keeps tensors."""
+"""What is alive between chunks must not rise, unless the function keeps tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan before, the report after: both print as a short table."""
+"""What will be done, and what it will hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values that travel between the parts."""
+"""What is known of inputs and outputs beside their values."""
 
 from __future__ import annotations
 

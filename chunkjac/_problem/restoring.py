@@ -1,4 +1,4 @@
-"""A call leaves what it found: generators, modules' buffers, and tensors that the function writes to."""
+"""A call leaves what it found: generators, buffers, and tensors that the function writes to."""
 
 from __future__ import annotations
 

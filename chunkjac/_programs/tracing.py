@@ -1,4 +1,4 @@
-"""One direction of a problem, recorded: what depends on its inputs only, and what depends on the seed."""
+"""One direction recorded: what depends on its inputs only, and what on the seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which blocks are finished: an append-only text file, a line for each, that a crash can at most leave torn at its end.
+"""Which blocks are finished: a text file that a crash can at most leave torn at its end.
 
 A line holds the block's number, the CRC-32 of the block in each of its files, and the CRC-32 of the line so far. A line
 without checksums takes the block back. Lines that do not add up are passed over.

@@ -1,4 +1,4 @@
-"""How a Jacobian lies in files: one for each pair of an output and an input, cut into blocks of directions.
+"""How a Jacobian lies in files: one for each output by input, cut into blocks.
 
 The blocks are fixed when the files are made. Each is a few chunks, no chunk has directions of two blocks, and
 no block those of two tensors: so a block is always computed in the same way, wherever a run begins, and

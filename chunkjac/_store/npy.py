@@ -1,4 +1,4 @@
-"""A ``.npy`` file with the values of an output by an input: its header, its length, and what may happen to them."""
+"""A ``.npy`` file with the values of an output by an input."""
 
 from __future__ import annotations
 

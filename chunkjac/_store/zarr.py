@@ -1,4 +1,4 @@
-"""A Zarr array with the values of an output by an input: packed, and in pieces that can be read one by one.
+"""A Zarr array with the values of an output by an input, in packed pieces.
 
 A piece is a file, which Zarr writes beside the old one and renames, so that it is always whole. A piece that is not
 there reads as NaN, and never as zeros; so zeros are written, too.

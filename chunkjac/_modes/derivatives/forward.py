@@ -1,4 +1,4 @@
-"""Forward mode: columns of the Jacobian, a chunk of tangents at a time.
+"""Forward mode: columns of the Jacobian, a chunk at a time.
 
 Source:
     Griewank and Walther, Evaluating Derivatives, 2008, section 3.1 (forward propagation of

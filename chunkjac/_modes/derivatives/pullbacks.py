@@ -1,4 +1,4 @@
-"""The rungs of reverse mode: a forward pass that keeps its graph, and ways to send seeds back."""
+"""The rungs of reverse mode: ways to send seeds back through a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reverse mode: one forward pass with its graph, then rows of the Jacobian, a chunk at a time.
+"""Reverse mode: rows of the Jacobian, a chunk at a time.
 
 Source:
     Griewank and Walther, Evaluating Derivatives, 2008, section 3.2 (reverse propagation of

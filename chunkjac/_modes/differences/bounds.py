@@ -1,4 +1,4 @@
-"""The limits of the inputs: finite differences never evaluate the function outside of them."""
+"""The limits of the inputs: the function is never evaluated outside of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first evaluation of a function: what its outputs are like, and whether it gives the same again."""
+"""The first evaluation: what the outputs are like, and whether they are the same again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Difference formulas: where each evaluates the function, and how the values are put together.
+"""Difference formulas: where the function is evaluated, and the weights of its values.
 
 Source:
     Fornberg, Generation of finite difference formulas on arbitrarily spaced grids, 1988: the

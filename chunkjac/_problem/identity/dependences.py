@@ -1,4 +1,4 @@
-"""What a function can be seen to depend on, found in an order that is the same in any process."""
+"""What a function can be seen to depend on, in an order that is the same in any process."""
 
 from __future__ import annotations
 

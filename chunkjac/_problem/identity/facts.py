@@ -1,4 +1,4 @@
-"""What the values of a Jacobian depend on, in words and digests: the same facts, the same values."""
+"""What the values of a Jacobian depend on: the same facts, the same values."""
 
 from __future__ import annotations
 

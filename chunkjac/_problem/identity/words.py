@@ -1,4 +1,7 @@
-"""Values in words that are the same in any process: no addresses, and no order that differs from run to run."""
+"""Values in words that are the same in any process.
+
+No addresses, and no order that differs from run to run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products with constant matrices by the library that multiplies faster on this machine.
+"""Products with constant matrices by the library that is faster here.
 
 Theorem: ``x W + b`` is what a linear layer of weight ``W^T`` and bias ``b`` makes of ``x``.
 

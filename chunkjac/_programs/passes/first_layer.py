@@ -1,4 +1,4 @@
-"""The first layer of perturbed copies: its value at the base point, and what one element adds to it.
+"""The first layer of perturbed copies: the base point's, and what one element adds.
 
 Theorem: ``(x + d e_c) W = x W + d W_c``, where ``W_c`` is row c of W. So a copy in which one element is moved takes
 as many multiplications as the layer has outputs, not inputs times outputs.

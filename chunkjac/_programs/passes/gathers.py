@@ -1,4 +1,4 @@
-"""What the first operation makes of one-hot seeds: written from the direction's number, without the seeds.
+"""The first operation on one-hot seeds, written from the direction's number without them.
 
 Theorem: a linear map of a vector that is one at c and zero elsewhere is the map's column c. A product's are the
 rows of its other factor; a transposed convolution's are its filters, each at its pixel.

@@ -1,4 +1,4 @@
-"""The real part of a Fourier transform of half a spectrum, which takes half of the work.
+"""The real part of a Fourier transform of half a spectrum: half of the work.
 
 Theorem: ``Re sum(g_k e_k)`` over ``k <= n/2`` is the transform to real numbers of g with the inner half of its
 frequencies halved, as that counts each of them twice, and once those that are their own mirror image (0 and n/2). So

@@ -1,4 +1,4 @@
-"""Operations of backward and forward passes as linear maps of what depends on the seeds.
+"""Operations as linear maps of what depends on the seeds.
 
 Each rule says in simpler operations what an operation does to its first argument, and leaves
 what does not depend on it to the prologue.

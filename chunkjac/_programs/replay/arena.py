@@ -1,4 +1,4 @@
-"""Where intermediate results lie: one piece of memory, in which what is dead makes room.
+"""One piece of memory for intermediate results, in which what is dead makes room.
 
 Fresh memory for each result costs more than writing to it: the system gives pages out one by
 one, and zeroes them (64 MiB: 20 ms, of which the product itself takes 5, measured). Here all is laid out

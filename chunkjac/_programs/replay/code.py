@@ -1,4 +1,7 @@
-"""Operations as Python code: one line for each, and nothing that could be done once for all runs."""
+"""Operations as straight Python code, one line for each.
+
+Nothing is in it that could be done once for all runs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a compiled step is kept: only where it is seen to be faster, and gives the same."""
+"""Whether a compiled step is kept: only if it is faster, and gives the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear program: the prologue, which runs once for an input, and the step, which runs for each chunk."""
+"""A linear program: a prologue for each input, and a step for each chunk."""
 
 from __future__ import annotations
 

@@ -86,13 +86,11 @@ OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
 UNFINISHED: tuple[str, ...] = (
     "_api.jacobians",
     "_modes.derivatives.derivative",
-    "_modes.differences.finite_difference",
     "_planner.reading job_of",
     "door _problem.__init__",
     "_programs.derivative_program",
     "_programs.derivative_program __init__",
     "_modes.derivatives.derivative Derivative",
-    "_modes.differences.finite_difference FiniteDifference",
     "_programs.derivative_program DerivativeProgram",
     "_store.target Target",
     "_chunker.slices",

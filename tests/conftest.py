@@ -39,4 +39,4 @@ def no_reading_of_before() -> None:
 @pytest.fixture(autouse=True)
 def no_program_in_first_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no first call record a linear program because the machine is slow just now."""
-    monkeypatch.setattr("chunkjac._programs.derivative_program._WORTH_S", float("inf"))
+    monkeypatch.setattr("chunkjac._programs.worth._LEAST_S", float("inf"))

@@ -88,10 +88,7 @@ UNFINISHED: tuple[str, ...] = (
     "_modes.derivatives.derivative",
     "_planner.reading job_of",
     "door _problem.__init__",
-    "_programs.derivative_program",
-    "_programs.derivative_program __init__",
     "_modes.derivatives.derivative Derivative",
-    "_programs.derivative_program DerivativeProgram",
     "_store.target Target",
     "_chunker.slices",
 )

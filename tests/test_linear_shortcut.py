@@ -406,11 +406,11 @@ def test_a_program_that_does_not_fit_gives_its_memory_back_and_a_smaller_one_is_
 
 
 def test_what_takes_very_long_to_record_waits_until_runs_have_taken_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chunkjac._programs.derivative_program._NODE_S", 10.0)  # a node of autograd's graph
+    monkeypatch.setattr("chunkjac._programs.worth._NODE_S", 10.0)  # a node of autograd's graph
     planned = cj.plan(torch.sin, torch.linspace(0, 1, 64), mode="reverse")
     rungs = [planned.run(return_report=True)[1].plan.rung for _ in range(3)]
     assert "linear program" not in rungs
-    monkeypatch.setattr("chunkjac._programs.derivative_program._NODE_S", 3e-4)
+    monkeypatch.setattr("chunkjac._programs.worth._NODE_S", 3e-4)
     assert planned.run(return_report=True)[1].plan.rung == "linear program"
 
 

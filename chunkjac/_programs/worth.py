@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chunkjac._chunker import even_chunk
-from chunkjac._programs.records import SeenByDifferences
+from chunkjac._programs.records import Records, SeenByDifferences
 
 # Recording takes so long for each operation, beside a chunk. It saves so much of each operation of a chunk (U-Net 0.03
 # of the time, Lorenz 96 0.15), but no larger part of the time than this; where there are matrix products, it may save
 # more. Less than some time is not worth looking at, nor other memory where that is counted.
 _OPERATION_S, _SAVED_OPERATION_S, _SAVED_OF_OPERATIONS, _SAVED_OF_PRODUCTS = 3e-4, 6e-6, 0.2, 0.5
 _WORTH_EVALUATING_S, _WORTH_COUNTING_S = 0.02, 0.25
+
+# Recording a derivative takes so long for each node of autograd's graph (in all, if nobody has counted them), and the
+# time of so many evaluations; it saves half of the time, or a quarter.
+_NODE_S, _UNKNOWN_S, _EVALUATIONS, _SAVED_OF_DERIVATIVES = 2e-4, 0.1, 15, 0.4
+
+# Less than that is not worth looking at; and more than that for all nodes together is not spent at the second run.
+_LEAST_S, _VERY_LONG_S = 0.02, 1.0
 
 # The largest tensor of a chunk takes so much, and stays in the caches; a chunk has so many directions at least. In a
 # first run, the chunk that is recorded is one of so many, as it takes as long as any other without a program.
@@ -56,3 +63,33 @@ def evaluations_pay(seen: SeenByDifferences, chunk_s: float, n_chunks: float, *,
         saved_s = min(_SAVED_OF_OPERATIONS * chunk_s, _SAVED_OPERATION_S * seen.n_operations)
     is_worth = n_chunks * chunk_s > (_WORTH_COUNTING_S if is_counted else _WORTH_EVALUATING_S)
     return is_worth and n_chunks * saved_s > 2 * chunk_s + _OPERATION_S * seen.n_operations
+
+
+def recording_s(evaluation_s: float, n_nodes: int) -> float:
+    """Return how long it takes to record a derivative, or about that.
+
+    Args:
+        evaluation_s: How long an evaluation of the function takes.
+        n_nodes: How many nodes its graph has; 0 if that is unknown.
+    """
+    return (_NODE_S * n_nodes or _UNKNOWN_S) + _EVALUATIONS * evaluation_s
+
+
+def derivatives_pay(records: Records, mode: str, left_s: float, evaluation_s: float, n_nodes: int) -> bool:
+    """Tell whether a program is worth it: in a first run, whether it saves more than it takes to record.
+
+    What takes very long to record waits until runs have taken as long: there may be few of them. So all runs together
+    take twice as long, at most, as they would if their number was known.
+
+    Args:
+        records: What the plan has so far.
+        mode: The name of the mode.
+        left_s: How long all takes that is left, without a program.
+        evaluation_s: As for :func:`recording_s`.
+        n_nodes: As for :func:`recording_s`.
+    """
+    needed_s = recording_s(evaluation_s, n_nodes)
+    if not (records.n_runs or records.compiles):
+        return left_s > max(_LEAST_S, needed_s / _SAVED_OF_DERIVATIVES)
+    is_early = _NODE_S * n_nodes > _VERY_LONG_S and records.spent_s < needed_s and not records.of(mode).trace
+    return records.wants(mode) and not is_early

@@ -27,7 +27,7 @@ from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.vmap import is_warm
 from chunkjac._problem import Leaf, Outputs, Problem
-from chunkjac._programs import DerivativeProgram, NotFiniteError, Records, Usage
+from chunkjac._programs import DerivativeProgram, NotFiniteError, PlainDerivative, Records, Usage
 from chunkjac._tensors import Tensors, are_apart
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
@@ -182,17 +182,10 @@ class Derivative:
         if record.refused:
             self.reasons = (*self.reasons, f"no {_PROGRAM}: {record.refused}")
         elif self.batched and not self._keeps_graph and self.problem.randomness != "different":
-            self._shortcut = DerivativeProgram(
-                self.name,
-                self.problem,
-                self._seed_leaves,
-                by_rows=self.by_rows,
-                programs=programs,
-                evaluation_s=self._evaluation_s,
-                n_nodes=self.outputs.n_nodes,
-                usage=usage,
-                is_trusted=self._is_trusted,
+            plain = PlainDerivative(
+                self.name, self.problem, self._seed_leaves, self.by_rows, self._evaluation_s, self.outputs.n_nodes
             )
+            self._shortcut = DerivativeProgram(plain, programs, usage, is_trusted=self._is_trusted)
             if self._made is not None and record.trusts_batches(self._made.name, self.problem):
                 self._is_proven = True
 
@@ -273,7 +266,7 @@ class Derivative:
                 self._announce(shortcut)
                 return block
             except DisagreementError:
-                why, again, lasts = "it gives other values than one direction alone", shortcut.was_known, True
+                why, again, lasts = "it gives other values than one direction alone", shortcut.recording.was_known, True
             except Exception as error:  # only words leave this block: the traceback holds the program's tensors
                 if is_out_of_memory(error) and shortcut.shrink():
                     break
@@ -300,9 +293,10 @@ class Derivative:
 
     def _announce(self, shortcut: DerivativeProgram) -> None:
         """Say how the blocks are made from now on."""
-        if not self._is_shortcut_proven and shortcut.form is not None:
-            self._program = _PROGRAM if shortcut.form.bind is None else _COMPILED
-            self.reasons = (*self.reasons, shortcut.form.reason)
+        form = shortcut.recording.form(shortcut.size)
+        if not self._is_shortcut_proven and form is not None:
+            self._program = _PROGRAM if form.bind is None else _COMPILED
+            self.reasons = (*self.reasons, form.reason)
         self._is_shortcut_proven = True
 
     def apply(self, seed: Tensors) -> Tensors:
@@ -315,7 +309,7 @@ class Derivative:
         self._compares = True
         with torch.no_grad():
             agrees_in_one_direction(self._alone, self._seeds.seeds(chunk), block, _the_second)
-        shortcut.trust(replace(self.outputs, aux=None))
+        shortcut.recording.trust(shortcut.size, replace(self.outputs, aux=None))
 
     def _alone(self, seed: Tensors) -> Tensors:
         """Apply the derivative to a single seed, on the first rung that can."""
@@ -361,10 +355,10 @@ class Derivative:
         if self._is_shortcut_proven:
             shortcut.finish(self._program_s)
         elif self._made is not None and self._is_proven and not self._made.is_sure:
-            shortcut.trust_batches(self._made.name)
-        is_unusual = self._compares and (self._is_shortcut_proven or shortcut.is_first)
-        if self._is_usual and not is_unusual and not shortcut.has_recorded:
-            shortcut.note_run(time.perf_counter() - self._started_s, by_program=self._is_shortcut_proven)
+            shortcut.recording.trust_batches(self._made.name)
+        is_unusual = self._compares and (self._is_shortcut_proven or shortcut.recording.is_first)
+        if self._is_usual and not is_unusual and not shortcut.recording.has_recorded:
+            shortcut.recording.note_run(time.perf_counter() - self._started_s, by_program=self._is_shortcut_proven)
 
     def _next_rung(self) -> Rung:
         """Return the next rung whose prologue can run the function."""

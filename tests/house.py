@@ -46,6 +46,7 @@ class Room:
 
     name: str
     is_free: bool
+    text: str
 
 
 class House:
@@ -70,8 +71,8 @@ class House:
     def contents(self) -> tuple[Room, ...]:
         """The table of contents, top to bottom: indented lines of the docstring of the root's door."""
         doc = ast.get_docstring(self.trees["__init__"], clean=True) or ""
-        lines = (re.match(r" +(\w+) +(\(kept free\))?", line) for line in doc.splitlines())
-        return tuple(Room(match[1], match[2] is not None) for match in lines if match)
+        lines = (re.match(r" +(\w+) +(\(kept free\) )?(.*)", line) for line in doc.splitlines())
+        return tuple(Room(match[1], match[2] is not None, match[3]) for match in lines if match)
 
     @cached_property
     def rows(self) -> dict[str, float]:

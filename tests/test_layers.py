@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import chunkjac
-from tests import house
+from tests import house, tree
 from tests.house import House
 
 HOUSE = House(Path(chunkjac.__file__).parent)
@@ -26,11 +26,11 @@ Top to bottom:
 SOUND = {
     "__init__": CONTENTS + "from made._upper import top\n",
     "_upper.__init__": '"""Above."""\nfrom made._upper.things import top\n',
-    "_upper.things": "from made._lower import Thing\n\n\ndef top() -> Thing: ...\n",
+    "_upper.things": '"""Things."""\nfrom made._lower import Thing\n\n\ndef top() -> Thing: ...\n',
     "_lower.__init__": '"""Below."""\nfrom made._lower.deep.stones import Thing\n',
     "_lower.deep.__init__": '"""Deeper."""\n',
-    "_lower.deep.stones": "import made._ground\n\n\nclass Thing: ...\n",
-    "_ground": "",
+    "_lower.deep.stones": '"""Stones: ``round``.\n\nAnd more."""\nimport made._ground\n\n\nclass Thing: ...\n',
+    "_ground": '"""What it stands on."""\n',
 }
 
 Rule = Callable[[House], list[str]]
@@ -81,6 +81,8 @@ OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     ),
     (house.vague_names, {"_lower.utils": ""}, "_lower.utils: "),
     (house.vague_names, {"_core.arena": ""}, "_core.arena: "),
+    (tree.lines_that_do_not_fit, {"_ground": ""}, "_ground: no docstring"),
+    (tree.lines_that_do_not_fit, {"_lower.deep.stones": f'"""{"long " * 22}"""\n'}, "stones.py: 1"),
 )
 # What offends and is being mended.
 UNFINISHED: tuple[str, ...] = (
@@ -91,6 +93,7 @@ UNFINISHED: tuple[str, ...] = (
     "_modes.derivatives.derivative Derivative",
     "_store.target Target",
     "_chunker.slices",
+    "destination.py",
 )
 RULES = tuple(dict.fromkeys(rule for rule, _, _ in OFFENCES))
 
@@ -135,3 +138,20 @@ def test_imports_are_seen() -> None:
     assert HOUSE.file_of("chunkjac.jacobian") == "__init__"
     assert HOUSE.file_of("torch.func") == ""
     assert [room.name for room in HOUSE.contents][-1] == "_errors"
+
+
+def test_the_tree_is_drawn_from_docstrings(tmp_path: Path) -> None:
+    assert tree.tree_of(built(tmp_path, SOUND)) == [
+        "_upper/            Above",
+        "    things.py      Things",
+        "_room/             (kept free) what may come",
+        "_lower/            Below",
+        "    deep/          Deeper",
+        "        stones.py  Stones: `round`",
+        "_ground.py         What it stands on",
+    ]
+
+
+def test_the_page_shows_the_tree() -> None:
+    page = tree.PAGE.read_text()
+    assert page == tree.page_with(tree.tree_of(HOUSE), page), "python -m tests.tree writes it"

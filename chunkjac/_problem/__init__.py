@@ -1,4 +1,4 @@
-"""The user's function: its inputs, what an evaluation leaves behind, whether it is the same again."""
+"""The user's function: its inputs, what it leaves behind, whether it is the same again."""
 
 from chunkjac._problem.call_watcher import CallWatcher
 from chunkjac._problem.checks import (

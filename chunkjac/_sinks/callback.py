@@ -1,4 +1,4 @@
-"""Blocks handed to a function of the user's, one after the other: the Jacobian is never held."""
+"""Blocks handed to a function of the user's, one after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What blocks with a graph are for: a cotangent of the Jacobian is sent back through each."""
+"""What blocks with a graph are for: a cotangent is sent back through each."""
 
 from __future__ import annotations
 

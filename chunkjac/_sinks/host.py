@@ -1,4 +1,4 @@
-"""The result on the host, where blocks come from an accelerator: one is copied while the next one is computed."""
+"""The result on the host: one block is copied while an accelerator computes the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sinks have in common: most take all directions, hold no buffers, and put values into places."""
+"""What sinks have in common: most take all directions, and put values into places."""
 
 from __future__ import annotations
 

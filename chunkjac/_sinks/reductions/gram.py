@@ -1,4 +1,4 @@
-"""Gram matrices: the products of all rows of a Jacobian with one another, or of all columns.
+"""Gram matrices: the products of all rows with one another, or of all columns.
 
 Blocks of columns add up to the products of rows, and blocks of rows to those of columns. The products of rows
 from blocks of rows need every pair of blocks: a tile of rows is held, and all rows after it stream past.

@@ -1,4 +1,4 @@
-"""What is made of blocks where the Jacobian is never held."""
+"""What every reduction is: a sink that makes something smaller of blocks."""
 
 from __future__ import annotations
 

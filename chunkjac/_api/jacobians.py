@@ -11,7 +11,7 @@ import torch
 from chunkjac._executor import blocks_of, plan_job, run_job
 from chunkjac._planner import Plan, ProgressOption, job_of
 from chunkjac._sinks import Block
-from chunkjac._store import Target, open_store
+from chunkjac._store import open_store
 
 
 def jacobian(
@@ -129,7 +129,7 @@ def jacobian(
         progress=progress,
         return_report=return_report,
     )
-    if isinstance(job.out, Target):  # its blocks are to be the same whenever they are computed: planned first
+    if job.out.is_repeatable:  # its blocks are to be the same whenever they are computed: planned first
         return plan_job(job).run(return_report=return_report)
     return run_job(job).deliver(job)
 

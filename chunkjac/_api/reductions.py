@@ -13,7 +13,7 @@ from chunkjac._errors import ArgumentError, BudgetError
 from chunkjac._executor import run_job
 from chunkjac._planner import Job, Options, check_name, check_options, job_of
 from chunkjac._problem import RandomState
-from chunkjac._sinks import Diagonal, Gram, ManyTilesError, Norms, NormsOf, Reduction
+from chunkjac._sinks import Destination, Diagonal, Gram, ManyTilesError, Norms, NormsOf
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -161,12 +161,14 @@ def diagonal(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
     return _reduced("diagonal", Diagonal(), func, args, options)
 
 
-def _reduced(name: str, reduction: Reduction, func: Callable[..., Any], args: tuple[Any, ...], options: Options) -> Any:
+def _reduced(
+    name: str, reduction: Destination, func: Callable[..., Any], args: tuple[Any, ...], options: Options
+) -> Any:
     """Check a call, and hand the blocks to a reduction."""
     check_options(name, options)
     return _run(job_of(func, args, **options), reduction)
 
 
-def _run(job: Job, reduction: Reduction) -> Any:
+def _run(job: Job, reduction: Destination) -> Any:
     """Run a job whose blocks go to a reduction."""
     return run_job(replace(job, out=reduction)).deliver(job)

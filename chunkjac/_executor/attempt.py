@@ -17,7 +17,7 @@ from chunkjac._modes import is_empty, n_directions, result_bytes
 from chunkjac._planner import Doubt, Job, Probe, select_mode, show_progress
 from chunkjac._problem import CallWatcher, WriteWatcher
 from chunkjac._programs import Usage
-from chunkjac._sinks import sink_for
+from chunkjac._sinks import Allowance
 from chunkjac._units import format_bytes
 
 # Of a default budget, which is half of what is free: so much may be made before it is counted exactly.
@@ -97,7 +97,7 @@ class Attempt:
         if job.walled and limits.base.level_bytes > job.budget.n_bytes:
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")
         with run.watched() if self._counts else nullcontext():
-            self.sink = sink_for(mode, job.out, tracker, job.room_bytes(tracker), keeps=not self._counts)
+            self.sink = job.out.sink(mode, Allowance(job.room_bytes(tracker), tracker, keeps=not self._counts))
         if run.watch and not self._counts:
             tracker.assume(limits.base.result_bytes)
         self.pacer = (
@@ -146,6 +146,6 @@ class Attempt:
     def _fits(self) -> bool:
         """Tell whether what earlier runs have held fits, and need not be counted again."""
         job, beside_bytes = self.run.job, self.run.experience.learnt.beside_bytes
-        if job.return_report or job.out is not None or not job.budget.explicit or beside_bytes is None:
+        if job.return_report or not job.out.allocates_result or not job.budget.explicit or beside_bytes is None:
             return False
         return beside_bytes + result_bytes(self.mode) <= job.budget.n_bytes

@@ -12,6 +12,7 @@ import torch
 from chunkjac._modes import Gradient
 from chunkjac._planner import Job, Plan
 from chunkjac._problem import LeftAsFound, WriteWatcher, frozen
+from chunkjac._sinks import GivenTensors
 from chunkjac._tensors import Tensors
 
 # How far the Jacobian may be from what it was: kernels round differently for other chunk sizes and modes, and a
@@ -41,7 +42,7 @@ class Recipe:
     def of(cls, job: Job, plan: Plan, witness: WriteWatcher, products: Tensors) -> Recipe:
         """Say how to do again what was done."""
         problem = replace(job.problem.in_its_graph(), func=_frozen(job.problem.func))
-        again = replace(job, problem=problem, out=())  # what it gives takes no place of its own
+        again = replace(job, problem=problem, out=GivenTensors(()))  # what it gives takes no place of its own
         used = tuple((tensor, tensor._version) for tensor in witness.read() if not tensor.is_inference())
         kinds = dict.fromkeys(["cpu", job.device.type])
         autocast = tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)

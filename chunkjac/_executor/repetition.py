@@ -7,9 +7,7 @@ from typing import Any
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._planner import Job, Probe
-from chunkjac._problem import RandomState
-from chunkjac._sinks import check_with, read_out
-from chunkjac._store import Target
+from chunkjac._sinks import read_out
 
 _RUN_OPTIONS = frozenset({"out", "progress", "resume", "return_report"})
 
@@ -47,12 +45,13 @@ class Repetition:
         if not args and job.device != job.problem.device:
             raise ArgumentError(f"this plan is for {job.device}: give run the arguments there, and let func use it.")
         out = job.out
-        if "out" in options or "resume" in options:
-            given = options.get("out", out.path if isinstance(out, Target) else out)
-            out = read_out(given, resume=options.get("resume", False), settings=job.settings, here=job.device)
-        if isinstance(out, Target):
-            out = out.begun(job.chunk_size or known.steady_size, RandomState.now(job.problem.devices))
-        check_with(out, create_graph=job.create_graph, verify=job.verify)
+        resume = options.get("resume", False)
+        if "out" in options:
+            out = read_out(options["out"], resume=resume, settings=job.settings, here=job.device)
+        elif "resume" in options:
+            out = out.resumed(resume)
+        out = out.begun(job.chunk_size or known.steady_size, job.problem.devices)
+        out.refuse(create_graph=job.create_graph, verify=job.verify)
         job = replace(
             job,
             problem=job.problem.with_args(args, job.device) if args else job.problem,
@@ -60,7 +59,7 @@ class Repetition:
             progress=options.get("progress", job.progress),
             return_report=options.get("return_report", False),
         )
-        result_bytes = known.facts.result_bytes if job.out is None else 0
+        result_bytes = known.facts.result_bytes if job.out.allocates_result else 0
         return cls(job, replace(known, cost=replace(known.cost, result_bytes=result_bytes)))
 
     def is_ample(self, beside_bytes: int) -> bool:

@@ -10,12 +10,11 @@ import torch
 
 from chunkjac._chunker import Cost, Limits
 from chunkjac._memory import Budget, Gauge, LiveBytes
-from chunkjac._modes import Mode, least_direction_bytes, n_directions, result_bytes
+from chunkjac._modes import Mode, least_direction_bytes, n_directions
 from chunkjac._planner.progress import ProgressOption
 from chunkjac._planner.selection import Request
 from chunkjac._problem import Problem
-from chunkjac._sinks import Reduction
-from chunkjac._store import Target
+from chunkjac._sinks import Destination, NewTensor
 
 # On the CPU a chunk is fastest while its working set is near the caches: the best was between
 # 6 and 68 MiB on the functions measured, and the largest chunk that fits 1.2-3.9 times slower.
@@ -45,7 +44,7 @@ class Job:
         device: Where the function is to run: where its inputs are, or where a plan is for.
         budget: What the job may hold there.
         chunk_size: The exact chunk size, if one was asked for.
-        out: Where to write the result; ``None`` allocates it.
+        out: Where blocks go.
         settings: What else than function, inputs and mode the values depend on, as the user gave it.
         verify: In how many random directions the finished Jacobian is checked.
         create_graph: Whether the result can be differentiated again.
@@ -60,7 +59,7 @@ class Job:
     device: torch.device
     budget: Budget
     chunk_size: int | None = None
-    out: Any = None
+    out: Destination = field(default_factory=NewTensor)
     settings: Mapping[str, Any] = field(default_factory=dict)
     verify: int = 0
     create_graph: bool = False
@@ -77,12 +76,12 @@ class Job:
     @property
     def is_repeatable(self) -> bool:
         """Tell whether no clock may decide how blocks are made: they must come out the same in another run."""
-        return isinstance(self.out, Target)
+        return self.out.is_repeatable
 
     @property
     def exact_size(self) -> int | None:
         """Return the chunk size if it is settled: by the user, or by what was planned for a file."""
-        return self.out.chunk_size if isinstance(self.out, Target) else self.chunk_size
+        return self.out.exact_size(self.chunk_size)
 
     @property
     def walled(self) -> bool:
@@ -107,12 +106,6 @@ class Job:
         """Return what result and chunks may hold together."""
         return self.budget.n_bytes - tracker.live_bytes
 
-    def _allocated_bytes(self, mode: Mode, room_bytes: int) -> int:
-        """Return what the sink allocates where the function runs."""
-        if isinstance(self.out, Reduction):
-            return self.out.held_bytes(mode, room_bytes)
-        return result_bytes(mode) if self.out is None else 0
-
     def limits(self, mode: Mode, tracker: LiveBytes) -> Limits:
         """Return what the chunk sizes have to keep to, when the mode's prologue has run.
 
@@ -125,7 +118,7 @@ class Job:
         base = Cost(
             prologue_bytes=tracker.peak_bytes,
             kept_bytes=tracker.live_bytes,
-            result_bytes=self._allocated_bytes(mode, self.room_bytes(tracker)),
+            result_bytes=self.out.held_bytes(mode, self.room_bytes(tracker)),
             fixed_bytes=0,
             direction_bytes=least_direction_bytes(mode),
         )

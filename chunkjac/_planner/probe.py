@@ -18,14 +18,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from chunkjac._chunker import TIGHT_PROBES, Cost, Limits
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Mode, ModeSummary, block_leaves, is_empty, n_directions
+from chunkjac._modes import Mode, ModeSummary, is_empty, n_directions
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
 from chunkjac._planner.plan import Plan
 from chunkjac._planner.selection import select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
-from chunkjac._sinks import check_fits, sink_name
-from chunkjac._store import N_BUFFERS
+from chunkjac._sinks import buffer_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Probe:
             mode=facts.name,
             rung=facts.rung,
             structure=None,
-            sink=sink_name(job.out),
+            sink=job.out.name,
             device=str(job.device),
             chunk_size=self.chunk_size,
             n_chunks=n_chunks,
@@ -124,7 +123,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
                 gc.collect()  # what a mode that failed left in cycles
             tracker.restart_peak()
             mode, _ = select_mode(problem, replace(request, mode=name))
-        check_fits(mode, job.out)
+        job.out.check(mode)
         limits = job.limits(mode, tracker)
         if is_empty(mode):
             return Probe(
@@ -185,8 +184,7 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) 
 
 def steady_size(mode: Mode, limits: Limits, cost: Cost, size: int) -> int:
     """Return the size for a job whose chunks all have one, and lie in buffers until they are written."""
-    buffers_bytes = N_BUFFERS * sum(leaf.n_bytes for leaf in block_leaves(mode))
-    roomy = replace(cost, direction_bytes=cost.direction_bytes + buffers_bytes)
+    roomy = replace(cost, direction_bytes=cost.direction_bytes + buffer_bytes(mode))
     fitting = limits.choose(roomy, limits.n_directions) if roomy.smallest_bytes <= limits.budget_bytes else 1
     return max(1, min(size, fitting, limits.start_size(cost) or size))
 

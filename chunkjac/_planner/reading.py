@@ -17,8 +17,7 @@ from chunkjac._planner.job import Job
 from chunkjac._planner.progress import ProgressOption
 from chunkjac._planner.selection import Request
 from chunkjac._problem import RANDOMNESS, Problem
-from chunkjac._sinks import check_with, read_out
-from chunkjac._store import Target
+from chunkjac._sinks import read_out
 
 
 class Options(TypedDict, total=False):
@@ -112,11 +111,11 @@ def job_of(
     config = get_config()
     target = problem.device if device is None else find_device(device)
     settings = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
-    out = read_out(out, resume=resume, settings=settings, here=target)
-    if isinstance(out, Target) and out.written_plan is not None and mode == "auto":
-        mode = out.written_plan["facts"]["mode"]  # what was chosen when the file was made
-    check_with(out, create_graph=create_graph, verify=n_checks)
-    if randomness == "different" and (create_graph or verify or isinstance(out, Target)):
+    destination = read_out(out, resume=resume, settings=settings, here=target)
+    if mode == "auto":
+        mode = destination.known_mode or mode
+    destination.refuse(create_graph=create_graph, verify=n_checks)
+    if randomness == "different" and (create_graph or verify or destination.is_repeatable):
         raise ArgumentError(
             "randomness='different' gives every direction its own function: nothing can differentiate or check that "
             "again, nor go on with it in a file; leave create_graph, verify and the path in out."
@@ -136,12 +135,12 @@ def job_of(
             read_step(step, problem.inputs, problem.spec),
             batching=read_batching(batching),
             bounds=read_bounds(bounds, problem.inputs, problem.spec),
-            timed=not isinstance(out, Target),
+            timed=not destination.is_repeatable,
         ),
         device=target,
         budget=budget,
         chunk_size=read_chunk_size(chunk_size),
-        out=out,
+        out=destination,
         settings=settings,
         create_graph=create_graph,
         verify=n_checks,

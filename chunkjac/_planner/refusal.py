@@ -73,7 +73,7 @@ def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: in
         advice.append(f"mode={name!r}, which {fits}")
     if own == ["finite-difference"] and job.request.batching == "auto":
         advice.append("batching='loop', which evaluates one point at a time")
-    if job.out is None:
+    if job.out.allocates_result:
         advice.append("a tensor of your own as out= (the result does not count then)")
     return advice
 

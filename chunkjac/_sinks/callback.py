@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from chunkjac._errors import CarriedError
 from chunkjac._memory import LiveBytes
 from chunkjac._modes import Mode
 from chunkjac._problem import check_computed
 from chunkjac._sinks.block import Block, block_for_users
+from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import Whole
 from chunkjac._tensors import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Callback(Destination):
+    """Call a function with each block.
+
+    Attributes:
+        call: Takes a :class:`chunkjac.Block`.
+    """
+
+    call: Callable[[Block], object]
+    name = "a callback"
+    why_no_graph = "needs the whole Jacobian, which out=callback never holds"
+    why_unverified = "out=callback never holds"
+
+    def sink(self, mode: Mode, allowance: Allowance) -> CallbackSink:
+        """Return what takes the blocks."""
+        return CallbackSink(mode, self.call, allowance.tracker)
 
 
 class CallbackSink(Whole):
@@ -18,7 +38,7 @@ class CallbackSink(Whole):
 
     Args:
         mode: What makes the blocks.
-        callback: Takes a :class:`chunkjac.Tensors`; what it returns is not looked at.
+        callback: Takes a :class:`chunkjac.Block`; what it returns is not looked at.
         tracker: What counts live bytes. It does not count what the callback makes, which is no part of the job.
     """
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,108 @@ import torch
 from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError
 from chunkjac._modes import Mode, block_leaves, seed_leaves
-from chunkjac._problem import check_computed, facts_of
+from chunkjac._problem import RandomState, check_computed, described, facts_of
+from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import arrival, put
-from chunkjac._store import FileLayout, Piece, Staging, Store, Target, open_store
+from chunkjac._store import N_BUFFERS, FileLayout, Piece, Staging, Store, Target, open_store
 from chunkjac._tensors import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Files(Destination):
+    """Write to a path.
+
+    Attributes:
+        target: What is there.
+        settings: What else than function, inputs and mode the values depend on, in words.
+        chunk_size: How many directions are computed at once, once the job has begun: always the same ones, since
+            rounding depends on it.
+        before: The states of the random generators when the job began, which values may depend on.
+    """
+
+    target: Target
+    settings: tuple[tuple[str, str], ...]
+    chunk_size: int | None = None
+    before: RandomState | None = None
+    is_repeatable = True
+    why_unverified = "a file holds on disk"
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str], resume: bool, settings: Mapping[str, Any]) -> Files:
+        """Look at a path.
+
+        Args:
+            path: As the user gave it.
+            resume: Whether what is there is gone on with.
+            settings: As the user gave them.
+
+        Raises:
+            ArgumentError, StoreError: Nothing can be written there.
+        """
+        target = Target.of(path, resume)
+        target.check()
+        return cls(target, tuple((name, described(value)) for name, value in settings.items()))
+
+    @property
+    def name(self) -> str:
+        """Return what a plan calls it."""
+        return f"the {'file' if self.target.kind == 'file' else 'folder'} {self.target.given}"
+
+    @property
+    def known_mode(self) -> str | None:
+        """Return what was chosen when the file was made."""
+        plan = self.target.written_plan
+        return None if plan is None else plan["facts"]["mode"]
+
+    def exact_size(self, _chunk_size: int | None) -> int | None:
+        """Return the chunk size once the job has begun."""
+        return self.chunk_size
+
+    def resumed(self, resume: bool) -> Files:
+        """Return the same with another answer to whether what is there is gone on with.
+
+        Raises:
+            ArgumentError, StoreError: Nothing can be written there.
+        """
+        target = Target.of(self.target.path, resume)
+        target.check()
+        return replace(self, target=target)
+
+    def begun(self, size: int, devices: Iterable[torch.device]) -> Files:
+        """Return that of a job that begins now, with the chunk size of what is there, or this one if nothing is."""
+        known = (self.target.written_plan or {}).get("layout", {}).get("chunk_size")
+        target = replace(self.target)  # which reads the plan anew
+        return replace(self, target=target, chunk_size=known or size, before=RandomState.now(devices))
+
+    def sink(self, mode: Mode, _allowance: Allowance) -> FileSink:
+        """Return what takes the blocks.
+
+        Raises:
+            ArgumentError: A file cannot hold such a result.
+            StoreError: The files cannot be made, or gone on with.
+        """
+        target, outputs, inputs = self.target, mode.outputs.leaves, mode.problem.leaves
+        if target.kind == "file" and len(outputs) * len(inputs) != 1:
+            raise ArgumentError(
+                f"out={target.given!r} is one file, and there are {len(outputs)} outputs by {len(inputs)} inputs; "
+                f"give a folder, such as out={str(Path(target.given).with_suffix(''))!r}."
+            )
+        assert self.chunk_size is not None  # jobs with files are planned first
+        layout = FileLayout.of(
+            outputs,
+            inputs,
+            (mode.outputs.spec, mode.problem.spec),
+            by_rows=mode.by_rows,
+            kind=target.kind,
+            chunk_size=self.chunk_size,
+        )
+        facts = facts_of(mode.problem, outputs, mode.name, self.settings, self.before)
+        return FileSink(mode, target.path, Store(target, layout, facts))
+
+
+def buffer_bytes(mode: Mode) -> int:
+    """Return what a direction takes in the buffers that wait until they are written."""
+    return N_BUFFERS * sum(leaf.n_bytes for leaf in block_leaves(mode))
 
 
 class FileSink:
@@ -21,32 +122,12 @@ class FileSink:
 
     Args:
         mode: What makes the blocks.
-        target: Where they go.
-
-    Raises:
-        ArgumentError: A file cannot hold such a result.
-        StoreError: The files cannot be made, or gone on with.
+        path: Where they go.
+        store: What takes them there.
     """
 
-    def __init__(self, mode: Mode, target: Target) -> None:
-        self._mode, self._target = mode, target
-        outputs, inputs = mode.outputs.leaves, mode.problem.leaves
-        if target.kind == "file" and len(outputs) * len(inputs) != 1:
-            raise ArgumentError(
-                f"out={target.given!r} is one file, and there are {len(outputs)} outputs by {len(inputs)} inputs; "
-                f"give a folder, such as out={str(Path(target.given).with_suffix(''))!r}."
-            )
-        specs = mode.outputs.spec, mode.problem.spec
-        assert target.chunk_size is not None  # jobs with files are planned first
-        layout = FileLayout.of(
-            outputs,
-            inputs,
-            specs,
-            by_rows=mode.by_rows,
-            kind=target.kind,
-            chunk_size=target.chunk_size,
-        )
-        self._store = Store(target, layout, facts_of(mode.problem, outputs, mode.name, target.settings, target.before))
+    def __init__(self, mode: Mode, path: Path, store: Store) -> None:
+        self._mode, self._path, self._store = mode, path, store
         self._seeds = seed_leaves(mode)
         self._staging = Staging(block_leaves(mode), mode.problem.device)
         self._is_here = mode.problem.device.type == "cpu"
@@ -86,7 +167,7 @@ class FileSink:
         """
         self.close()
         self._store.raise_failure()
-        return open_store(self._target.path, (self._mode.outputs.spec, self._mode.problem.spec))
+        return open_store(self._path, (self._mode.outputs.spec, self._mode.problem.spec))
 
     def release(self) -> None:
         """Give the buffers back, once they are written; the next block takes them again."""

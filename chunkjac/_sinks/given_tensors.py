@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -12,10 +13,37 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import Leaf
+from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import swapped
+from chunkjac._sinks.tensor import TensorSink
 
 
-def check_out(mode: Mode, out: Any) -> list[torch.Tensor]:
+@dataclass(frozen=True, slots=True, eq=False)
+class GivenTensors(Destination):
+    """Write into tensors of the user's, which do not count.
+
+    Attributes:
+        tensors: Those, in the result's tree.
+    """
+
+    tensors: Any
+    name = "out"
+
+    def check(self, mode: Mode) -> None:
+        """Refuse what cannot take the result.
+
+        Raises:
+            ArgumentTypeError, ArgumentError: The tensors have a wrong tree, shape, dtype or device, require grad, or
+                share memory with one another or with an input.
+        """
+        _checked(mode, self.tensors)
+
+    def sink(self, mode: Mode, _allowance: Allowance) -> TensorSink:
+        """Return what takes the blocks; errors are those of :meth:`check`."""
+        return TensorSink(mode, _checked(mode, self.tensors))
+
+
+def _checked(mode: Mode, out: Any) -> list[torch.Tensor]:
     """Check the user's tensors; return them with the directions outermost."""
     outputs, inputs = mode.outputs.leaves, mode.problem.leaves
     found = _in_tree(mode, out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -64,4 +64,20 @@ class Sink(Protocol):
 
     def release(self) -> None:
         """Give back the memory of buffers; the next block takes it again."""
+        ...
+
+
+class ResultSink(Sink, Protocol):
+    """Take all blocks of a job, and give what they make."""
+
+    def missing(self, total: int) -> list[slice]:
+        """Return the directions that are to be computed, of so many."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held between blocks."""
+        ...
+
+    def result(self) -> Any:
+        """Return what the blocks make."""
         ...

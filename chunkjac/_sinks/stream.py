@@ -7,19 +7,26 @@ import torch
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import check_computed
 from chunkjac._sinks.block import Block, block_for_users
+from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import Whole, put
 from chunkjac._tensors import Tensors
 
 
-class Stream:
+class Stream(Destination):
     """Be where the last block is found.
 
     Attributes:
         block: The last block; ``None`` before the first.
     """
 
+    name = "a loop"
+
     def __init__(self) -> None:
         self.block: Block | None = None
+
+    def sink(self, mode: Mode, _allowance: Allowance) -> StreamSink:
+        """Return what takes the blocks."""
+        return StreamSink(mode, self)
 
 
 class StreamSink(Whole):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import product
 from typing import Any
@@ -11,11 +12,28 @@ import torch
 from torch.utils._pytree import tree_unflatten
 
 from chunkjac._chunker import segments
-from chunkjac._modes import Mode, block_leaves, seed_leaves
+from chunkjac._modes import Mode, block_leaves, result_bytes, seed_leaves
 from chunkjac._problem import Leaf, check_computed
-from chunkjac._sinks.given_tensors import check_out
+from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import Whole, put, swapped
 from chunkjac._tensors import Tensors, is_whole
+
+
+@dataclass(frozen=True, slots=True)
+class NewTensor(Destination):
+    """Allocate the result where the function runs."""
+
+    name = "a new tensor"
+    allocates_result = True
+    why_no_graph = ""
+
+    def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
+        """Return what the result takes."""
+        return result_bytes(mode)
+
+    def sink(self, mode: Mode, allowance: Allowance) -> TensorSink:
+        """Return what takes the blocks."""
+        return TensorSink(mode, keeps=allowance.keeps)
 
 
 class TensorSink(Whole):
@@ -27,26 +45,29 @@ class TensorSink(Whole):
 
     Args:
         mode: What makes the blocks.
-        out: Tensors to write into, in the result's tree; ``None`` allocates them.
+        targets: Tensors to write into, the directions outermost; ``None`` allocates them.
         device: Where they are allocated; ``None`` for where blocks are made.
         keeps: Whether a block that is the whole result may be kept as it is, if the mode gives it away: then
             nothing is allocated, or copied.
-
-    Raises:
-        ArgumentError: ``out`` has a wrong tree, shape, dtype or device, requires grad, or its
-            elements share memory with one another or with an input.
     """
 
-    def __init__(self, mode: Mode, out: Any = None, device: torch.device | None = None, *, keeps: bool = False) -> None:
+    def __init__(
+        self,
+        mode: Mode,
+        targets: list[torch.Tensor] | None = None,
+        device: torch.device | None = None,
+        *,
+        keeps: bool = False,
+    ) -> None:
         self._mode = mode
         self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
         self._there = device
         self._lends = device in (None, mode.problem.device)
-        self._keeps = keeps and out is None and len(self._seeds) == 1
+        self._keeps = keeps and targets is None and len(self._seeds) == 1
         self._targets: list[torch.Tensor] = []
         self._rows: list[torch.Tensor | None] = []
-        if out is not None:
-            self._take(check_out(mode, out))
+        if targets is not None:
+            self._take(targets)
         elif not self._keeps:
             self._reserve()
 

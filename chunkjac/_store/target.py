@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from chunkjac._errors import ArgumentError, StoreError
-from chunkjac._problem import RandomState
 from chunkjac._store.layout import FileLayout, Kind
 from chunkjac._store.zarr import library, own_and_others
 
@@ -31,29 +29,17 @@ class Target:
         path: The file or the folder, wherever the function may go meanwhile: absolute.
         given: The same as the user gave it, for messages.
         resume: Whether what is there is gone on with.
-        settings: What else than function, inputs and mode the values depend on, in words.
-        chunk_size: How many directions are computed at once, once that is known: always the same ones, since
-            rounding depends on it.
-        before: The states of the random generators when the job began, which values may depend on.
     """
 
     path: Path
     given: str
     resume: bool = False
-    settings: tuple[tuple[str, str], ...] = ()
-    chunk_size: int | None = None
-    before: RandomState | None = None
 
     @classmethod
-    def of(cls, path: str | os.PathLike[str], resume: bool = False, settings: Iterable[tuple[str, str]] = ()) -> Target:
+    def of(cls, path: str | os.PathLike[str], resume: bool = False) -> Target:
         """Return the target at a path, seen from the working directory of now."""
         given = Path(os.fspath(path))
-        return cls(given.absolute(), str(given), resume, tuple(settings))
-
-    def begun(self, size: int, before: RandomState) -> Target:
-        """Return the target of a job that begins, with the chunk size of what is there, or this one if nothing is."""
-        known = (self.written_plan or {}).get("layout", {}).get("chunk_size")
-        return replace(self, chunk_size=known or size, before=before)
+        return cls(given.absolute(), str(given), resume)
 
     @property
     def kind(self) -> Kind:
@@ -214,8 +200,3 @@ class Target:
             is_whole = False
         if not is_whole:
             raise ValueError("it is not as chunkjac writes it")
-
-
-def is_path(out: Any) -> bool:
-    """Tell whether ``out`` is a path."""
-    return isinstance(out, (str, os.PathLike))

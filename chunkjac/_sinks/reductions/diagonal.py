@@ -11,21 +11,22 @@ from chunkjac._chunker import segments
 from chunkjac._errors import FunctionError
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import check_computed
-from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction
+from chunkjac._sinks.destination import Allowance, Destination
+from chunkjac._sinks.reductions.reduction import ReducingSink
 from chunkjac._tensors import Tensors, rows_of
 
 
-class Diagonal(Reduction):
+class Diagonal(Destination):
     """Take the diagonal of a Jacobian."""
 
     name = "a diagonal"
 
     def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
-        """Return what the diagonal takes; see :class:`Reduction`."""
+        """Return what the diagonal takes; see :class:`Destination`."""
         return sum(leaf.n_bytes for leaf in mode.problem.leaves)
 
-    def sink(self, mode: Mode, _room_bytes: int) -> ReducingSink:
-        """Return what takes the blocks; see :class:`Reduction`.
+    def sink(self, mode: Mode, _allowance: Allowance) -> ReducingSink:
+        """Return what takes the blocks; see :class:`Destination`.
 
         Raises:
             FunctionError: The Jacobian is not square.

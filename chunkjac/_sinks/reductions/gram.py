@@ -15,7 +15,8 @@ from chunkjac._chunker import even_chunk
 from chunkjac._errors import ArgumentError, ChunkjacError
 from chunkjac._modes import Mode, block_leaves, seed_leaves
 from chunkjac._problem import RandomState
-from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction, starts_of, sum_dtype
+from chunkjac._sinks.destination import Allowance, Destination
+from chunkjac._sinks.reductions.reduction import ReducingSink, starts_of, sum_dtype
 from chunkjac._sinks.reductions.tiles import AddedUp, Tiled, n_of_first_point
 
 # Tiles of so many bytes are held whatever the Jacobian has: chunks take as much.
@@ -36,7 +37,7 @@ class ManyTilesError(ChunkjacError):
 
 
 @dataclass(frozen=True)
-class Gram(Reduction):
+class Gram(Destination):
     """Multiply a Jacobian with its transpose.
 
     Attributes:
@@ -57,12 +58,12 @@ class Gram(Reduction):
     name = "a Gram matrix"
 
     def held_bytes(self, mode: Mode, room_bytes: int) -> int:
-        """Return what the products and the tile take; see :class:`Reduction`."""
+        """Return what the products and the tile take; see :class:`Destination`."""
         products_bytes = self._shape(mode).numel() * _dtype(mode).itemsize
         return products_bytes + self._tile_size(mode, room_bytes) * _row_bytes(mode)
 
-    def sink(self, mode: Mode, room_bytes: int) -> ReducingSink:
-        """Return what takes the blocks; see :class:`Reduction`.
+    def sink(self, mode: Mode, allowance: Allowance) -> ReducingSink:
+        """Return what takes the blocks; see :class:`Destination`.
 
         Raises:
             ManyTilesError: Rows would be computed several times, and may be left.
@@ -73,11 +74,11 @@ class Gram(Reduction):
                 "x2 has elements of another size than those of x, and finite differences take one step for both; give "
                 "step, an absolute one that suits both."
             )
-        self._leave_if_slow(mode, room_bytes)
+        self._leave_if_slow(mode, allowance.n_bytes)
         device = seed_leaves(mode)[0].device
         products = torch.zeros(self._shape(mode), dtype=_dtype(mode), device=device)
         if self._is_tiled(mode):
-            return Tiled(mode, products, self._tile_size(mode, room_bytes), is_cross=self.is_cross)
+            return Tiled(mode, products, self._tile_size(mode, allowance.n_bytes), is_cross=self.is_cross)
         return AddedUp(mode, products, is_cross=self.is_cross)
 
     def _leave_if_slow(self, mode: Mode, room_bytes: int) -> None:

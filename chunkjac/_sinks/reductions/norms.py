@@ -12,25 +12,26 @@ from torch.utils._pytree import tree_unflatten
 from chunkjac._chunker import segments
 from chunkjac._modes import Mode, block_leaves, seed_leaves
 from chunkjac._problem import Leaf, check_computed
-from chunkjac._sinks.reductions.reduction import ReducingSink, Reduction, sum_dtype
+from chunkjac._sinks.destination import Allowance, Destination
+from chunkjac._sinks.reductions.reduction import ReducingSink, sum_dtype
 from chunkjac._tensors import Tensors, rows_of, wide_type
 
 # The squares of doubles within these limits add up without leaving their range.
 _SMALL, _LARGE = 1e-140, 1e140
 
 
-class NormsOf(Reduction):
+class NormsOf(Destination):
     """Take the norms of a Jacobian's rows and columns."""
 
     name = "norms"
 
     def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
-        """Return what the norms take; see :class:`Reduction`."""
+        """Return what the norms take; see :class:`Destination`."""
         leaves = (*mode.outputs.leaves, *mode.problem.leaves, *block_leaves(mode))  # the last: those of one block
         return sum(leaf.numel * wide_type(leaf.device).itemsize for leaf in leaves)
 
-    def sink(self, mode: Mode, _room_bytes: int) -> ReducingSink:
-        """Return what takes the blocks; see :class:`Reduction`."""
+    def sink(self, mode: Mode, _allowance: Allowance) -> ReducingSink:
+        """Return what takes the blocks; see :class:`Destination`."""
         return NormsSink(mode)
 
 

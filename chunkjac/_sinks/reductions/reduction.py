@@ -8,7 +8,6 @@ from functools import reduce
 
 import torch
 
-from chunkjac._modes import Mode
 from chunkjac._problem import Leaf
 from chunkjac._sinks.sink import Whole
 
@@ -31,29 +30,6 @@ class ReducingSink(Whole, ABC):
     @abstractmethod
     def result(self) -> object:
         """Return what was made of all blocks."""
-
-
-class Reduction(ABC):
-    """Say what is made of blocks; stand where ``out`` stands in other jobs.
-
-    Attributes:
-        name: What a plan calls the place that blocks go to.
-    """
-
-    name: str
-
-    @abstractmethod
-    def held_bytes(self, mode: Mode, room_bytes: int) -> int:
-        """Return what its sink holds.
-
-        Args:
-            mode: What makes the blocks.
-            room_bytes: What sink and chunks may hold together.
-        """
-
-    @abstractmethod
-    def sink(self, mode: Mode, room_bytes: int) -> ReducingSink:
-        """Return what takes the blocks; the arguments are those of :meth:`held_bytes`."""
 
 
 def sum_dtype(leaves: Sequence[Leaf]) -> torch.dtype:

@@ -1,0 +1,58 @@
+"""What was given as ``out``, read: it makes a destination."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from chunkjac._memory import find_device
+from chunkjac._sinks.callback import Callback
+from chunkjac._sinks.destination import Destination
+from chunkjac._sinks.device import NewTensorElsewhere
+from chunkjac._sinks.file import Files
+from chunkjac._sinks.given_tensors import GivenTensors
+from chunkjac._sinks.tensor import NewTensor
+
+
+def read_out(out: Any, *, resume: bool, settings: Mapping[str, Any], here: torch.device) -> Destination:
+    """Return where ``out`` sends blocks: a path is looked at, of an object that writes its method is taken.
+
+    Args:
+        out: As the user gave it. A text that names a device is one; give ``Path("cpu")`` for a folder of that name.
+        resume: Whether files that are there are gone on with.
+        settings: What else than function, inputs and mode the values depend on, as the user gave it.
+        here: Where the function runs.
+
+    Raises:
+        ArgumentError: ``resume`` is given, and no path.
+        StoreError: Nothing can be written there.
+    """
+    device = _device_of(out)
+    if device is None and isinstance(out, (str, os.PathLike)):
+        return Files.at(out, resume, settings)
+    return _in_memory(out, device, here).resumed(resume)
+
+
+def _in_memory(out: Any, device: torch.device | None, here: torch.device) -> Destination:
+    """Return where blocks go if that is no path."""
+    if out is None or device == here:
+        return NewTensor()
+    if device is not None:
+        return NewTensorElsewhere(device)
+    if isinstance(out, torch.Tensor):
+        return GivenTensors(out)
+    call = out if callable(out) else getattr(out, "write", None)
+    return Callback(call) if callable(call) else GivenTensors(out)
+
+
+def _device_of(out: Any) -> torch.device | None:
+    """Return the device that ``out`` is, or names; ``None`` if it is none."""
+    if isinstance(out, str):
+        try:
+            torch.device(out)
+        except RuntimeError:
+            return None
+    return find_device(out) if isinstance(out, (str, torch.device)) else None

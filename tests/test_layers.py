@@ -89,7 +89,6 @@ UNFINISHED: tuple[str, ...] = (
     "_api.jacobians",
     "_modes.derivatives.derivative",
     "_planner.reading job_of",
-    "door _problem.__init__",
     "_modes.derivatives.derivative Derivative",
     "_chunker.slices",
 )

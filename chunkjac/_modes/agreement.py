@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._problem import fixed_generator, fixed_uniform
+from chunkjac._problem import FixedNumbers
 from chunkjac._tensors import Tensors, largest_finite
 
 # A rule that is wrong is off by more; a float64 function may compute in float32 inside.
@@ -80,8 +80,8 @@ def _plainly_agree(these: torch.Tensor, those: torch.Tensor, n_rows: int) -> boo
 
 
 def _weights(n_rows: int) -> torch.Tensor:
-    """Return fixed weights of both signs, none near zero; no generator of the user's is touched."""
-    parts = fixed_uniform((2, n_rows), fixed_generator(n_rows), torch.float64)
+    """Return fixed weights of both signs, none near zero."""
+    parts = FixedNumbers(n_rows).uniform((2, n_rows), torch.float64)
     return (0.5 + parts[0]) * torch.where(parts[1] < 0.5, -1.0, 1.0)
 
 

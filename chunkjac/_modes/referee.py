@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from chunkjac._problem import Leaf, Problem, fixed_generator, fixed_uniform
+from chunkjac._problem import FixedNumbers, Leaf, Problem
 from chunkjac._tensors import Tensors
 
 
@@ -39,14 +39,14 @@ def random_tangent(leaves: Sequence[torch.Tensor | Leaf], number: int = 0) -> Te
         leaves: What it is like.
         number: Which of many.
     """
-    generator = fixed_generator(number)
-    return tuple(_both_signs(leaf.shape, generator).to(leaf.device, leaf.dtype) for leaf in leaves)
+    numbers = FixedNumbers(number)
+    return tuple(_both_signs(leaf.shape, numbers).to(leaf.device, leaf.dtype) for leaf in leaves)
 
 
-def _both_signs(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+def _both_signs(shape: torch.Size, numbers: FixedNumbers) -> torch.Tensor:
     """Return numbers between 0.5 and 1.5, or their opposites."""
-    signs = torch.where(fixed_uniform(shape, generator) < 0.5, -1.0, 1.0)
-    return (0.5 + fixed_uniform(shape, generator)) * signs
+    signs = torch.where(numbers.uniform(shape) < 0.5, -1.0, 1.0)
+    return (0.5 + numbers.uniform(shape)) * signs
 
 
 def central_difference(problem: Problem, tangent: Tensors) -> Tensors:

@@ -7,7 +7,6 @@ from chunkjac._problem.checks import (
     check_computed,
     check_inputs,
     check_unchanged,
-    outputs_of,
 )
 from chunkjac._problem.identity.closures import frozen
 from chunkjac._problem.identity.facts import described, facts_of
@@ -18,7 +17,7 @@ from chunkjac._problem.looks import looks_like
 from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher
 from chunkjac._problem.problem import Problem
-from chunkjac._problem.randomness import RANDOMNESS, RandomState, fixed_generator, fixed_uniform
+from chunkjac._problem.randomness import RANDOMNESS, FixedNumbers, RandomState
 from chunkjac._problem.restoring import LeftAsFound
 from chunkjac._problem.transforms import is_inside_transform
 from chunkjac._problem.write_watcher import WriteWatcher

@@ -7,26 +7,14 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import TreeSpec
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError
-from chunkjac._problem.leaves import Leaf, Outputs
 
 
 def check_callable(func: Any) -> None:
     """Refuse what is no function."""
     if not callable(func):
         raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
-
-
-def outputs_of(leaves: Sequence[Any], spec: TreeSpec, aux: Any) -> Outputs:
-    """Check flat outputs and describe them.
-
-    Raises:
-        FunctionError: An output is not a real, dense, floating-point tensor, or there are none.
-    """
-    _check_outputs(leaves)
-    return Outputs(tuple(Leaf.of(leaf) for leaf in leaves), spec, aux)
 
 
 def check_computed(values: Sequence[Any], inputs: Sequence[torch.Tensor]) -> None:
@@ -88,8 +76,12 @@ def check_inputs(leaves: Sequence[Any], argnums: int | tuple[int, ...]) -> None:
             raise ArgumentTypeError(f"{where} must be dense tensors, found {leaf.layout}; convert with x.to_dense().")
 
 
-def _check_outputs(leaves: Sequence[Any]) -> None:
-    """Refuse outputs that have no real derivative."""
+def check_outputs(leaves: Sequence[Any]) -> None:
+    """Refuse outputs that have no real derivative.
+
+    Raises:
+        FunctionError: An output is not a real, dense, floating-point tensor, or there are none.
+    """
     if all(leaf is None for leaf in leaves):
         raise FunctionError(
             "vjp or jvp of func: Expected f to be a function that has non-empty output, found none; "

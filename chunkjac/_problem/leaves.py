@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._pytree import TreeSpec
+
+from chunkjac._problem.checks import check_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,16 @@ class Outputs:
     nodes: frozenset[str] | None = None
     n_nodes: int = 0
     node_numel: float | None = None
+
+    @classmethod
+    def of(cls, leaves: Sequence[Any], spec: TreeSpec, aux: Any = None) -> Outputs:
+        """Check flat outputs and describe them.
+
+        Raises:
+            FunctionError: An output is not a real, dense, floating-point tensor, or there are none.
+        """
+        check_outputs(leaves)
+        return cls(tuple(Leaf.of(leaf) for leaf in leaves), spec, aux)
 
     def are_calls_all(self, n_directions: int) -> bool:
         """Tell whether a call of each operation takes longer than what it computes for so many directions."""

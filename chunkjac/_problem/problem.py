@@ -19,7 +19,6 @@ from chunkjac._problem.checks import (
     check_computed,
     check_inputs,
     check_unchanged,
-    outputs_of,
 )
 from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.leaves import Leaf, Outputs
@@ -197,7 +196,7 @@ class Problem:
             raise
         check_unchanged(inputs, versions)
         check_computed(leaves, inputs)
-        return leaves, outputs_of(leaves, spec, aux)
+        return leaves, Outputs.of(leaves, spec, aux)
 
 
 def _checked(

@@ -21,18 +21,23 @@ RANDOMNESS = ("error", "same", "different")
 _fixed: ContextVar[bool] = ContextVar("chunkjac_fixed_numbers", default=False)
 
 
-def fixed_generator(seed: int) -> torch.Generator:
-    """Return a generator for :func:`fixed_uniform`; those of the user are not touched."""
-    return torch.Generator("cpu").manual_seed(seed)
+class FixedNumbers:
+    """Draw numbers that are always the same, on the CPU; the user's generators are not touched.
 
+    Args:
+        seed: Which ones.
+    """
 
-def fixed_uniform(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return numbers between 0 and 1 that are always the same, on the CPU."""
-    token = _fixed.set(True)
-    try:
-        return torch.rand(shape, generator=generator, dtype=dtype, device="cpu")
-    finally:
-        _fixed.reset(token)
+    def __init__(self, seed: int = 0) -> None:
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+
+    def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Return the next ones between 0 and 1."""
+        token = _fixed.set(True)
+        try:
+            return torch.rand(shape, generator=self._generator, dtype=dtype, device="cpu")
+        finally:
+            _fixed.reset(token)
 
 
 def are_fixed() -> bool:

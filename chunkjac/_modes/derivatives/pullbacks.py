@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from chunkjac._modes.derivatives.graph_nodes import are_sure, names_of, nodes_behind, numel_of
 from chunkjac._modes.derivatives.known_batches import BACKWARD
 from chunkjac._modes.vmap import at_once
-from chunkjac._problem import Outputs, Problem, check_unchanged, outputs_of
+from chunkjac._problem import Outputs, Problem, check_unchanged
 from chunkjac._tensors import Tensors
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
@@ -39,7 +39,7 @@ class VmapVjp:
         def call(*inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]:
             leaves, told["spec"], aux = problem.call(*inputs)
             told["flows"] = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
-            told["leaves"] = outputs_of(leaves, told["spec"], None).leaves
+            told["leaves"] = Outputs.of(leaves, told["spec"]).leaves
             nodes = nodes_behind(leaves)
             told["nodes"] = names_of(nodes), len(nodes), numel_of(nodes)
             parts, told["aux_spec"] = tree_flatten(aux)
@@ -113,7 +113,7 @@ class BatchedGrad:
             self._leaves, spec, aux = problem.call(*self._inputs)
         check_unchanged(problem.inputs, versions)
         aux = tree_map(lambda part: part.detach() if isinstance(part, torch.Tensor) else part, aux)
-        self.outputs = outputs_of(self._leaves, spec, aux)
+        self.outputs = Outputs.of(self._leaves, spec, aux)
         self.flows = any(leaf.requires_grad for leaf in self._leaves)
 
     @property

@@ -12,7 +12,7 @@ from chunkjac._memory import at_rest, first_line, is_out_of_memory
 from chunkjac._modes.differences.bounds import Bounds
 from chunkjac._modes.differences.schemes import tiny_step
 from chunkjac._modes.differences.slopes import imaginary
-from chunkjac._problem import Problem, fixed_generator, fixed_uniform
+from chunkjac._problem import FixedNumbers, Problem
 from chunkjac._tensors import Tensors, largest_finite
 
 # How many times its own estimated error a difference may be off; rounding in units of eps * abs(f) / h.
@@ -67,9 +67,9 @@ def _complex_slopes(problem: Problem, directions: Sequence[torch.Tensor], h: flo
 
 def _directions(inputs: Sequence[torch.Tensor], bounds: Sequence[Bounds] | None, eps: float) -> Iterator[torch.Tensor]:
     """Yield how far each input is moved in one step of the differences; four of them stay within the bounds."""
-    generator = fixed_generator(0)
+    numbers = FixedNumbers()
     for number, x in enumerate(inputs):
-        part = fixed_uniform(x.shape, generator, x.dtype).to(x.device)
+        part = numbers.uniform(x.shape, x.dtype).to(x.device)
         step = eps ** (1 / 3) * x.abs().clamp_(min=1) * (part - 0.5)
         if bounds is not None:
             above, below = bounds[number].high - x, x - bounds[number].low

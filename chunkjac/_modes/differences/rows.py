@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from chunkjac._memory import first_line, is_out_of_memory
 from chunkjac._modes.differences.bounds import Bounds
 from chunkjac._modes.differences.silence import quiet_trial
-from chunkjac._problem import Leaf, fixed_generator, fixed_uniform
+from chunkjac._problem import FixedNumbers, Leaf
 from chunkjac._tensors import Tensors
 
 # How many roundings a row of a batch and the same row alone may differ by: kernels go by the size
@@ -104,7 +104,7 @@ class RowCheck:
         """Return whether rows are independent. On fake tensors only shapes can be seen."""
         try:
             with quiet_trial():
-                return self._verdict(self.n_rows, fixed_generator(0))
+                return self._verdict(self.n_rows, FixedNumbers())
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -112,12 +112,12 @@ class RowCheck:
 
     def known(self) -> Known:
         """Return a known point where rows were seen to be independent in an earlier run."""
-        batch = self._first_batch(self.n_rows, fixed_generator(0))
+        batch = self._first_batch(self.n_rows, FixedNumbers())
         return self._known(tuple(rows[-1].clone() for rows in batch))
 
-    def _verdict(self, n_rows: int, generator: torch.Generator) -> RowVerdict:
+    def _verdict(self, n_rows: int, numbers: FixedNumbers) -> RowVerdict:
         """Evaluate two batches, and compare."""
-        batch = self._first_batch(n_rows, generator)
+        batch = self._first_batch(n_rows, numbers)
         values = self.call(batch)
         fault = self._misshapen(values, n_rows)
         if fault is not None:
@@ -129,7 +129,7 @@ class RowCheck:
         middle = n_rows // 2
         still = tuple(value[middle].clone() for value in values)
         del values
-        others = self.call(self._moved(batch, middle, generator))
+        others = self.call(self._moved(batch, middle, numbers))
         fault = self._misshapen(others, n_rows)
         if fault is None and not all(_same_bits(was, now[middle]) for was, now in zip(still, others)):
             fault = "a row's value changes with the other rows"
@@ -158,37 +158,37 @@ class RowCheck:
                 return f"a batch gives {value.dtype}, one point {leaf.dtype}"
         return None
 
-    def _first_batch(self, n_rows: int, generator: torch.Generator) -> Tensors:
+    def _first_batch(self, n_rows: int, numbers: FixedNumbers) -> Tensors:
         """Return a batch from the base point, by way of some far away, to one a step away."""
         batch = []
         for number, x in enumerate(self.inputs):
             rows = self._lift(x.expand(n_rows, *x.shape).clone())
             for row in rows[1:-1]:
-                self._leap(row, number, "either", generator)
-            self._step(rows[-1], number, generator)
+                self._leap(row, number, "either", numbers)
+            self._step(rows[-1], number, numbers)
             batch.append(rows)
         return tuple(batch)
 
-    def _moved(self, batch: Tensors, still: int, generator: torch.Generator) -> Tensors:
+    def _moved(self, batch: Tensors, still: int, numbers: FixedNumbers) -> Tensors:
         """Return a batch in which all rows but one are moved far: up before it, down after it."""
         moved = tuple(rows.clone() for rows in batch)
         for number, rows in enumerate(moved):
             for i, row in enumerate(rows):
                 if i != still:
-                    self._leap(row, number, "up" if i < still else "down", generator)
+                    self._leap(row, number, "up" if i < still else "down", numbers)
         return moved
 
-    def _step(self, row: torch.Tensor, number: int, generator: torch.Generator) -> None:
+    def _step(self, row: torch.Tensor, number: int, numbers: FixedNumbers) -> None:
         """Move a row as finite differences do, up or down."""
         if self.is_complex:
             row.add_(torch.complex(torch.zeros_like(row.real), self.reaches[number]))
         else:
-            self._move(row, number, self.reaches[number] * _random_part(row, generator, "either"))
+            self._move(row, number, self.reaches[number] * _random_part(row, numbers, "either"))
 
-    def _leap(self, row: torch.Tensor, number: int, way: str, generator: torch.Generator) -> None:
+    def _leap(self, row: torch.Tensor, number: int, way: str, numbers: FixedNumbers) -> None:
         """Move a row far."""
         real = row.real if self.is_complex else row
-        self._move(real, number, _FAR * real.abs().clamp_(min=1) * _random_part(real, generator, way))
+        self._move(real, number, _FAR * real.abs().clamp_(min=1) * _random_part(real, numbers, way))
 
     def _move(self, row: torch.Tensor, number: int, by: torch.Tensor) -> None:
         """Move a row within its bounds."""
@@ -199,9 +199,9 @@ class RowCheck:
         return torch.complex(x, torch.zeros_like(x)) if self.is_complex else x
 
 
-def _random_part(like: torch.Tensor, generator: torch.Generator, way: str) -> torch.Tensor:
+def _random_part(like: torch.Tensor, numbers: FixedNumbers, way: str) -> torch.Tensor:
     """Return numbers between a half and one, with a sign."""
-    part = fixed_uniform(like.shape, generator).to(like.device)
+    part = numbers.uniform(like.shape).to(like.device)
     signs = torch.where(part < 0.5, -1.0, 1.0) if way == "either" else (1.0 if way == "up" else -1.0)
     return (((part * 8) % 1 / 2 + 0.5) * signs).to(like.dtype)
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from chunkjac._chunker.copies import PerturbedCopies, PerturbedPoint
-from chunkjac._chunker.seeds import OneHot
-from chunkjac._chunker.slices import Segment, segments
+from chunkjac._chunker.directions import ElementDirections
+from chunkjac._chunker.seeds import Seeds
+from chunkjac._chunker.slices import Segment
 from chunkjac._memory.tracker import LiveBytes
 from chunkjac._problem.leaves import Leaf
 
@@ -32,15 +33,15 @@ N = 7
     ],
 )
 def test_a_chunk_is_cut_where_leaves_meet(chunk: slice, parts: list[tuple[int, slice, slice]]) -> None:
-    assert list(segments(chunk, LEAVES)) == [Segment(*part) for part in parts]
+    assert list(ElementDirections(LEAVES).parts(chunk)) == [Segment(*part) for part in parts]
 
 
 @pytest.mark.parametrize("size", range(1, N + 1))
 def test_seeds_are_rows_of_the_identity(size: int) -> None:
-    one_hot = OneHot(LEAVES)
+    one_hot = Seeds(ElementDirections(LEAVES))
     for start in range(0, N, size):
         chunk = slice(start, min(start + size, N))
-        seeds = one_hot.seeds(chunk)
+        seeds = one_hot.batch(chunk)
         n_rows = chunk.stop - chunk.start
         assert [seed.shape for seed in seeds] == [(n_rows, *shape) for shape in SHAPES]
         assert {seed.dtype for seed in seeds} == {torch.float64}
@@ -49,32 +50,32 @@ def test_seeds_are_rows_of_the_identity(size: int) -> None:
 
 
 def test_chunks_may_come_in_any_order_and_size() -> None:
-    one_hot = OneHot([LEAVES[0]])
+    one_hot = Seeds(ElementDirections([LEAVES[0]]))
     for chunk in (slice(0, 3), slice(2, 3), slice(0, 2), slice(0, 1), slice(1, 3)):
-        assert torch.equal(one_hot.seeds(chunk)[0], torch.eye(3, dtype=torch.float64)[chunk])
+        assert torch.equal(one_hot.batch(chunk)[0], torch.eye(3, dtype=torch.float64)[chunk])
 
 
 def test_a_leaf_without_dimensions_has_one_direction() -> None:
     leaves = [Leaf.of(torch.tensor(2.0)), Leaf.of(torch.zeros(2, dtype=torch.float64))]
-    scalar, vector = OneHot(leaves).seeds(slice(0, 3))
+    scalar, vector = Seeds(ElementDirections(leaves)).batch(slice(0, 3))
     assert torch.equal(scalar, torch.tensor([1.0, 0.0, 0.0]))
     assert torch.equal(vector, torch.tensor([[0, 0], [1, 0], [0, 1]], dtype=torch.float64))
 
 
 def test_buffers_are_reused() -> None:
-    one_hot = OneHot(LEAVES)
-    before = [seed.data_ptr() for seed in one_hot.seeds(slice(0, 4))]
+    one_hot = Seeds(ElementDirections(LEAVES))
+    before = [seed.data_ptr() for seed in one_hot.batch(slice(0, 4))]
     with LiveBytes(CPU) as tracker:
-        after = [seed.data_ptr() for seed in one_hot.seeds(slice(4, 7))]
+        after = [seed.data_ptr() for seed in one_hot.batch(slice(4, 7))]
     assert after == before
     assert tracker.peak_bytes == 0
 
 
 def test_old_and_new_seeds_are_never_both_alive() -> None:
-    one_hot = OneHot(LEAVES)
+    one_hot = Seeds(ElementDirections(LEAVES))
     with LiveBytes(CPU) as tracker:
-        one_hot.seeds(slice(0, 2))
-        one_hot.seeds(slice(0, 6))
+        one_hot.batch(slice(0, 2))
+        one_hot.batch(slice(0, 6))
     assert tracker.peak_bytes == 6 * N * 8
 
 
@@ -89,8 +90,8 @@ def test_old_and_new_copies_are_never_both_alive() -> None:
 
 def test_release_gives_the_memory_back() -> None:
     inputs = [torch.ones(3), torch.ones(2)]
-    one_hot, copies = OneHot(LEAVES), PerturbedCopies(inputs, 2, with_base=True)
-    rows = [*one_hot.seeds(slice(2, 5)), *copies.batch(slice(2, 4), [torch.ones(2, 1), torch.ones(2, 1)])]
+    one_hot, copies = Seeds(ElementDirections(LEAVES)), PerturbedCopies(inputs, 2, with_base=True)
+    rows = [*one_hot.batch(slice(2, 5)), *copies.batch(slice(2, 4), [torch.ones(2, 1), torch.ones(2, 1)])]
     storages = [weakref.ref(row.untyped_storage()) for row in rows]
     del rows
     assert all(storage() is not None for storage in storages)
@@ -100,10 +101,10 @@ def test_release_gives_the_memory_back() -> None:
 
 
 def test_seeds_are_right_after_a_release() -> None:
-    one_hot = OneHot([LEAVES[0]])
-    one_hot.seeds(slice(0, 2))
+    one_hot = Seeds(ElementDirections([LEAVES[0]]))
+    one_hot.batch(slice(0, 2))
     one_hot.release()
-    assert torch.equal(one_hot.seeds(slice(2, 3))[0], torch.tensor([[0, 0, 1]], dtype=torch.float64))
+    assert torch.equal(one_hot.batch(slice(2, 3))[0], torch.tensor([[0, 0, 1]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chunkjac._chunker.seeds import OneHot
+from chunkjac._chunker.directions import ElementDirections
+from chunkjac._chunker.seeds import Seeds
 from chunkjac._problem.leaves import Leaf
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.batch import batched
@@ -69,15 +70,15 @@ def test_memory_that_is_written_to_is_never_merged() -> None:
 def test_a_product_with_one_hot_seeds_is_rows_of_the_matrix(n: int, m: int, width: int, k: int, start: int) -> None:
     """One leaf of ``(n, m)`` between two others, so that chunks begin before it and end behind it."""
     leaves = [Leaf(torch.Size(shape), torch.float64, torch.device("cpu")) for shape in ((2,), (n, m), (3,))]
-    one_hot, matrix = OneHot(leaves), torch.randn(m, width, dtype=torch.float64)
-    seeds = one_hot.seeds(slice(0, k))
+    one_hot, matrix = Seeds(ElementDirections(leaves)), torch.randn(m, width, dtype=torch.float64)
+    seeds = one_hot.batch(slice(0, k))
     graph, _ = recorded(lambda: (seeds[1].view(k * n, m) @ matrix,), seeds, seeds, {})
     graph = without_seeds(graph, graph.given)
     graph = replace(graph, nodes=live_nodes(graph.nodes, graph.outputs))
     assert [type(node.func) for node in graph.nodes] == [Gather]
     step = Replay(graph).bind(graph.constants, torch.device("cpu")).run
     start = min(start, 5 + n * m - 1)
-    again = one_hot.seeds(slice(start, start + k))
+    again = one_hot.batch(slice(start, start + k))
     assert torch.equal(step(start)[0], again[1].reshape(k * n, m) @ matrix)
 
 
@@ -96,15 +97,15 @@ def test_a_transposed_convolution_of_one_hot_seeds_is_its_filters(
     assume(all((n - 1) * s - 2 * p + d > 0 for n, s, p, d in zip(sides, stride, padding, kernel)))
     shapes = (2,), (3, *sides), (4,)
     leaves = [Leaf(torch.Size(shape), torch.float64, torch.device("cpu")) for shape in shapes]
-    one_hot, weight = OneHot(leaves), torch.randn(3, 2, *kernel, dtype=torch.float64)
+    one_hot, weight = Seeds(ElementDirections(leaves)), torch.randn(3, 2, *kernel, dtype=torch.float64)
     args = weight, None, stride, padding, [1, 1], True, [0, 0], 1
-    seeds = one_hot.seeds(slice(0, k))
+    seeds = one_hot.batch(slice(0, k))
     graph, _ = recorded(lambda: (aten.convolution(seeds[1], *args),), seeds, seeds, {})
     graph = without_seeds(graph, graph.given)
     assert [type(node.func) for node in graph.nodes] == [Patch]
     step = Replay(graph).bind(graph.constants, torch.device("cpu")).run
     start = min(start, sum(leaf.numel for leaf in leaves) - 1)
-    expected = aten.convolution(one_hot.seeds(slice(start, start + k))[1], *args)
+    expected = aten.convolution(one_hot.batch(slice(start, start + k))[1], *args)
     assert torch.equal(step(start)[0], expected)
 
 
@@ -148,7 +149,7 @@ def test_what_is_zero_but_for_a_part_is_computed_for_the_part(by_rows: bool) -> 
     problem = Problem.of(func, (torch.randn(7, 4).double(),), 0, False)
     leaves = problem.evaluate()[1].leaves if by_rows else problem.leaves
     recorded_ = trace(problem, leaves, by_rows=by_rows)
-    seeds = OneHot(leaves).seeds(slice(0, 3))
+    seeds = Seeds(ElementDirections(leaves)).batch(slice(0, 3))
     made, blocks = batched(recorded_, recorded_.prologue(problem), seeds)
     expected = (torch.func.jacrev if by_rows else torch.func.jacfwd)(func)(problem.inputs[0])
     matrix = expected.reshape(3, 28) if by_rows else expected.reshape(3, 28).T

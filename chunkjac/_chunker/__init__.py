@@ -2,8 +2,9 @@
 
 from chunkjac._chunker.copies import BatchLayout, PerturbedCopies, PerturbedPoint
 from chunkjac._chunker.cost import TIGHT_PROBES, Cost, even_chunk, fit_chunks
+from chunkjac._chunker.directions import Directions, ElementDirections
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
-from chunkjac._chunker.seeds import OneHot
+from chunkjac._chunker.seeds import Seeds
 from chunkjac._chunker.slices import Segment, segments

@@ -35,6 +35,7 @@ class PerturbedCopies(Rows):
         last: Sequence[torch.Tensor] | None = None,
     ) -> None:
         super().__init__([Leaf.of(tensor) for tensor in inputs])
+        self._sizes = [tensor.numel() for tensor in inputs]
         self._inputs = inputs
         self._n_points = n_points
         self._with_base = with_base
@@ -55,7 +56,7 @@ class PerturbedCopies(Rows):
         self._reserve(n_rows)
         if self._last is not None and self._last_row != n_rows - 1:
             self._put_last(n_rows - 1, self._last)
-        for segment, values in zip(segments(chunk, self._leaves), points, strict=True):
+        for segment, values in zip(segments(chunk, self._sizes), points, strict=True):
             moved = self._diagonal(segment, self._n_points, k)
             moved.copy_(values)
             self._moved.append((moved, self._inputs[segment.leaf].view(-1)[segment.elements]))

@@ -1,4 +1,4 @@
-"""One-hot seeds in a buffer that is reused; never all of them at once."""
+"""Seeds in a buffer that is reused; never all of them at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from chunkjac._chunker.slices import Segment, segments
+from chunkjac._chunker.directions import Directions
+from chunkjac._chunker.slices import Segment
 from chunkjac._problem import Leaf
 
 
@@ -44,29 +45,33 @@ class Rows:
         n_elements = self._leaves[segment.leaf].numel
         first = segment.rows.start * n_elements + segment.elements.start
         shape = n_points, segment.rows.stop - segment.rows.start
-        return self._buffers[segment.leaf].as_strided(shape, (stride * n_elements, n_elements + 1), first)
+        strides = stride * n_elements, n_elements + (segment.elements.step or 1)
+        return self._buffers[segment.leaf].as_strided(shape, strides, first)
 
 
-class OneHot(Rows):
-    """Give the seeds of chunks: rows of the identity, one leaf beside the other.
+class Seeds(Rows):
+    """Give the seeds of chunks, one leaf beside the other.
 
-    Writing and erasing takes as many steps as the chunk has directions. A chunk's seeds hold
-    until the next chunk's are asked for.
+    Only ones are written and erased. A chunk's seeds hold until the next chunk's are asked for.
+
+    Args:
+        directions: What they are.
 
     Memory:
         As many elements as the chunk has directions, times those of all leaves.
     """
 
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
-        super().__init__(leaves)
+    def __init__(self, directions: Directions) -> None:
+        super().__init__(directions.leaves)
+        self._directions = directions
         self._written: list[torch.Tensor] = []
 
-    def seeds(self, chunk: slice) -> tuple[torch.Tensor, ...]:
+    def batch(self, chunk: slice) -> tuple[torch.Tensor, ...]:
         """Return the seeds of a chunk, ``(k, *leaf.shape)`` for each leaf."""
         self._erase()
         n_rows = chunk.stop - chunk.start
         self._reserve(n_rows)
-        for segment in segments(chunk, self._leaves):
+        for segment in self._directions.parts(chunk):
             ones = self._diagonal(segment)
             ones.fill_(1)
             self._written.append(ones)

@@ -1,16 +1,14 @@
-"""A chunk cut at the leaves."""
+"""A range of numbers cut where tensors meet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from chunkjac._problem import Leaf
-
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Hold the part of a chunk that lies in one leaf.
+    """Hold the part of a chunk that lies in one leaf: as many rows as elements.
 
     Attributes:
         leaf: The number of the leaf.
@@ -23,15 +21,17 @@ class Segment:
     elements: slice
 
 
-def segments(chunk: slice, leaves: Sequence[Leaf]) -> Iterator[Segment]:
-    """Yield the parts of a chunk, leaf by leaf.
+def segments(chunk: slice, sizes: Sequence[int]) -> Iterator[Segment]:
+    """Yield the parts of a range of elements, leaf by leaf.
 
-    Directions are numbered through the leaves in order, each leaf in C order.
+    Args:
+        chunk: The numbers of the elements, counted through the leaves in order, each leaf in C order.
+        sizes: How many elements each leaf has.
     """
     start = 0
-    for number, leaf in enumerate(leaves):
-        first, last = max(chunk.start, start), min(chunk.stop, start + leaf.numel)
+    for number, size in enumerate(sizes):
+        first, last = max(chunk.start, start), min(chunk.stop, start + size)
         if first < last:
             rows = slice(first - chunk.start, last - chunk.start)
             yield Segment(number, rows, slice(first - start, last - start))
-        start += leaf.numel
+        start += size

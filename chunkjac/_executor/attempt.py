@@ -13,7 +13,7 @@ from chunkjac._errors import ChunkjacError
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory
-from chunkjac._modes import is_empty, n_directions, result_bytes
+from chunkjac._modes import is_empty, result_bytes
 from chunkjac._planner import Doubt, Job, Probe, select_mode, show_progress
 from chunkjac._problem import CallWatcher, WriteWatcher
 from chunkjac._programs import Usage
@@ -117,7 +117,7 @@ class Attempt:
 
     def _filled(self) -> Iterator[slice]:
         """Compute what is missing; what is finished stays, whatever ends it."""
-        job, mode, sink, gauge, total = self.run.job, self.mode, self.sink, self.run.gauge, n_directions(self.mode)
+        job, mode, sink, gauge, total = self.run.job, self.mode, self.sink, self.run.gauge, self.mode.directions.n
         spans = sink.missing(total)
         try:
             n_ahead = sum(span.stop - span.start for span in spans)  # some sinks take directions several times

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from chunkjac._chunker import Pacer
 from chunkjac._errors import add_note
 from chunkjac._memory import Growth, LiveBytes, OverBudget, is_out_of_memory, reclaim
-from chunkjac._modes import Mode, OtherWayError, n_directions
+from chunkjac._modes import Mode, OtherWayError
 from chunkjac._sinks import Sink
 
 
@@ -68,7 +68,7 @@ def filled(
     Raises:
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
-    total = n_directions(mode)
+    total = mode.directions.n
     growth = log.growth = Growth(tracker)
     ahead = [slice(0, total)] if spans is None else [*spans]
     while ahead:

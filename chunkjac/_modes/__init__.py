@@ -16,8 +16,6 @@ from chunkjac._modes.mode import (
     block_leaves,
     is_empty,
     least_direction_bytes,
-    n_directions,
     result_bytes,
-    seed_leaves,
 )
 from chunkjac._modes.referee import central_difference, random_tangent

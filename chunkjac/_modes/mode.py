@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from chunkjac._chunker import Directions
 from chunkjac._problem import Leaf, Outputs, Problem
 from chunkjac._programs import Records, Usage
 from chunkjac._tensors import Tensors
@@ -19,9 +20,8 @@ class OtherWayError(Exception):
 class Mode(Protocol):
     """Make blocks.
 
-    A mode is made by running its prologue, so whatever it keeps is alive from then on. A
-    direction is an element of ``seed_leaves``; a block is ``(k, *leaf.shape)`` for each of
-    ``block_leaves``.
+    A mode is made by running its prologue, so whatever it keeps is alive from then on. A block is
+    ``(k, *leaf.shape)`` for each of ``block_leaves``.
 
     Attributes:
         name: The mode's name.
@@ -29,6 +29,7 @@ class Mode(Protocol):
         reasons: Why it runs in no faster way.
         problem: The function and its inputs.
         outputs: What the function returns.
+        directions: What blocks have rows for: elements of the outputs, or of the inputs.
         by_rows: Whether directions are rows of the Jacobian (outputs), or columns (inputs).
         flows: Whether any output depends on an input as far as the mode sees.
         fell: Whether it runs in a way that is slower than its first.
@@ -37,6 +38,7 @@ class Mode(Protocol):
     name: ClassVar[str]
     by_rows: ClassVar[bool]
     problem: Problem
+    directions: Directions
 
     @property
     def reasons(self) -> tuple[str, ...]: ...
@@ -129,19 +131,9 @@ class Mode(Protocol):
         ...
 
 
-def seed_leaves(mode: Mode) -> Sequence[Leaf]:
-    """Return the leaves whose elements are the mode's directions."""
-    return mode.outputs.leaves if mode.by_rows else mode.problem.leaves
-
-
 def block_leaves(mode: Mode) -> Sequence[Leaf]:
     """Return the leaves that a block has values for."""
     return mode.problem.leaves if mode.by_rows else mode.outputs.leaves
-
-
-def n_directions(mode: Mode) -> int:
-    """Return how many directions make the whole Jacobian."""
-    return sum(leaf.numel for leaf in seed_leaves(mode))
 
 
 def is_empty(mode: Mode) -> bool:
@@ -156,7 +148,7 @@ def least_direction_bytes(mode: Mode) -> int:
 
 def result_bytes(mode: Mode) -> int:
     """Return the bytes of the whole Jacobian."""
-    return sum(seed.numel * block.n_bytes for seed in seed_leaves(mode) for block in block_leaves(mode))
+    return sum(seed.numel * block.n_bytes for seed in mode.directions.leaves for block in block_leaves(mode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +172,9 @@ class ModeSummary:
             rung=mode.rung,
             n_inputs=sum(leaf.numel for leaf in mode.problem.leaves),
             n_outputs=sum(leaf.numel for leaf in mode.outputs.leaves),
-            n_directions=n_directions(mode),
+            n_directions=mode.directions.n,
             flows=mode.flows,
-            seed_bytes=mode.seeds_per_direction * sum(leaf.n_bytes for leaf in seed_leaves(mode)),
+            seed_bytes=mode.seeds_per_direction * sum(leaf.n_bytes for leaf in mode.directions.leaves),
             result_bytes=result_bytes(mode),
         )
 

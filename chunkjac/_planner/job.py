@@ -10,7 +10,7 @@ import torch
 
 from chunkjac._chunker import Cost, Limits
 from chunkjac._memory import Budget, Gauge, LiveBytes
-from chunkjac._modes import Mode, least_direction_bytes, n_directions
+from chunkjac._modes import Mode, least_direction_bytes
 from chunkjac._planner.progress import ProgressOption
 from chunkjac._planner.selection import Request
 from chunkjac._problem import Problem
@@ -123,7 +123,7 @@ class Job:
             direction_bytes=least_direction_bytes(mode),
         )
         return Limits(
-            n_directions=n_directions(mode),
+            n_directions=mode.directions.n,
             base=base,
             budget_bytes=self.budget.n_bytes,
             target_bytes=_CPU_TARGET_BYTES if on_cpu else None,

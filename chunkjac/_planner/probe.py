@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from chunkjac._chunker import TIGHT_PROBES, Cost, Limits
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Mode, ModeSummary, is_empty, n_directions
+from chunkjac._modes import Mode, ModeSummary, is_empty
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
 from chunkjac._planner.plan import Plan
@@ -202,7 +202,7 @@ class _Samples:
         self._tracker = tracker
         self.held_bytes: dict[int, int] = {}
         self.margin = 1.0
-        for size in (min(size, n_directions(mode)) for size in TIGHT_PROBES):
+        for size in (min(size, mode.directions.n) for size in TIGHT_PROBES):
             try:
                 self.take(size)
             except OverBudget:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import is_out_of_memory, reclaim
-from chunkjac._modes import FAKE_ONLY, Bounds, FiniteDifference, Forward, Mode, Reverse, is_empty, n_directions
+from chunkjac._modes import FAKE_ONLY, Bounds, FiniteDifference, Forward, Mode, Reverse, is_empty
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about, reasons_of, why_nothing_fits
 from chunkjac._planner.trials import LEAST_TRIAL, Selection, faster, is_short, judge, trial_size, why_untimed
 from chunkjac._problem import Outputs, Problem
@@ -156,7 +156,7 @@ def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt], n
     forward = Forward(problem, outputs)
     for size in sorted({n_trial, LEAST_TRIAL, 1}, reverse=True):
         try:
-            forward.block(slice(0, min(size, n_directions(forward))))
+            forward.block(slice(0, min(size, forward.directions.n)))
         except FAKE_ONLY:
             raise
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from chunkjac._memory import is_out_of_memory
-from chunkjac._modes import Forward, Mode, Reverse, n_directions
+from chunkjac._modes import Forward, Mode, Reverse
 from chunkjac._planner.doubts import Doubt, doubt_about, reasons_of
 
 # A direction of forward mode takes 0.6-7 times as long as one of reverse mode, mostly twice (the best
@@ -53,7 +53,7 @@ def is_short(reverse: Reverse) -> bool:
     The prologue tells little of functions of many small operations, whose chunks take the same time
     whatever their size. So a 16th of the rows is computed; that time 16 times over is an upper bound.
     """
-    n_trial = max(LEAST_TRIAL, min(_LARGEST_TRIAL, n_directions(reverse) // _SHORT_SHARE))
+    n_trial = max(LEAST_TRIAL, min(_LARGEST_TRIAL, reverse.directions.n // _SHORT_SHARE))
     try:
         return _estimate_s(reverse, n_trial) < _SHORT_S
     except Exception:
@@ -93,7 +93,7 @@ def faster(reverse: Reverse, forward: Forward, n_trial: int, counts: str, doubts
 
 def _fewer(reverse: Mode, forward: Mode) -> Mode:
     """Return the mode with fewer directions."""
-    return reverse if n_directions(reverse) <= n_directions(forward) else forward
+    return reverse if reverse.directions.n <= forward.directions.n else forward
 
 
 def _estimate_s(mode: Mode, n_trial: int) -> float:
@@ -101,9 +101,9 @@ def _estimate_s(mode: Mode, n_trial: int) -> float:
     trial = _trial(mode, n_trial)
     started_s = time.perf_counter()
     mode.block(trial)
-    return (time.perf_counter() - started_s) / trial.stop * n_directions(mode)
+    return (time.perf_counter() - started_s) / trial.stop * mode.directions.n
 
 
 def _trial(mode: Mode, n_trial: int) -> slice:
     """Return a small chunk."""
-    return slice(0, min(n_trial, n_directions(mode)))
+    return slice(0, min(n_trial, mode.directions.n))

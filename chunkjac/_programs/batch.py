@@ -48,14 +48,17 @@ def batched(
     return merged(_joined(trace, traced, graph)), made
 
 
-def program_of(graph: Graph, n_inputs: int) -> Program:
+def program_of(graph: Graph, n_inputs: int, *, of_elements: bool) -> Program:
     """Return a batched graph as a program: the passes are applied that go by its sizes.
 
     Args:
         graph: The whole.
         n_inputs: How many of the tensors that it is given are inputs.
+        of_elements: Whether seeds are one-hot, and need not be read where the direction's number says enough.
     """
-    return Program(with_fast_products(without_seeds(graph, graph.given[n_inputs:])).live(), n_inputs)
+    if of_elements:
+        graph = without_seeds(graph, graph.given[n_inputs:])
+    return Program(with_fast_products(graph).live(), n_inputs)
 
 
 def _joined(trace: Trace, traced: Mapping[Node, Any], graph: Graph) -> Graph:

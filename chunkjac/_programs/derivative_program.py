@@ -134,7 +134,7 @@ class DerivativeProgram:
             record.keep_only(self.size)
         if recording.has_recorded or recording.records.compiles or self._usage.is_repeatable:
             return
-        record.steps_s.append(seconds / recording.plain.n_directions)
+        record.steps_s.append(seconds / recording.plain.directions.n)
         if seconds > SHORT_S and len(record.steps_s) >= _TURNS:
             record.refused = record.why_slower()
 
@@ -156,7 +156,7 @@ class DerivativeProgram:
         """Return the fastest size, or one that is tried for that."""
         plain, usage, is_kept = self.recording.plain, self._usage, self.recording.records.is_kept
         if usage.exact_size is not None:
-            return min(usage.exact_size, plain.n_directions)
+            return min(usage.exact_size, plain.directions.n)
         self._n_to_make = self._n_to_make or n_left
         largest = largest_size(self._record, plain.seed_bytes, usage.room_bytes, self._most)
         knee = knee_of(self._record, plain.evaluation_s, largest, n_left)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chunkjac._chunker import OneHot
-from chunkjac._problem import Guard, Leaf, Outputs, Problem
+from chunkjac._chunker import Directions, Seeds
+from chunkjac._problem import Guard, Outputs, Problem
 from chunkjac._programs.batch import batched, program_of
 from chunkjac._programs.graph.graph import Graph
 from chunkjac._programs.records import Records
@@ -29,7 +28,7 @@ class PlainDerivative:
     Attributes:
         mode: The name of the mode.
         problem: The function and its inputs.
-        leaves: What seeds are like.
+        directions: What blocks have rows for.
         by_rows: Whether blocks are rows.
         evaluation_s: How long an evaluation of the function takes.
         n_nodes: How many nodes its graph has; 0 if that is unknown.
@@ -37,20 +36,15 @@ class PlainDerivative:
 
     mode: str
     problem: Problem
-    leaves: Sequence[Leaf]
+    directions: Directions
     by_rows: bool
     evaluation_s: float
     n_nodes: int
 
     @property
-    def n_directions(self) -> int:
-        """Return how many directions there are."""
-        return sum(leaf.numel for leaf in self.leaves)
-
-    @property
     def seed_bytes(self) -> int:
         """Return what a seed takes."""
-        return sum(leaf.n_bytes for leaf in self.leaves)
+        return sum(leaf.n_bytes for leaf in self.directions.leaves)
 
 
 class Recording:
@@ -99,7 +93,7 @@ class Recording:
             record.forget()
             self.has_recorded = True
             self._guard = Guard(problem) if self.records.is_kept else None
-            record.trace = trace(problem, self.plain.leaves, by_rows=self.plain.by_rows)
+            record.trace = trace(problem, self.plain.directions.leaves, by_rows=self.plain.by_rows)
 
     def program(self, size: int) -> Program:
         """Return the program for so many directions at once; record it if there is none yet."""
@@ -113,13 +107,14 @@ class Recording:
             else:
                 graph, known_size = record.batch = record.batch or (self._batch(telling), telling)
                 graph = resized(graph, known_size, size)
-            record.programs[size] = program_of(graph, len(record.trace.inputs))
+            of_elements = self.plain.directions.are_elements
+            record.programs[size] = program_of(graph, len(record.trace.inputs), of_elements=of_elements)
         return record.programs[size]
 
     def _batch(self, size: int) -> Graph:
         """Record so many directions at once."""
         assert self._record.trace is not None
-        seeds = OneHot(self.plain.leaves).seeds(slice(0, size))
+        seeds = Seeds(self.plain.directions).batch(slice(0, size))
         return batched(self._record.trace, self._record.trace.prologue(self.plain.problem), seeds)[0]
 
     def started(self, size: int, usage: Usage) -> Running:
@@ -136,8 +131,8 @@ class Recording:
         n_bytes = program.n_bytes + sum(tensor.nbytes for tensor in tensors)
         is_small = n_bytes <= min(_HELD_BYTES, _HELD_SHARE * usage.room_bytes)
         owns = usage.is_usual and self.records.is_kept and is_small
-        one_hot = OneHot(self.plain.leaves)  # what lies behind the last direction are zeros
-        running = Running(program, tensors, lambda start: one_hot.seeds(slice(start, start + size)), owns_inputs=owns)
+        seeds = Seeds(self.plain.directions)  # what lies behind the last direction are zeros
+        running = Running(program, tensors, lambda start: seeds.batch(slice(start, start + size)), owns_inputs=owns)
         if self.records.compiles:
             if size not in record.forms:
                 record.forms[size] = choose_form(running)

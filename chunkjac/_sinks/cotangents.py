@@ -7,8 +7,7 @@ from itertools import product
 
 import torch
 
-from chunkjac._chunker import segments
-from chunkjac._modes import Mode, block_leaves, n_directions, random_tangent, seed_leaves
+from chunkjac._modes import Mode, block_leaves, random_tangent
 from chunkjac._sinks.sink import Whole, swapped
 from chunkjac._tensors import Tensors
 
@@ -36,8 +35,9 @@ class PulledBack(Whole):
         keeps_graph: bool = False,
     ) -> None:
         self.grads: tuple[torch.Tensor | None, ...] = (None,) * len(sources)
-        self.n_directions = n_directions(mode)
-        self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
+        self.n_directions = mode.directions.n
+        self._directions = mode.directions
+        self._seeds, self._blocks = mode.directions.leaves, block_leaves(mode)
         self._sources = sources
         self._keeps_graph = keeps_graph
         self._by_rows = mode.by_rows
@@ -80,7 +80,7 @@ class PulledBack(Whole):
     def _grads(self, chunk: slice, block: Tensors) -> tuple[torch.Tensor | None, ...]:
         """Return what the chunk's part of the cotangent gives."""
         ends, given = [], []
-        for part in segments(chunk, self._seeds):
+        for part in self._directions.parts(chunk):
             for number, values in enumerate(block):
                 rows = self._rows[part.leaf * len(self._blocks) + number]
                 if rows is not None and values.requires_grad:
@@ -96,7 +96,7 @@ class PulledBack(Whole):
     def _products(self, chunk: slice, block: Tensors) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the block's part in the product, and where it is to be added."""
         products = []
-        for part in segments(chunk, self._seeds):
+        for part in self._directions.parts(chunk):
             for number, values in enumerate(block):
                 rows = values.detach()[part.rows]
                 vector = self._vector[number if self._by_rows else part.leaf].to(rows)

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from chunkjac._chunker import segments
 from chunkjac._errors import ArgumentError
-from chunkjac._modes import Mode, block_leaves, seed_leaves
+from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import RandomState, check_computed, described, facts_of
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import arrival, put
@@ -128,7 +127,6 @@ class FileSink:
 
     def __init__(self, mode: Mode, path: Path, store: Store) -> None:
         self._mode, self._path, self._store = mode, path, store
-        self._seeds = seed_leaves(mode)
         self._staging = Staging(block_leaves(mode), mode.problem.device)
         self._is_here = mode.problem.device.type == "cpu"
 
@@ -153,9 +151,8 @@ class FileSink:
         for buffer, values in zip(buffers, block):
             put(buffer, values, non_blocking=True)
         wait, release = arrival(self._mode.problem.device), self._staging.hand_on()
-        (part,) = segments(
-            chunk, self._seeds
-        )  # no block has directions of two tensors, and no chunk those of two blocks
+        # No block has directions of two tensors, and no chunk those of two blocks.
+        (part,) = self._mode.directions.parts(chunk)
         data = [_bytes_of(buffer) for buffer in buffers]
         self._store.put(Piece(part.leaf, part.elements, data, wait, release))
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_unflatten
 
-from chunkjac._chunker import segments
-from chunkjac._modes import Mode, block_leaves, result_bytes, seed_leaves
+from chunkjac._modes import Mode, block_leaves, result_bytes
 from chunkjac._problem import Leaf, check_computed
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import Whole, put, swapped
@@ -60,10 +59,10 @@ class TensorSink(Whole):
         keeps: bool = False,
     ) -> None:
         self._mode = mode
-        self._seeds, self._blocks = seed_leaves(mode), block_leaves(mode)
+        self._seeds, self._blocks = mode.directions.leaves, block_leaves(mode)
         self._there = device
         self._lends = device in (None, mode.problem.device)
-        self._keeps = keeps and targets is None and len(self._seeds) == 1
+        self._keeps = keeps and targets is None and len(self._seeds) == 1 and mode.directions.are_elements
         self._targets: list[torch.Tensor] = []
         self._rows: list[torch.Tensor | None] = []
         if targets is not None:
@@ -76,7 +75,7 @@ class TensorSink(Whole):
         if not (self._lends and self._mode.writes_in_place):
             return None
         self._reserve()
-        parts = list(segments(chunk, self._seeds))
+        parts = list(self._mode.directions.parts(chunk))
         first = parts[0].leaf * len(self._blocks) if len(parts) == 1 else 0
         targets = self._rows[first : first + len(self._blocks)] if len(parts) == 1 else []
         if not targets or any(target is None or not target.is_contiguous() for target in targets):
@@ -91,7 +90,7 @@ class TensorSink(Whole):
             self._take([rows.view(*seed.shape, *leaf.shape) for rows, leaf in zip(block, self._blocks)])
             return
         self._reserve()
-        for part in segments(chunk, self._seeds):
+        for part in self._mode.directions.parts(chunk):
             for number, values in enumerate(block):
                 at = part.leaf * len(self._blocks) + number
                 rows, target = values[part.rows], self._rows[at]
@@ -124,7 +123,7 @@ class TensorSink(Whole):
 
     def _may_keep(self, chunk: slice) -> bool:
         """Tell whether a chunk makes the whole result, and nothing was allocated for that yet."""
-        return self._keeps and not self._targets and chunk == slice(0, self._seeds[0].numel)
+        return self._keeps and not self._targets and chunk == slice(0, self._mode.directions.n)
 
     def _reserve(self) -> None:
         """Allocate what is written into, unless it is there."""

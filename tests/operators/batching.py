@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from chunkjac._chunker.seeds import OneHot
+from chunkjac._chunker.directions import ElementDirections
+from chunkjac._chunker.seeds import Seeds
 from chunkjac._modes.derivatives import known_batches
 from chunkjac._modes.derivatives.derivative import Rung
 from chunkjac._modes.derivatives.pullbacks import VmapGrad, VmapVjp
@@ -143,7 +144,7 @@ def verdict(case: Case, way: Callable[[Problem], Made]) -> tuple[frozenset[str],
             k = min(_MOST, sum(leaf.numel for leaf in leaves))
             if k < 2 or not rung.outputs.nodes:
                 return None
-            seeds = OneHot(leaves).seeds(slice(0, k))
+            seeds = Seeds(ElementDirections(leaves)).batch(slice(0, k))
             together = rung.many(seeds)
             alone = [rung.one(tuple(values[i] for values in seeds)) for i in range(k)]
     except Exception:

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from chunkjac._chunker import OneHot
+from chunkjac._chunker import Directions, ElementDirections, Seeds
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import drain_backward, first_line, is_out_of_memory
 from chunkjac._modes.agreement import DisagreementError, agrees_in_one_direction
@@ -91,6 +91,7 @@ class Derivative:
         ladder: The rungs and what makes each, the fastest first.
         keeps_graph: Whether blocks can be differentiated again.
         outputs: What the function returns, if that is known: then no rung is made before it is needed.
+        directions: What they are, of seeds like some leaves.
     """
 
     name: ClassVar[str]
@@ -107,6 +108,7 @@ class Derivative:
         *,
         keeps_graph: bool = False,
         outputs: Outputs | None = None,
+        directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
         self._started_s = time.perf_counter()
         self.problem = problem
@@ -121,7 +123,8 @@ class Derivative:
         self._made: Rung | None = None
         if outputs is None:
             self._rung  # noqa: B018 - its prologue tells what the function returns
-        self._seeds = OneHot(self._seed_leaves)
+        self.directions = directions(self.outputs.leaves if self.by_rows else problem.leaves)
+        self._seeds = Seeds(self.directions)
         self._shortcut: DerivativeProgram | None = None
         self._is_shortcut_proven = False
         self._program = _PROGRAM
@@ -130,15 +133,6 @@ class Derivative:
         self._is_usual = True
         self._is_counted = False
         self._compares = False  # whether anything was compared with one direction
-
-    @property
-    def _seed_leaves(self) -> Sequence[Leaf]:
-        return self.outputs.leaves if self.by_rows else self.problem.leaves
-
-    @property
-    def _n_seeds(self) -> int:
-        """Return how many directions there are."""
-        return sum(leaf.numel for leaf in self._seed_leaves)
 
     @property
     def _rung(self) -> Rung:
@@ -183,7 +177,7 @@ class Derivative:
             self.reasons = (*self.reasons, f"no {_PROGRAM}: {record.refused}")
         elif self.batched and not self._keeps_graph and self.problem.randomness != "different":
             plain = PlainDerivative(
-                self.name, self.problem, self._seed_leaves, self.by_rows, self._evaluation_s, self.outputs.n_nodes
+                self.name, self.problem, self.directions, self.by_rows, self._evaluation_s, self.outputs.n_nodes
             )
             self._shortcut = DerivativeProgram(plain, programs, usage, is_trusted=self._is_trusted)
             if self._made is not None and record.trusts_batches(self._made.name, self.problem):
@@ -215,7 +209,7 @@ class Derivative:
     def is_long(self) -> bool:
         """Tell whether the whole takes long, however fast a direction is: so that preparing for it may pay."""
         calls_s = _CALL_S * self.outputs.n_nodes  # once for a chunk
-        return self.batched and _LEAST_SHARE * (self._evaluation_s - calls_s) * self._n_seeds > _LONG_S
+        return self.batched and _LEAST_SHARE * (self._evaluation_s - calls_s) * self.directions.n > _LONG_S
 
     @property
     def writes_in_place(self) -> bool:
@@ -239,7 +233,8 @@ class Derivative:
         if ready is not None:
             return self._by_program(ready, chunk, places)
         self.gives_away = False
-        tells = is_warm() and not (self._is_counted and chunk.stop - chunk.start < min(_TELLING_SIZE, self._n_seeds))
+        is_small = chunk.stop - chunk.start < min(_TELLING_SIZE, self.directions.n)
+        tells = is_warm() and not (self._is_counted and is_small)
         started_s = time.perf_counter()
         block = self._on_a_rung(lambda: self._block(chunk))
         if self._shortcut is not None and tells:
@@ -308,7 +303,7 @@ class Derivative:
         """Compare a program's block with one direction."""
         self._compares = True
         with torch.no_grad():
-            agrees_in_one_direction(self._alone, self._seeds.seeds(chunk), block, _the_second)
+            agrees_in_one_direction(self._alone, self._seeds.batch(chunk), block, _the_second)
         shortcut.recording.trust(shortcut.size, replace(self.outputs, aux=None))
 
     def _alone(self, seed: Tensors) -> Tensors:
@@ -396,7 +391,7 @@ class Derivative:
         """Compute a block on the rung that is in use."""
         n_rows = chunk.stop - chunk.start
         with torch.set_grad_enabled(self._keeps_graph):
-            seeds = self._seeds.seeds(chunk)
+            seeds = self._seeds.batch(chunk)
             if n_rows > 1 and self.batched:
                 block = self._rung.many(seeds)
                 is_sure = self._rung.is_sure  # then what it gives was made for it, or is a seed

@@ -8,15 +8,16 @@ Source:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
+from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._errors import FunctionError
 from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
 from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBackwardOneByOne
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
-from chunkjac._problem import CallWatcher, Outputs, Problem, RandomState, WriteWatcher
+from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, RandomState, WriteWatcher
 from chunkjac._programs import Records
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
@@ -32,6 +33,7 @@ class Forward(Derivative):
         keeps_graph: Whether blocks can be differentiated again.
         programs: What earlier runs of a plan have recorded.
         by_tangents: Whether rungs by double backward are left out, which use what reverse mode uses.
+        directions: What is made instead of single columns: combinations of them.
 
     Memory:
         Keeps the seeds of a chunk; on the rungs by double backward also what two passes save.
@@ -49,6 +51,7 @@ class Forward(Derivative):
         keeps_graph: bool = False,
         by_tangents: bool = False,
         programs: Records | None = None,
+        directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
         # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
         problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
@@ -58,7 +61,7 @@ class Forward(Derivative):
         ladder: dict[type[Rung], Callable[[], Rung]] = {
             rung: partial(rung, problem, known) for rung in (_BY_TANGENTS if by_tangents else _LADDER)
         }
-        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=trusted)
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=trusted, directions=directions)
         # A direction with its tangents takes as long as three evaluations to record.
         self._evaluation_s += 3 * (time.perf_counter() - started_s)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from chunkjac._chunker import OneHot
+from chunkjac._chunker import ElementDirections, Seeds
 from chunkjac._modes.derivatives.derivative import is_final
 from chunkjac._modes.derivatives.pullbacks import RowByRow
 from chunkjac._modes.referee import random_tangent
@@ -66,7 +66,7 @@ def _blocks(problem: Problem) -> tuple[TreeSpec, list[torch.Tensor]]:
     leaves, blocks = rung.outputs.leaves, []
     for number, leaf in enumerate(leaves):
         before = sum(other.numel for other in leaves[:number])
-        seeds = OneHot(leaves).seeds(slice(before, before + leaf.numel))
+        seeds = Seeds(ElementDirections(leaves)).batch(slice(before, before + leaf.numel))
         rows = [rung.one(tuple(values[i] for values in seeds)) for i in range(leaf.numel)]
         blocks += [torch.stack(column).view(*leaf.shape, *column[0].shape) for column in zip(*rows)]
     return rung.outputs.spec, blocks

@@ -7,13 +7,14 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
+from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
 from chunkjac._modes.derivatives.pullbacks import BatchedGrad, RowByRow, VmapGrad, VmapVjp, VmapVjpWithGrad
-from chunkjac._problem import Problem
+from chunkjac._problem import Leaf, Problem
 from chunkjac._programs import Records
 
 _LADDER = (VmapVjp, VmapVjpWithGrad, BatchedGrad, RowByRow)
@@ -28,6 +29,7 @@ class Reverse(Derivative):
         is_quick: Whether memory is plenty, and time short.
         programs: What earlier runs of a plan have recorded. Where that need not be compared with one
             direction again, the function is not evaluated at all.
+        directions: What is made instead of single rows: combinations of them.
 
     Memory:
         Keeps what the forward pass saves for the backward pass, and the seeds of a chunk.
@@ -44,8 +46,9 @@ class Reverse(Derivative):
         keeps_graph: bool = False,
         is_quick: bool = False,
         programs: Records | None = None,
+        directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
         outputs = known_outputs(self.name, problem, programs) if not keeps_graph else None
         rungs = (VmapGrad, *_LADDER) if is_quick else _LADDER
         ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in rungs}
-        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=outputs)
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=outputs, directions=directions)

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._errors import ArgumentError
 from chunkjac._modes.differences.analyticity import check_analytic
 from chunkjac._modes.differences.bounds import Bounds, check_bounds
@@ -25,7 +26,6 @@ from chunkjac._modes.differences.schemes import Scheme, find_scheme
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
 from chunkjac._modes.differences.stencil import Stencil
 from chunkjac._modes.differences.steps import Step, Steps, check_steps
-from chunkjac._modes.mode import n_directions
 from chunkjac._problem import Guard, Problem
 from chunkjac._programs import ModeRecord, Records, Usage
 from chunkjac._tensors import Tensors
@@ -67,6 +67,7 @@ class FiniteDifference:
         programs: Records | None = None,
     ) -> None:
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
+        self.directions: Directions = ElementDirections(self.problem.leaves)
         self.writes_in_place = False  # to hold other memory than a dry run does, since nobody counts it
         formula = find_scheme(scheme) if bounds is None else find_scheme(scheme).bounded()
         given = step or (None,) * len(problem.inputs)
@@ -82,7 +83,7 @@ class FiniteDifference:
             self._record.forget()
         self._seen, self.outputs = seen, seen.outputs
         self._guard = Guard(self.problem) if first and programs is not None and programs.is_kept else None
-        self.is_long = first is not None and first.is_long(formula.n_evaluations * n_directions(self))
+        self.is_long = first is not None and first.is_long(formula.n_evaluations * self.directions.n)
 
         if formula.is_complex:
             check_analytic(self.problem, bounds, seen.eps)

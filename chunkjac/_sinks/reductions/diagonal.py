@@ -12,7 +12,7 @@ from chunkjac._errors import FunctionError
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import check_computed
 from chunkjac._sinks.destination import Allowance, Destination
-from chunkjac._sinks.reductions.reduction import ReducingSink
+from chunkjac._sinks.reductions.reduction import ReducingSink, starts_of
 from chunkjac._tensors import Tensors, rows_of
 
 
@@ -52,12 +52,16 @@ class DiagonalSink(ReducingSink):
     def write(self, chunk: slice, block: Tensors) -> None:
         """Take what a block has of the diagonal."""
         check_computed(block, self._mode.problem.inputs)
-        inputs = self._mode.problem.leaves
-        for part in segments(chunk, block_leaves(self._mode)):
-            values = rows_of(block[part.leaf])[part.rows, part.elements].diagonal()
-            here = slice(chunk.start + part.rows.start, chunk.start + part.rows.stop)
-            for own in segments(here, inputs):
-                self._found[own.leaf][own.elements] = values[own.rows].to(self._found[own.leaf])
+        starts = starts_of(self._mode.directions.leaves)
+        sizes = [leaf.numel for leaf in block_leaves(self._mode)]
+        for own in self._mode.directions.parts(chunk):
+            first = starts[own.leaf] + own.elements.start
+            for other in segments(slice(first, first + own.rows.stop - own.rows.start), sizes):
+                values = rows_of(block[other.leaf])[own.rows][other.rows, other.elements].diagonal()
+                if self._mode.by_rows:
+                    self._found[other.leaf][other.elements] = values
+                else:
+                    self._found[own.leaf][own.elements][other.rows] = values
 
     def result(self) -> Any:
         """Return the diagonal, like the inputs."""

@@ -13,7 +13,7 @@ import torch
 
 from chunkjac._chunker import even_chunk
 from chunkjac._errors import ArgumentError, ChunkjacError
-from chunkjac._modes import Mode, block_leaves, seed_leaves
+from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import RandomState
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.reductions.reduction import ReducingSink, starts_of, sum_dtype
@@ -75,7 +75,7 @@ class Gram(Destination):
                 "step, an absolute one that suits both."
             )
         self._leave_if_slow(mode, allowance.n_bytes)
-        device = seed_leaves(mode)[0].device
+        device = mode.directions.leaves[0].device
         products = torch.zeros(self._shape(mode), dtype=_dtype(mode), device=device)
         if self._is_tiled(mode):
             return Tiled(mode, products, self._tile_size(mode, allowance.n_bytes), is_cross=self.is_cross)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_unflatten
 
-from chunkjac._chunker import segments
-from chunkjac._modes import Mode, block_leaves, seed_leaves
+from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import Leaf, check_computed
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.reductions.reduction import ReducingSink, sum_dtype
@@ -44,7 +43,7 @@ class NormsSink(ReducingSink):
 
     def __init__(self, mode: Mode) -> None:
         self._mode = mode
-        self._along = [_zeros(leaf) for leaf in seed_leaves(mode)]
+        self._along = [_zeros(leaf) for leaf in mode.directions.leaves]
         self._across = [_zeros(leaf) for leaf in block_leaves(mode)]
 
     def write(self, chunk: slice, block: Tensors) -> None:
@@ -55,7 +54,7 @@ class NormsSink(ReducingSink):
         norms = own[0]
         for more in own[1:]:
             norms = torch.hypot(norms, more.to(norms.device))
-        for part in segments(chunk, seed_leaves(self._mode)):
+        for part in self._mode.directions.parts(chunk):
             self._along[part.leaf][part.elements] = norms[part.rows]
         for found, more in zip(self._across, others):
             torch.hypot(found, more, out=found)
@@ -64,7 +63,7 @@ class NormsSink(ReducingSink):
         """Return the norms, each like the outputs or inputs."""
         home = self._along[0].device
         whole = stable_norm(torch.cat([norms.to(home) for norms in self._along]), dim=0)
-        along = _shaped(self._along, seed_leaves(self._mode))
+        along = _shaped(self._along, self._mode.directions.leaves)
         across = _shaped(self._across, block_leaves(self._mode))
         rows, columns = (along, across) if self._mode.by_rows else (across, along)
         leaves = (*self._mode.outputs.leaves, *self._mode.problem.leaves)

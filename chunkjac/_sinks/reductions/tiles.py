@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
-from chunkjac._modes import Mode, block_leaves, n_directions
+from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import Leaf, check_computed
 from chunkjac._sinks.reductions.reduction import ReducingSink, starts_of
 from chunkjac._tensors import Tensors, rows_of
@@ -39,7 +39,7 @@ class Tiled(ReducingSink):
         self._tile: Tensors = tuple(
             torch.empty((tile_size, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf in block_leaves(mode)
         )
-        total = n_directions(mode)
+        total = mode.directions.n
         self._ahead: list[tuple[slice, bool]] = []  # which rows come next, and whether they are held
         for start in range(0, len(products), max(1, tile_size)):
             stop = min(start + tile_size, len(products))

@@ -76,9 +76,11 @@ class TensorSink(Whole):
             return None
         self._reserve()
         parts = list(self._mode.directions.parts(chunk))
-        first = parts[0].leaf * len(self._blocks) if len(parts) == 1 else 0
-        targets = self._rows[first : first + len(self._blocks)] if len(parts) == 1 else []
-        if not targets or any(target is None or not target.is_contiguous() for target in targets):
+        if len(parts) != 1 or parts[0].elements.step:
+            return None
+        first = parts[0].leaf * len(self._blocks)
+        targets = self._rows[first : first + len(self._blocks)]
+        if any(target is None or not target.is_contiguous() for target in targets):
             return None
         return tuple(target[parts[0].elements] for target in targets if target is not None)
 

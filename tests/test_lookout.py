@@ -17,7 +17,7 @@ from chunkjac._memory.budget import Budget
 from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.derivatives.graph_nodes import nodes_behind
 from chunkjac._planner.job import Job
-from chunkjac._planner.selection import Request
+from chunkjac._planner.options import Options
 from chunkjac._problem.call_watcher import CallWatcher
 from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.problem import Problem
@@ -210,7 +210,7 @@ def test_a_prologue_that_grows_too_large_meets_the_wall() -> None:
             x = x.sin().cos()
         return x[:2]
 
-    job = Job(Problem.of(func, (x,), 0, False), Request("reverse", "central", None), CPU, Budget(1_000_000, False, ""))
+    job = Job(Problem.of(func, (x,), 0, False), Options(mode="reverse"), CPU, Budget(1_000_000, False, ""))
     assert job.trusting
     with pytest.raises(cj.BudgetError):
         run_job(job)

@@ -56,9 +56,8 @@ def column_by_column(
         dtype: Its type.
         options: The user's options.
     """
-    argnums = options.get("argnums", 0)
-    here = Problem.of(func, args, argnums, has_aux=False)
-    there = Problem.of(func, args if others is None else others, argnums, has_aux=False)
+    here = Problem.of(func, args, options.argnums, has_aux=False)
+    there = Problem.of(func, args if others is None else others, options.argnums, has_aux=False)
     like = torch.zeros(shape[1], dtype=dtype, device=here.device)
     first, second = (partial(_back, there), partial(_forth, here))
     if side == "input":
@@ -110,18 +109,17 @@ def _job(
     product: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor, options: Options, batching: str = "vmap"
 ) -> Job:
     """Return the job of a linear function's columns: its values at unit vectors, less that at zero."""
-    return job_of(
-        product,
-        (at,),
+    linear = Options(
         mode="finite-difference",
         scheme="forward",
         step=1.0,
         batching=batching,
-        max_memory=options.get("max_memory"),
-        chunk_size=options.get("chunk_size"),
-        progress=options.get("progress"),
-        return_report=options.get("return_report", False),
+        max_memory=options.max_memory,
+        chunk_size=options.chunk_size,
+        progress=options.progress,
+        return_report=options.return_report,
     )
+    return job_of(product, (at,), linear)
 
 
 def _agrees(matrix: torch.Tensor, on_left: Pass, on_right: Pass, job: Job) -> bool:
@@ -145,7 +143,7 @@ def _agrees(matrix: torch.Tensor, on_left: Pass, on_right: Pass, job: Job) -> bo
         pairs = zip(on_left(t * left), on_right(right))
         return torch.stack([torch.dot(v.reshape(-1), w.reshape(-1)).to(t.dtype) for v, w in pairs]).sum()
 
-    alone = _job(number, left.new_zeros(()), {"progress": False}, batching="loop")
+    alone = _job(number, left.new_zeros(()), Options(progress=False), batching="loop")
     beside_bytes = matrix.nbytes + 2 * left.nbytes + right.nbytes
     expected = run_job(replace(alone, budget=job.budget).beside(beside_bytes)).jacobian
     tolerance = torch.finfo(matrix.dtype).eps ** _TOLERANCE_EXPONENT * len(matrix) ** 0.5

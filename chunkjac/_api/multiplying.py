@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
@@ -16,9 +16,6 @@ from chunkjac._memory import OverBudget
 from chunkjac._planner import Options, Plan, job_of, over_budget
 from chunkjac._problem import LeftAsFound, Outputs, Problem
 from chunkjac._sinks import sum_dtype
-
-if TYPE_CHECKING:
-    pass
 
 
 class Products:
@@ -34,11 +31,9 @@ class Products:
     def __init__(
         self, func: Callable[..., Any], args: tuple[Any, ...], options: Options, *, is_kept: bool = False
     ) -> None:
-        rest = dict(options)
-        argnums: Any = rest.pop("argnums", 0)
-        self.problem = Problem.of(func, args, argnums, has_aux=False)
+        self.problem = Problem.of(func, args, options.argnums, has_aux=False)
         self._args = args
-        self._options: Any = rest
+        self._options = options
         self._plans: dict[tuple[str, Any], Plan] | None = {} if is_kept else None
 
     def outputs(self) -> Outputs:
@@ -47,7 +42,7 @@ class Products:
         Raises:
             BudgetError: An evaluation does not fit.
         """
-        job = job_of(self.problem.func, self._args, argnums=self.problem.argnums, **self._options)
+        job = job_of(self.problem.func, self._args, replace(self._options, argnums=self.problem.argnums))
         try:
             with LeftAsFound(job.problem) as witness, job.tracker(), witness:
                 return job.problem.evaluate()[1]
@@ -60,7 +55,7 @@ class Products:
         problem = self.problem
         leaves, count = read_vectors(vectors, problem.inputs, problem.spec, "inputs")
         t = torch.zeros(() if count is None else count, dtype=sum_dtype(problem.leaves), device=problem.device)
-        has_steps = self._options.get("step") is None and self._options.get("mode") not in ("forward", "reverse")
+        has_steps = self._options.step is None and self._options.mode not in ("forward", "reverse")
         scales, suffices = scales_of(leaves, problem.inputs, t) if has_steps else (torch.ones_like(t), True)
         args = t, scales, vectors, *self._args
         made_bytes = t.nbytes + scales.nbytes
@@ -100,7 +95,7 @@ class Products:
             plan = self._plans[func.__name__, key]
             _check_mode(plan.mode, by_steps)
             return plan.run(*args), None
-        job = job_of(func, args, argnums=argnums, **self._options).beside(made_bytes)
+        job = job_of(func, args, replace(self._options, argnums=argnums)).beside(made_bytes)
         if self._plans is None and by_steps:
             found = run_job(job).deliver(job)
             return found if job.return_report else (found, None)

@@ -6,21 +6,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from chunkjac._api.multiplying import Products
+from chunkjac._api.signature import shows
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._planner import Options, check_options
+from chunkjac._planner import Given, GivenOnce, read_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def matvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Any:
+@shows
+def matvec(func: Callable[..., Any], *args: Any, **given: Unpack[GivenOnce]) -> Any:
     """Return ``J v`` for one vector or many, in chunks; the Jacobian is never held.
 
     Args:
         func: As for :func:`jacobian`.
         *args: Its arguments, and last the vectors: a tree like the inputs, each tensor like its input for one
             vector, or with a dimension in front for many.
-        **options: As for :func:`gram`.
 
     Returns:
         The products in a tree like the outputs, in the types of Jacobians. With ``return_report`` a tuple: products,
@@ -40,20 +41,20 @@ def matvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> 
         >>> cj.matvec(lambda x: x**2, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]))
         tensor([2., 4.])
     """
-    check_options("matvec", options)
-    check_along_vectors("matvec", options)
+    check_along_vectors("matvec", given)
+    options = read_options("matvec", given, GivenOnce)
     *point, vectors = _with_vectors("matvec", args)
     return Products(func, tuple(point), options).forth(vectors)
 
 
-def rmatvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Any:
+@shows
+def rmatvec(func: Callable[..., Any], *args: Any, **given: Unpack[GivenOnce]) -> Any:
     """Return ``u J``, which is ``J^T u``, for one vector or many, in chunks; the Jacobian is never held.
 
     Args:
         func: As for :func:`jacobian`.
         *args: Its arguments, and last the vectors: a tree like the outputs, each tensor like its output for one
             vector, or with a dimension in front for many.
-        **options: As for :func:`gram`.
 
     Returns:
         The products in a tree like the inputs, in the types of Jacobians. With ``return_report`` a tuple: products,
@@ -74,26 +75,26 @@ def rmatvec(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) ->
         tensor([[2., 0.],
                 [0., 4.]])
     """
-    check_options("rmatvec", options)
-    _check_batching("rmatvec", options)
+    _check_batching("rmatvec", given)
+    options = read_options("rmatvec", given, GivenOnce)
     *point, vectors = _with_vectors("rmatvec", args)
     return Products(func, tuple(point), options).back(vectors)
 
 
-def check_along_vectors(name: str, options: Options) -> None:
+def check_along_vectors(name: str, given: Given) -> None:
     """Refuse what does not hold along vectors.
 
     Raises:
         ArgumentError: The message names the option.
     """
-    if options.get("bounds") is not None or not isinstance(options.get("step"), (int, float, type(None))):
+    if given.get("bounds") is not None or not isinstance(given.get("step"), (int, float, type(None))):
         raise ArgumentError(f"{name} steps along vectors: step must be None or a float there, and bounds None.")
-    _check_batching(name, options)
+    _check_batching(name, given)
 
 
-def _check_batching(name: str, options: Options) -> None:
+def _check_batching(name: str, given: Given) -> None:
     """Refuse batches of points: vectors are no part of the function that has a batch."""
-    batching = options.get("batching", "auto")
+    batching = given.get("batching", "auto")
     if batching not in ("auto", "vmap", "loop"):
         raise ArgumentError(f"{name} takes batching='auto', 'vmap' or 'loop', found {batching!r}; give one of them.")
 

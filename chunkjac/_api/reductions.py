@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chunkjac._api.gram_by_passes import column_by_column
+from chunkjac._api.signature import shows
 from chunkjac._api.two_points import are_far_apart, at_two_points, numbers_of, second_point
 from chunkjac._errors import ArgumentError, BudgetError
 from chunkjac._executor import run_job
-from chunkjac._planner import Job, Options, check_name, check_options, job_of
+from chunkjac._planner import GivenOnce, Job, job_of, read_name, read_options
 from chunkjac._problem import RandomState
 from chunkjac._sinks import Destination, Diagonal, Gram, ManyTilesError, Norms, NormsOf
 
@@ -24,7 +25,8 @@ _SIDES = ("output", "input")
 _TILE_SHARES = (1 / 2, 1 / 8, 0.0)
 
 
-def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = None, **options: Unpack[Options]) -> Any:
+@shows
+def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = None, **given: Unpack[GivenOnce]) -> Any:
     """Return the products of a Jacobian's rows with one another, or of its columns.
 
     ``J J^T`` is the empirical neural tangent kernel if ``func`` is differentiated by its parameters; ``J^T J`` is the
@@ -37,8 +39,6 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         x2: Another point, for the products of the rows at ``args`` with those there: ``J(x) J(x2)^T``. It is what
             stands for the only argument, or a tuple of what stands for all. Only with ``side="output"``; finite
             differences need ``step`` where the points differ in size.
-        **options: ``argnums``, ``mode``, ``scheme``, ``step``, ``batching``, ``bounds``, ``max_memory``,
-            ``chunk_size``, ``randomness``, ``progress`` and ``return_report``, as for :func:`jacobian`.
 
     Returns:
         A matrix, in single precision at least. Outputs and inputs are numbered through their trees in order, each
@@ -70,25 +70,24 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         tensor([[12.,  0.],
                 [ 0., 48.]])
     """
-    check_options("gram", options)
-    check_name("side", side, _SIDES)
+    options = read_options("gram", given, GivenOnce)
+    read_name("side", side, _SIDES)
     if x2 is not None and side != "output":
         raise ArgumentError("x2 is for side='output', J(x) J(x2)^T; leave one of the two out.")
-    if x2 is not None and options.get("bounds") is not None:
+    if x2 is not None and options.bounds is not None:
         raise ArgumentError("bounds are for one point, found x2; leave one of the two out.")
-    argnums = options.get("argnums", 0)
-    others = None if x2 is None else second_point(args, x2, argnums)
+    others = None if x2 is None else second_point(args, x2, options.argnums)
     reduction = Gram(side == "output", x2 is not None)
     if others is None:
-        job = job_of(func, args, **options)
+        job = job_of(func, args, options)
     else:
-        both, points = at_two_points(func, args, others, argnums)
-        options["argnums"] = numbers_of(argnums, args)  # there are more arguments than before
-        job = job_of(both, points, **options)
+        both, points = at_two_points(func, args, others, options.argnums)
+        options = replace(options, argnums=numbers_of(options.argnums, args))  # there are more arguments than before
+        job = job_of(both, points, options)
         job = job.beside(sum(x.nbytes for x in job.problem.inputs))  # the point between was not held before
-        if options.get("step") is None:
-            reduction = replace(reduction, far_apart=partial(are_far_apart, args, others, argnums))
-    if job.request.mode == "auto":
+        if options.step is None:
+            reduction = replace(reduction, far_apart=partial(are_far_apart, args, others, options.argnums))
+    if job.options.mode == "auto":
         try:
             return _run(job, replace(reduction, before=RandomState.now(job.problem.devices)))
         except ManyTilesError as error:
@@ -104,13 +103,13 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
     return _run(job, replace(reduction, tile_share=_TILE_SHARES[-1]))
 
 
-def norms(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Norms | Any:
+@shows
+def norms(func: Callable[..., Any], *args: Any, **given: Unpack[GivenOnce]) -> Norms | Any:
     """Return the Euclidean norms of a Jacobian's rows and columns, and of the whole.
 
     Args:
         func: As for :func:`jacobian`.
         *args: See there.
-        **options: As for :func:`gram`.
 
     Returns:
         :class:`chunkjac.Norms`; no square in them leaves the range of numbers. With ``return_report`` a tuple:
@@ -131,16 +130,16 @@ def norms(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> N
         >>> found.rows, found.columns, found.frobenius
         (tensor([6.7082, 3.0000]), tensor([6.0000, 4.2426]), tensor(7.3485))
     """
-    return _reduced("norms", NormsOf(), func, args, options)
+    return _run(job_of(func, args, read_options("norms", given, GivenOnce)), NormsOf())
 
 
-def diagonal(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> Any:
+@shows
+def diagonal(func: Callable[..., Any], *args: Any, **given: Unpack[GivenOnce]) -> Any:
     """Return the diagonal of a Jacobian that has as many rows as columns.
 
     Args:
         func: As for :func:`jacobian`.
         *args: See there.
-        **options: As for :func:`gram`.
 
     Returns:
         The derivative of each output element by the input element of the same number, in a tree like the inputs. With
@@ -158,15 +157,7 @@ def diagonal(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
         >>> cj.diagonal(lambda x: x.sum() * x, torch.tensor([1.0, 2.0]))
         tensor([4., 5.])
     """
-    return _reduced("diagonal", Diagonal(), func, args, options)
-
-
-def _reduced(
-    name: str, reduction: Destination, func: Callable[..., Any], args: tuple[Any, ...], options: Options
-) -> Any:
-    """Check a call, and hand the blocks to a reduction."""
-    check_options(name, options)
-    return _run(job_of(func, args, **options), reduction)
+    return _run(job_of(func, args, read_options("diagonal", given, GivenOnce)), Diagonal())
 
 
 def _run(job: Job, reduction: Destination) -> Any:

@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from chunkjac._api.multiplying import Products
 from chunkjac._api.products import check_along_vectors
+from chunkjac._api.signature import shows
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
-from chunkjac._planner import Options, Plan, check_options, job_of
+from chunkjac._planner import Given, GivenOnce, Options, Plan, job_of, read_options
 from chunkjac._problem import check_callable, looks_like
 from chunkjac._sinks import Block
 from chunkjac._tensors import rows_of
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from chunkjac._api.linear_operator import JacobianOperator
 
 
-def operator(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -> JacobianOperator:
+@shows
+def operator(func: Callable[..., Any], *args: Any, **given: Unpack[Given]) -> JacobianOperator:
     """Return a Jacobian as a ``scipy.sparse.linalg.LinearOperator``, which is never held.
 
     Args:
         func: As for :func:`jacobian`.
         *args: See there.
-        **options: As for :func:`gram`, but for ``return_report``.
 
     Returns:
         The operator, for ``A @ v``, ``A.T @ u``, and what takes such operators (``svds``, ``lsmr``, ``gmres``).
@@ -55,21 +56,20 @@ def operator(func: Callable[..., Any], *args: Any, **options: Unpack[Options]) -
         ((2, 2), array([2., 4.], dtype=float32), array([2., 0.], dtype=float32))
     """
     _check_scipy("operator")
-    _check_without_report("operator", options)
-    check_along_vectors("operator", options)
+    options = _read_along_vectors("operator", given)
     from chunkjac._api.linear_operator import JacobianOperator
 
     return JacobianOperator(Products(func, args, options, is_kept=True))
 
 
-def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **options: Unpack[Options]) -> torch.Tensor:
+@shows
+def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **given: Unpack[Given]) -> torch.Tensor:
     """Return the largest singular values of a Jacobian, which is never held.
 
     Args:
         func: As for :func:`jacobian`.
         *args: See there.
         k: How many of them.
-        **options: As for :func:`gram`, but for ``return_report``.
 
     Returns:
         The values on the host, the largest first. Those that are small beside the largest are less exact: errors are
@@ -95,18 +95,18 @@ def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **options: Unpack[
         tensor([6., 4.])
     """
     _check_scipy("svdvals")
-    _check_without_report("svdvals", options)
-    check_along_vectors("svdvals", options)
-    from chunkjac._api.linear_operator import largest_singular_values
+    options = _read_along_vectors("svdvals", given)
+    from chunkjac._api.linear_operator import JacobianOperator, largest_singular_values
 
-    view = operator(func, *args, **options)
+    view = JacobianOperator(Products(func, args, options, is_kept=True))
     least = min(view.shape)
     if isinstance(k, bool) or not isinstance(k, int) or not 0 < k <= least:
         raise ArgumentError(f"k must be a number from 1 to {least}, the smaller side of the Jacobian, found {k!r}.")
     return largest_singular_values(view, k)
 
 
-def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **options: Unpack[Options]) -> Callable[..., Any]:
+@shows
+def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **given: Unpack[Given]) -> Callable[..., Any]:
     """Return a function that gives the Jacobian of ``func`` to SciPy: NumPy in, NumPy or a sparse array out.
 
     ``least_squares``, ``root`` and ``minimize`` take it as ``jac=scipy_jac(func)``; ``solve_ivp``, whose function is
@@ -115,7 +115,6 @@ def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **options: Unpa
     Args:
         func: As for :func:`jacobian`; NumPy arrays come as tensors, what else there is as it is.
         sparse: Whether to leave zeros out, and return a ``scipy.sparse.csc_array``.
-        **options: As for :func:`gram`, but for ``return_report``.
 
     Returns:
         A function of the arguments of ``func``. What its first call finds out is kept, as long as shapes and types
@@ -138,7 +137,7 @@ def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **options: Unpa
         array([1., 2.])
     """
     _check_scipy("scipy_jac")
-    _check_without_report("scipy_jac", options)
+    options = _read_without_report("scipy_jac", given)
     check_callable(func)
     return _ScipyJacobian(func, sparse, options)
 
@@ -160,7 +159,7 @@ class _ScipyJacobian:
         collected = _Collected() if self._sparse else None
         if self._plan is None or key != self._key:
             func = functools.partial(self._func, **kwargs) if kwargs else self._func
-            job = replace(job_of(func, point, out=collected, **self._options), return_report=True)
+            job = job_of(func, point, replace(self._options, out=collected, return_report=True))
             found, report = run_job(job).deliver(job)
             self._key, self._plan = key, report.plan
         else:
@@ -229,8 +228,15 @@ def _check_scipy(name: str) -> None:
         raise ArgumentError(f"{name} needs SciPy; install it with pip install 'chunkjac[scipy]'.")
 
 
-def _check_without_report(name: str, options: Options) -> None:
-    """Refuse options that there are not, and a report of many runs."""
-    check_options(name, options)
-    if options.get("return_report"):
+def _read_without_report(name: str, given: Given) -> Options:
+    """Read options, and refuse a report of many runs."""
+    options = read_options(name, given, GivenOnce)
+    if options.return_report:
         raise ArgumentError(f"{name} runs many times and has no report; leave return_report out.")
+    return options
+
+
+def _read_along_vectors(name: str, given: Given) -> Options:
+    """Read options, and refuse what does not hold along vectors."""
+    check_along_vectors(name, given)
+    return _read_without_report(name, given)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from chunkjac._api.jacobians import jacobian
 from chunkjac._api.nested_transforms import jacobian_inside
 from chunkjac._errors import ChunkjacError, FunctionError
-from chunkjac._planner import check_name, read_chunk_size
+from chunkjac._planner import read_chunk_size, read_name
 from chunkjac._problem import RANDOMNESS, check_callable, is_inside_transform
 
 
@@ -30,7 +30,7 @@ def derivative_of(
     check_callable(func)
     options: dict[str, Any] = {"argnums": argnums, "has_aux": has_aux, "randomness": randomness}
     with Context(name):
-        check_name("randomness", randomness, RANDOMNESS)
+        read_name("randomness", randomness, RANDOMNESS)
         options["chunk_size"] = read_chunk_size(chunk_size)
 
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from chunkjac._api.jacobians import jacobian
+from chunkjac._api.signature import shows
 from chunkjac._api.torch_likeness import Context, derivative_of
 from chunkjac._modes import SCHEME_NAMES, Gradient
-from chunkjac._planner import check_name, read_batching, read_chunk_size
+from chunkjac._planner import read_batching, read_chunk_size, read_name
 from chunkjac._problem import check_callable
 
 _HESSIAN_MODES = ("forward", "reverse", "auto", "finite-difference")
 
 
+@shows
 def jacrev(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...] = 0,
@@ -27,7 +29,6 @@ def jacrev(
 
     Args:
         func: As for :func:`jacobian`; positional and keyword arguments are passed on to it.
-        argnums: As for :func:`jacobian`.
         has_aux: As for :func:`jacobian`, but ``aux`` holds tensors only, as in torch.func.
         chunk_size: Rows at a time; ``None`` plans it.
         _preallocate_and_copy: Changes nothing: the result is always allocated first. It is there
@@ -57,6 +58,7 @@ def jacrev(
     return derivative_of("jacrev", func, mode="reverse", argnums=argnums, has_aux=has_aux, chunk_size=chunk_size)
 
 
+@shows
 def jacfwd(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...] = 0,
@@ -69,9 +71,7 @@ def jacfwd(
 
     Args:
         func: As for :func:`jacobian`; positional and keyword arguments are passed on to it.
-        argnums: As for :func:`jacobian`.
         has_aux: As for :func:`jacobian`, but ``aux`` holds tensors only, as in torch.func.
-        randomness: As for :func:`jacobian`.
         chunk_size: Columns at a time; ``None`` plans it. ``torch.func.jacfwd`` has no chunks.
 
     Returns:
@@ -98,6 +98,7 @@ def jacfwd(
     return derivative_of("jacfwd", func, mode="forward", randomness=randomness, **options)
 
 
+@shows
 def hessian(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...] = 0,
@@ -138,11 +139,12 @@ def hessian(
         tensor([[ 6.,  0.],
                 [ 0., 12.]])
     """
-    check_name("mode", mode, _HESSIAN_MODES)
+    read_name("mode", mode, _HESSIAN_MODES)
     gradient = Gradient.of(func, argnums)
     return derivative_of("hessian", gradient, mode=mode, argnums=argnums, has_aux=False, chunk_size=chunk_size)
 
 
+@shows
 def jacfd(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...] = 0,
@@ -158,13 +160,6 @@ def jacfd(
 
     Args:
         func: As for :func:`jacobian`; it needs no derivatives.
-        argnums: As for :func:`jacobian`.
-        has_aux: As for :func:`jacobian`.
-        scheme: ``"forward"``, ``"backward"``, ``"central"``, ``"central4"``, ``"richardson"`` or
-            ``"complex"``, as for :func:`jacobian`.
-        step: As for :func:`jacobian`.
-        batching: As for :func:`jacobian`.
-        bounds: As for :func:`jacobian`.
         chunk_size: Columns at a time; ``None`` plans it.
 
     Returns:
@@ -192,7 +187,7 @@ def jacfd(
     """
     check_callable(func)
     with Context("jacfd"):
-        check_name("scheme", scheme, SCHEME_NAMES)
+        read_name("scheme", scheme, SCHEME_NAMES)
         options: dict[str, Any] = {"chunk_size": read_chunk_size(chunk_size), "batching": read_batching(batching)}
         options |= {"scheme": scheme, "step": step, "bounds": bounds}
 

@@ -71,23 +71,23 @@ class Attempt:
         self.log = Log()
         job, tracker = run.job, run.tracker
         tracker.restart_peak()
+        programs, is_timed = run.experience.programs, not job.is_repeatable
         self._counts = True  # whether all that is made is looked at, rather than told
         if not job.trusting or job.device.type != "cpu" or job.problem.runs_compiled_code:
             with run.watched(), run.witness:
-                self.mode, self.reasons = select_mode(job.problem, job.request, excluded, run.experience.programs)
+                self.mode, self.reasons = select_mode(job, excluded, programs, is_timed=is_timed)
             return
         keep_freed_memory()
         self._counts = False
         look = CallWatcher(run.witness, tracker if run.watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
-        request = replace(job.request, is_quick=True)
-        problem = job.problem.watched_by(look)
-        self.mode, self.reasons = select_mode(problem, request, excluded, run.experience.programs)
+        job = replace(job, problem=job.problem.watched_by(look))
+        self.mode, self.reasons = select_mode(job, excluded, programs, is_timed=is_timed, is_quick=True)
         look.tell(self.mode.outputs.n_nodes)
 
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""
         known = isinstance(error, ChunkjacError)
-        return not self.log.chunk_sizes and not known and self.run.job.request.may_leave(self.mode.name)
+        return not self.log.chunk_sizes and not known and self.run.job.may_leave(self.mode.name)
 
     def steps(self) -> Iterator[slice]:
         """Allocate the result and fill it, step by step."""
@@ -137,7 +137,7 @@ class Attempt:
                         self.run.tracker,
                         self.log,
                         advance=advance,
-                        halves_over_budget=job.chunk_size is None,
+                        halves_over_budget=job.options.chunk_size is None,
                         spans=spans,
                     )
         finally:

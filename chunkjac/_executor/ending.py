@@ -33,7 +33,7 @@ def ended(attempt: Attempt, runner: Runner) -> Result:
     rise_bytes = run.gauge.highest_bytes if run.gauge is not None else 0
     _keep(attempt, elapsed_s)
     report = None
-    if job.return_report or job.create_graph:
+    if job.return_report or job.options.create_graph:
         probe = _measured(attempt, verdict)
         report = Report(
             plan=probe.told(job, len(attempt.log.chunk_sizes), runner),
@@ -52,11 +52,11 @@ def ended(attempt: Attempt, runner: Runner) -> Result:
 def _verdict(attempt: Attempt) -> Verdict:
     """Check the Jacobian, if that was asked for."""
     run, mode = attempt.run, attempt.mode
-    if not run.job.verify or is_empty(mode):
+    if not run.job.options.verify or is_empty(mode):
         return Verdict(None, "")
     assert isinstance(attempt.sink, TensorSink)  # checked where options are read
     with run.watched():
-        return verify(attempt.sink, mode, run.job.verify, has_bounds=run.job.request.bounds is not None)
+        return verify(attempt.sink, mode, run.job.options.verify, has_bounds=run.job.bounds is not None)
 
 
 def _warn(attempt: Attempt) -> None:
@@ -87,7 +87,7 @@ def _measured(attempt: Attempt, verdict: Verdict) -> Probe:
     size = max(1, min(pacer.chunk_size or largest, largest))
     in_files = replace(pacer.cost, result_bytes=0)  # there the result is allocated on the disk
     records = run.experience.programs.records.values()
-    is_idle = run.job.compile and not any(record.forms for record in records)
+    is_idle = run.job.options.compile and not any(record.forms for record in records)
     notes = [verdict.reason, "nothing is compiled: no linear program runs" if is_idle else ""]
     reasons = (*(run.known.reasons if run.known else attempt.reasons), *filter(None, notes), *mode.reasons)
     return Probe(

@@ -32,11 +32,11 @@ def plan_job(job: Job) -> Plan:
             break
         if probe.peak_bytes <= job.budget.n_bytes or not job.walled:
             probe = replace(probe, reasons=(*probe.reasons, *_away(job), *_uncompiled(job)))
-            experience = Experience.of(compiles=job.compile, is_kept=True)
+            experience = Experience.of(compiles=job.options.compile, is_kept=True)
             n_chunks = -(-probe.facts.n_directions // probe.chunk_size)
             return probe.told(job, n_chunks, partial(run_planned, experience))
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
-        if not job.request.may_leave(probe.facts.name):
+        if not job.may_leave(probe.facts.name):
             break
         excluded[probe.facts.name] = doubt_about(probe.facts.name, OverBudget(failure))
     raise over_budget(job, failure)
@@ -61,4 +61,4 @@ def _away(job: Job) -> tuple[str, ...]:
 
 def _uncompiled(job: Job) -> tuple[str, ...]:
     """Say what the first run is to find out."""
-    return ("the first run compiles a chunk's step, and keeps that if it is faster",) if job.compile else ()
+    return ("the first run compiles a chunk's step, and keeps that if it is faster",) if job.options.compile else ()

@@ -47,11 +47,11 @@ class Repetition:
         out = job.out
         resume = options.get("resume", False)
         if "out" in options:
-            out = read_out(options["out"], resume=resume, settings=job.settings, here=job.device)
+            out = read_out(options["out"], resume=resume, settings=job.options.settings, here=job.device)
         elif "resume" in options:
             out = out.resumed(resume)
-        out = out.begun(job.chunk_size or known.steady_size, job.problem.devices)
-        out.refuse(create_graph=job.create_graph, verify=job.verify)
+        out = out.begun(job.options.chunk_size or known.steady_size, job.problem.devices)
+        out.refuse(create_graph=job.options.create_graph, verify=job.options.verify)
         job = replace(
             job,
             problem=job.problem.with_args(args, job.device) if args else job.problem,

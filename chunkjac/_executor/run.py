@@ -35,7 +35,7 @@ def run_job(
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
-    experience = experience or Experience.of(compiles=job.compile, is_kept=job.return_report)
+    experience = experience or Experience.of(compiles=job.options.compile, is_kept=job.return_report)
     steps = steps_of(job, known, watch, experience, LeftAsFound(job.problem))
     try:
         while True:
@@ -75,11 +75,11 @@ def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience,
         found: What there was before; it is put back at the end.
     """
     with found as witness:
-        if job.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
+        if job.options.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
         gauge = Gauge.of(job.device) if job.return_report else None
         result = yield from _steps(Run(job, known, watch, witness, experience, job.tracker(), gauge))
-    return connected(result, job, witness) if job.create_graph else result
+    return connected(result, job, witness) if job.options.create_graph else result
 
 
 def _steps(run: Run) -> Writing:

@@ -7,7 +7,7 @@ from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._modes.differences.bounds import Bounds, read_bounds
 from chunkjac._modes.differences.finite_difference import FiniteDifference
 from chunkjac._modes.differences.schemes import SCHEME_NAMES
-from chunkjac._modes.differences.steps import read_step
+from chunkjac._modes.differences.steps import Step, read_step
 from chunkjac._modes.mode import (
     MODES,
     Mode,

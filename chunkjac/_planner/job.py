@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
 from chunkjac._chunker import Cost, Limits
 from chunkjac._memory import Budget, Gauge, LiveBytes
-from chunkjac._modes import Mode, least_direction_bytes
+from chunkjac._modes import Bounds, Mode, Step, least_direction_bytes
+from chunkjac._planner.options import Options
 from chunkjac._planner.progress import ProgressOption
-from chunkjac._planner.selection import Request
 from chunkjac._problem import Problem
 from chunkjac._sinks import Destination, NewTensor
 
@@ -40,30 +38,24 @@ class Job:
 
     Attributes:
         problem: The function and its inputs.
-        request: What was asked of the mode.
+        options: The user's options, as they were given.
         device: Where the function is to run: where its inputs are, or where a plan is for.
         budget: What the job may hold there.
-        chunk_size: The exact chunk size, if one was asked for.
         out: Where blocks go.
-        settings: What else than function, inputs and mode the values depend on, as the user gave it.
-        verify: In how many random directions the finished Jacobian is checked.
-        create_graph: Whether the result can be differentiated again.
-        compile: Whether the chunk's step is compiled.
+        steps: The step of each input leaf in finite differences, checked.
+        bounds: The limits of each, checked.
         progress: How to show progress.
         return_report: Whether the report is wanted beside the result.
         held_bytes: What the call holds beside the job, which is not in the budget any more.
     """
 
     problem: Problem
-    request: Request
+    options: Options
     device: torch.device
     budget: Budget
-    chunk_size: int | None = None
     out: Destination = field(default_factory=NewTensor)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    verify: int = 0
-    create_graph: bool = False
-    compile: bool = False
+    steps: tuple[Step, ...] = ()
+    bounds: tuple[Bounds, ...] | None = None
     progress: ProgressOption = None
     return_report: bool = False
     held_bytes: int = 0
@@ -73,6 +65,14 @@ class Job:
         budget = replace(self.budget, n_bytes=self.budget.n_bytes - n_bytes)
         return replace(self, budget=budget, held_bytes=self.held_bytes + n_bytes)
 
+    def in_mode(self, name: str) -> Job:
+        """Return the same job where the mode is known."""
+        return replace(self, options=replace(self.options, mode=name))
+
+    def may_leave(self, name: str) -> bool:
+        """Tell whether another mode may be taken instead: finite differences are the last."""
+        return self.options.mode == "auto" and name != "finite-difference"
+
     @property
     def is_repeatable(self) -> bool:
         """Tell whether no clock may decide how blocks are made: they must come out the same in another run."""
@@ -81,17 +81,17 @@ class Job:
     @property
     def exact_size(self) -> int | None:
         """Return the chunk size if it is settled: by the user, or by what was planned for a file."""
-        return self.out.exact_size(self.chunk_size)
+        return self.out.exact_size(self.options.chunk_size)
 
     @property
     def walled(self) -> bool:
         """Tell whether the budget is enforced: a chunk size of the user's may exceed the default one."""
-        return self.budget.explicit or self.chunk_size is None
+        return self.budget.explicit or self.options.chunk_size is None
 
     @property
     def trusting(self) -> bool:
         """Tell whether what fits many times over need not be measured: nobody set a limit, or wants the figures."""
-        return not (self.budget.explicit or self.return_report or self.create_graph)
+        return not (self.budget.explicit or self.return_report or self.options.create_graph)
 
     def tracker(self) -> LiveBytes:
         """Return what counts live bytes, and stops what would exceed the budget."""

@@ -58,7 +58,7 @@ class Probe:
             runner: What runs the plan.
         """
         facts, cost = self.facts, self.cost
-        again = replace(job, request=replace(job.request, mode=facts.name))
+        again = job.in_mode(facts.name)
         return Plan(
             mode=facts.name,
             rung=facts.rung,
@@ -111,18 +111,17 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 
 def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tracker: LiveBytes) -> Probe:
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
-    problem = job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs])
-    request = replace(job.request, timed=False)
+    job = replace(job, problem=job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs]))
     witness = WriteWatcher()  # what it copies is alive until the end, and counts
     with tracker:
         with witness:
-            mode, reasons = select_mode(problem, request, excluded)
+            mode, reasons = select_mode(job, excluded, is_timed=False)
             name = mode.name
             del mode
             if tracker.live_bytes:
                 gc.collect()  # what a mode that failed left in cycles
             tracker.restart_peak()
-            mode, _ = select_mode(problem, replace(request, mode=name))
+            mode, _ = select_mode(job.in_mode(name), is_timed=False)
         job.out.check(mode)
         limits = job.limits(mode, tracker)
         if is_empty(mode):
@@ -162,13 +161,13 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) 
     while True:
         with tracker:
             with witness:
-                mode, reasons = select_mode(job.problem, job.request, doubts)
+                mode, reasons = select_mode(job, doubts, is_timed=not job.is_repeatable)
             limits = job.limits(mode, tracker)
             try:
                 samples = _Samples(mode, tracker)
                 break
             except Exception as error:
-                if isinstance(error, (OverBudget, ChunkjacError)) or not job.request.may_leave(mode.name):
+                if isinstance(error, (OverBudget, ChunkjacError)) or not job.may_leave(mode.name):
                     raise
                 doubts[mode.name] = doubt_about(mode.name, error)
             del mode

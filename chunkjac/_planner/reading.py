@@ -1,165 +1,96 @@
-"""A call's arguments, checked: they make a job."""
+"""A call's options read, checked against one another, made a job."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
 from difflib import get_close_matches
-from typing import Any, TypedDict
+from typing import Any, NamedTuple
 
 import torch
 
 from chunkjac._config import get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._memory import find_budget, find_device
+from chunkjac._memory import Budget, find_budget, find_device
 from chunkjac._modes import MODES, SCHEME_NAMES, read_bounds, read_step
 from chunkjac._planner.job import Job
-from chunkjac._planner.progress import ProgressOption
-from chunkjac._planner.selection import Request
+from chunkjac._planner.options import Options
 from chunkjac._problem import RANDOMNESS, Problem
 from chunkjac._sinks import read_out
-
-
-class Options(TypedDict, total=False):
-    """Hold the options that all share what is computed from a Jacobian; see :func:`chunkjac.jacobian`."""
-
-    argnums: int | tuple[int, ...]
-    mode: str
-    scheme: str
-    step: Any
-    batching: str | int
-    bounds: Any
-    max_memory: int | str | None
-    chunk_size: int | None
-    randomness: str
-    progress: ProgressOption
-    return_report: bool
-
-
-def check_options(name: str, options: Options) -> None:
-    """Refuse options that there are not.
-
-    Args:
-        name: Whose options they are.
-        options: What the user gave.
-
-    Raises:
-        ArgumentTypeError: The message names the option, and those that there are.
-    """
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
-    if unknown:
-        raise ArgumentTypeError(
-            f"{name} takes no {', '.join(unknown)}; its options are {', '.join(Options.__annotations__)}."
-        )
-
-
-def job_of(
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    *,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    mode: str = "auto",
-    scheme: str = "central",
-    step: Any = None,
-    batching: str | int = "auto",
-    bounds: Any = None,
-    max_memory: int | str | None = None,
-    chunk_size: int | None = None,
-    out: Any = None,
-    resume: bool = False,
-    randomness: str = "error",
-    create_graph: bool = False,
-    verify: int = 0,
-    compile: bool = False,
-    progress: ProgressOption = None,
-    return_report: bool = False,
-    device: torch.device | str | None = None,
-) -> Job:
-    """Check what a call asks for."""
-    check_name("mode", mode, MODES)
-    check_name("scheme", scheme, SCHEME_NAMES)
-    for name, is_given in {
-        "step": step is not None,
-        "scheme": scheme != "central",
-        "batching": batching != "auto",
-        "bounds": bounds is not None,
-    }.items():
-        if is_given and mode in ("reverse", "forward"):
-            raise ArgumentError(f"{name} is for finite differences, found mode={mode!r}; leave one of the two out.")
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
-    check_name("randomness", randomness, RANDOMNESS)
-    if randomness == "different" and mode != "forward":
-        raise ArgumentError(
-            f"randomness='different' needs mode='forward', found mode={mode!r}: others evaluate func once, or compare."
-        )
-    if create_graph and mode == "finite-difference":
-        raise ArgumentError("create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.")
-    if not isinstance(compile, bool):
-        raise ArgumentTypeError(f"compile must be a bool, found {compile!r}.")
-    if compile and mode == "finite-difference":
-        raise ArgumentError(
-            "compile=True compiles derivatives, found mode='finite-difference'; leave one of the two out."
-        )
-    if compile and randomness == "different":
-        raise ArgumentError(
-            "compile=True needs one function for all directions, found randomness='different'; leave one out."
-        )
-    n_checks = read_verify(verify)
-    problem = Problem.of(func, args, argnums, has_aux, randomness)
-    config = get_config()
-    target = problem.device if device is None else find_device(device)
-    settings = {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds}
-    destination = read_out(out, resume=resume, settings=settings, here=target)
-    if mode == "auto":
-        mode = destination.known_mode or mode
-    destination.refuse(create_graph=create_graph, verify=n_checks)
-    if randomness == "different" and (create_graph or verify or destination.is_repeatable):
-        raise ArgumentError(
-            "randomness='different' gives every direction its own function: nothing can differentiate or check that "
-            "again, nor go on with it in a file; leave create_graph, verify and the path in out."
-        )
-    place = "max_memory" if max_memory is not None else "the setting max_memory"
-    budget = find_budget(config.max_memory if max_memory is None else max_memory, target, place)
-    if compile and budget.explicit:
-        raise ArgumentError(
-            f"compile=True cannot keep to a limit, found {budget.source}: what compiled code allocates is not seen; "
-            "leave max_memory or compile out."
-        )
-    return Job(
-        problem=problem,
-        request=Request(
-            mode,
-            scheme,
-            read_step(step, problem.inputs, problem.spec),
-            batching=read_batching(batching),
-            bounds=read_bounds(bounds, problem.inputs, problem.spec),
-            timed=not destination.is_repeatable,
-        ),
-        device=target,
-        budget=budget,
-        chunk_size=read_chunk_size(chunk_size),
-        out=destination,
-        settings=settings,
-        create_graph=create_graph,
-        verify=n_checks,
-        compile=compile,
-        progress=config.progress if progress is None else progress,
-        return_report=return_report,
-    )
-
 
 _BATCHINGS = ("auto", "vmap", "native", "loop")
 
 
-def check_name(argument: str, value: Any, known: Iterable[str] | Mapping[str, Any]) -> None:
+def read_options(name: str, given: Mapping[str, Any], taken: type) -> Options:
+    """Return a call's options; those that were not given have their defaults.
+
+    Args:
+        name: What was called.
+        given: What it was given.
+        taken: What it takes.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: The message names the option, and what it may be.
+    """
+    unknown = sorted(given.keys() - taken.__annotations__)
+    if unknown:
+        names = [field.name for field in fields(Options) if field.name in taken.__annotations__]
+        near = get_close_matches(unknown[0], names, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ArgumentTypeError(f"{name} takes no {', '.join(unknown)}; its options are {', '.join(names)}.{hint}")
+    options = Options(**{key: _READERS[key](value) if key in _READERS else value for key, value in given.items()})
+    for clash in _CLASHES:
+        if clash.name in given and clash.when(options):
+            raise ArgumentError(clash.why.format(options))
+    return options
+
+
+def job_of(func: Callable[..., Any], args: tuple[Any, ...], options: Options) -> Job:
+    """Return what a call asks for."""
+    problem = Problem.of(func, args, options.argnums, options.has_aux, options.randomness)
+    device = problem.device if options.device is None else find_device(options.device)
+    out = read_out(options.out, resume=options.resume, settings=options.settings, here=device)
+    if options.mode == "auto" and out.known_mode is not None:
+        options = replace(options, mode=out.known_mode)
+    out.refuse(create_graph=options.create_graph, verify=options.verify)
+    if options.randomness == "different" and out.is_repeatable:
+        raise ArgumentError(_NEVER_AGAIN)
+    return Job(
+        problem,
+        options,
+        device,
+        _budget_of(options, device),
+        out=out,
+        steps=read_step(options.step, problem.inputs, problem.spec),
+        bounds=read_bounds(options.bounds, problem.inputs, problem.spec),
+        progress=get_config().progress if options.progress is None else options.progress,
+        return_report=options.return_report,
+    )
+
+
+def _budget_of(options: Options, device: torch.device) -> Budget:
+    """Return the budget: the option's, or the setting's, or the device's own."""
+    if options.max_memory is not None:
+        budget = find_budget(options.max_memory, device)
+    else:
+        budget = find_budget(get_config().max_memory, device, "the setting max_memory")
+    if options.compile and budget.explicit:
+        raise ArgumentError(
+            f"compile=True cannot keep to a limit, found {budget.source}: what compiled code allocates is not seen; "
+            "leave max_memory or compile out."
+        )
+    return budget
+
+
+def read_name(argument: str, value: Any, known: Iterable[str]) -> str:
     """Refuse an unknown name, and suggest the nearest."""
     names = list(known)
     if value not in names:
         near = get_close_matches(str(value), names, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, names))}, found {value!r}{hint}")
+    return str(value)
 
 
 def read_chunk_size(chunk_size: Any) -> int | None:
@@ -173,7 +104,16 @@ def read_chunk_size(chunk_size: Any) -> int | None:
     return operator.index(chunk_size)
 
 
-def read_verify(verify: Any) -> int:
+def read_batching(batching: Any) -> str | int:
+    """Refuse what is neither the name of a rung nor a dimension."""
+    if isinstance(batching, str):
+        return read_name("batching", batching, _BATCHINGS)
+    if isinstance(batching, bool) or not hasattr(batching, "__index__"):
+        raise ArgumentTypeError(f"batching must be one of {', '.join(map(repr, _BATCHINGS))}, or an int: {batching!r}.")
+    return operator.index(batching)
+
+
+def _read_verify(verify: Any) -> int:
     """Refuse what is no number of checks."""
     if not hasattr(verify, "__index__"):
         raise ArgumentTypeError(f"verify must be a number of checks, found {verify!r}.")
@@ -182,11 +122,92 @@ def read_verify(verify: Any) -> int:
     return operator.index(verify)
 
 
-def read_batching(batching: Any) -> str | int:
-    """Refuse what is neither the name of a rung nor a dimension."""
-    if isinstance(batching, str):
-        check_name("batching", batching, _BATCHINGS)
-        return batching
-    if isinstance(batching, bool) or not hasattr(batching, "__index__"):
-        raise ArgumentTypeError(f"batching must be one of {', '.join(map(repr, _BATCHINGS))}, or an int: {batching!r}.")
-    return operator.index(batching)
+def _read_compile(compile: Any) -> bool:
+    """Refuse what is no bool."""
+    if not isinstance(compile, bool):
+        raise ArgumentTypeError(f"compile must be a bool, found {compile!r}.")
+    return compile
+
+
+def _read_progress(progress: Any) -> Any:
+    """Refuse what is neither a bool nor to be called."""
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
+    return progress
+
+
+# What reads an option as it was given; others are taken as they are, or read where the problem or the device is known.
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "mode": lambda value: read_name("mode", value, MODES),
+    "scheme": lambda value: read_name("scheme", value, SCHEME_NAMES),
+    "randomness": lambda value: read_name("randomness", value, RANDOMNESS),
+    "batching": read_batching,
+    "chunk_size": read_chunk_size,
+    "verify": _read_verify,
+    "compile": _read_compile,
+    "progress": _read_progress,
+}
+
+
+class _Clash(NamedTuple):
+    """Hold what an option does not go with: only what is given can clash.
+
+    Attributes:
+        name: The option.
+        when: Tells whether others are so that it cannot be heeded.
+        why: The message, a format of the options.
+    """
+
+    name: str
+    when: Callable[[Options], bool]
+    why: str
+
+
+def _is_derivative(options: Options) -> bool:
+    """Tell whether a mode is asked for that takes derivatives."""
+    return options.mode in ("reverse", "forward")
+
+
+def _is_difference(options: Options) -> bool:
+    """Tell whether finite differences are asked for."""
+    return options.mode == "finite-difference"
+
+
+def _is_different(options: Options) -> bool:
+    """Tell whether each direction is to have its own random numbers."""
+    return options.randomness == "different"
+
+
+_ONLY_DIFFERENCES = "{} is for finite differences, found mode={{0.mode!r}}; leave one of the two out."
+_NEVER_AGAIN = (
+    "randomness='different' gives every direction its own function: nothing can differentiate or check that "
+    "again, nor go on with it in a file; leave create_graph, verify and the path in out."
+)
+_CLASHES = (
+    _Clash("step", lambda o: o.step is not None and _is_derivative(o), _ONLY_DIFFERENCES.format("step")),
+    _Clash("scheme", lambda o: o.scheme != "central" and _is_derivative(o), _ONLY_DIFFERENCES.format("scheme")),
+    _Clash("batching", lambda o: o.batching != "auto" and _is_derivative(o), _ONLY_DIFFERENCES.format("batching")),
+    _Clash("bounds", lambda o: o.bounds is not None and _is_derivative(o), _ONLY_DIFFERENCES.format("bounds")),
+    _Clash(
+        "randomness",
+        lambda o: _is_different(o) and o.mode != "forward",
+        "randomness='different' needs mode='forward', found mode={0.mode!r}: others evaluate func once, or compare.",
+    ),
+    _Clash(
+        "create_graph",
+        lambda o: o.create_graph and _is_difference(o),
+        "create_graph=True needs derivatives, found mode='finite-difference'; leave it at False.",
+    ),
+    _Clash(
+        "compile",
+        lambda o: o.compile and _is_difference(o),
+        "compile=True compiles derivatives, found mode='finite-difference'; leave one of the two out.",
+    ),
+    _Clash(
+        "compile",
+        lambda o: o.compile and _is_different(o),
+        "compile=True needs one function for all directions, found randomness='different'; leave one out.",
+    ),
+    _Clash("create_graph", lambda o: o.create_graph and _is_different(o), _NEVER_AGAIN),
+    _Clash("verify", lambda o: bool(o.verify) and _is_different(o), _NEVER_AGAIN),
+)

@@ -46,15 +46,16 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
 def _least(job: Job, name: str) -> Probe | None:
     """Return what a mode needs one direction at a time; ``None`` if a dry run cannot tell."""
     try:
-        return dry_probe(replace(job, request=replace(job.request, mode=name), chunk_size=job.chunk_size or 1))
+        options = replace(job.options, mode=name, chunk_size=job.options.chunk_size or 1)
+        return dry_probe(replace(job, options=options))
     except Exception:
         return None
 
 
 def _own_modes(job: Job, probes: dict[str, Probe]) -> list[str]:
     """Return the modes that the call may take: finite differences only where nothing else can do it."""
-    if job.request.mode != "auto":
-        return [name for name in probes if name == job.request.mode]
+    if job.options.mode != "auto":
+        return [name for name in probes if name == job.options.mode]
     no_gradient = "reverse" in probes and not probes["reverse"].facts.flows
     wanted = () if no_gradient else ("reverse", "forward")
     derivatives = [name for name in probes if name in wanted]
@@ -64,14 +65,14 @@ def _own_modes(job: Job, probes: dict[str, Probe]) -> list[str]:
 def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: int | None) -> list[str]:
     """Return what would help, the arguments by name."""
     advice = ["more max_memory" if needed_bytes is None else f"max_memory of {needed_bytes} bytes or more"]
-    if job.chunk_size is not None:
+    if job.options.chunk_size is not None:
         advice.append("a smaller chunk_size")
     others = {name: probe.peak_bytes for name, probe in probes.items() if name not in own}
     if others and (needed_bytes is None or min(others.values()) < needed_bytes):
         name = min(others, key=lambda name: others[name])
         fits = "fits" if others[name] <= job.budget.n_bytes else "needs less"
         advice.append(f"mode={name!r}, which {fits}")
-    if own == ["finite-difference"] and job.request.batching == "auto":
+    if own == ["finite-difference"] and job.options.batching == "auto":
         advice.append("batching='loop', which evaluates one point at a time")
     if job.out.allocates_result:
         advice.append("a tensor of your own as out= (the result does not count then)")
@@ -80,7 +81,7 @@ def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: in
 
 def _advice_on_growth(job: Job) -> list[str]:
     """Return what would help a function that keeps memory."""
-    once = [] if job.request.mode == "reverse" else ["mode='reverse', which calls it once"]
+    once = [] if job.options.mode == "reverse" else ["mode='reverse', which calls it once"]
     return [*once, "more max_memory"]
 
 

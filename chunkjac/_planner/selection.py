@@ -4,90 +4,66 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import is_out_of_memory, reclaim
-from chunkjac._modes import FAKE_ONLY, Bounds, FiniteDifference, Forward, Mode, Reverse, is_empty
+from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about, reasons_of, why_nothing_fits
+from chunkjac._planner.job import Job
 from chunkjac._planner.trials import LEAST_TRIAL, Selection, faster, is_short, judge, trial_size, why_untimed
 from chunkjac._problem import Outputs, Problem
 from chunkjac._programs import Records
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Hold what the user asked of the mode.
-
-    Attributes:
-        mode: A mode's name, or ``"auto"``.
-        scheme: The difference formula.
-        step: The step of each input leaf, checked.
-        timed: Whether ``auto`` may time the modes; it cannot on fake tensors.
-        batching: How finite differences give the function several points at once.
-        bounds: The limits of each input leaf in finite differences, checked.
-        is_quick: Whether memory is plenty, and nobody wants figures of it.
-    """
-
-    mode: str
-    scheme: str
-    step: Any
-    timed: bool = True
-    batching: str | int = "auto"
-    bounds: tuple[Bounds, ...] | None = None
-    is_quick: bool = False
-
-    def may_leave(self, name: str) -> bool:
-        """Tell whether another mode may be taken instead: finite differences are the last."""
-        return self.mode == "auto" and name != "finite-difference"
-
-
 def select_mode(
-    problem: Problem,
-    request: Request,
+    job: Job,
     excluded: Mapping[str, Doubt] = NOTHING,
     programs: Records | None = None,
+    *,
+    is_timed: bool,
+    is_quick: bool = False,
 ) -> Selection:
     """Return the mode to use, with its prologue run, and why.
 
     Args:
-        problem: The function and its inputs.
-        request: What the user asked for.
+        job: What was asked for.
         excluded: What is known against modes; only ``auto`` heeds it.
         programs: What earlier runs of a plan have recorded.
+        is_timed: Whether ``auto`` may time the modes; it cannot on fake tensors.
+        is_quick: Whether memory is plenty, and nobody wants figures of it.
 
     Raises:
         OverBudget: No mode that can differentiate the function fits.
     """
-    if request.mode == "auto":
-        return _select_automatically(problem, request, excluded)
+    name = job.options.mode
+    if name == "auto":
+        return _select_automatically(job, excluded, is_timed, is_quick)
     try:
-        return _make(problem, request, request.mode, programs), (f"mode={request.mode!r} was given",)
+        return _make(job, name, programs, is_quick=is_quick), (f"mode={name!r} was given",)
     except Exception as error:
-        fault = _own_fault(problem, error)
-        if fault is None and request.mode == "finite-difference":
+        fault = _own_fault(job.problem, error)
+        if fault is None and name == "finite-difference":
             raise  # there is no other mode left
         if fault is None:
-            add_note(error, f"chunkjac: {request.mode} mode cannot differentiate func; mode='auto' takes one that can.")
+            add_note(error, f"chunkjac: {name} mode cannot differentiate func; mode='auto' takes one that can.")
             raise
     raise fault
 
 
-def _make(problem: Problem, request: Request, name: str, programs: Records | None = None) -> Mode:
+def _make(job: Job, name: str, programs: Records | None = None, *, is_quick: bool = False) -> Mode:
     """Run a mode's prologue."""
     if name == "finite-difference":
         return FiniteDifference(
-            problem,
-            scheme=request.scheme,
-            step=request.step,
-            batching=request.batching,
-            bounds=request.bounds,
+            job.problem,
+            scheme=job.options.scheme,
+            step=job.steps,
+            batching=job.options.batching,
+            bounds=job.bounds,
             programs=programs,
         )
     if name == "forward":
-        return Forward(problem, programs=programs)
-    return Reverse(problem, is_quick=request.is_quick, programs=programs)
+        return Forward(job.problem, programs=programs)
+    return Reverse(job.problem, is_quick=is_quick, programs=programs)
 
 
 def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
@@ -101,27 +77,27 @@ def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
     return None
 
 
-def _select_automatically(problem: Problem, request: Request, excluded: Mapping[str, Doubt]) -> Selection:
+def _select_automatically(job: Job, excluded: Mapping[str, Doubt], is_timed: bool, is_quick: bool) -> Selection:
     """Prefer fewer directions; where the counts are close and the job is long, less measured time."""
-    doubts = dict(excluded)
+    problem, doubts = job.problem, dict(excluded)
     started_s = time.perf_counter()
-    reverse = None if "reverse" in doubts else _try_reverse(problem, doubts, is_quick=request.is_quick)
+    reverse = None if "reverse" in doubts else _try_reverse(problem, doubts, is_quick=is_quick)
     prologue_s = time.perf_counter() - started_s
     if reverse and not reverse.flows and not is_empty(reverse):
-        return _make(problem, request, "finite-difference"), ("no gradient flows from the inputs to the outputs",)
+        return _make(job, "finite-difference"), ("no gradient flows from the inputs to the outputs",)
     outputs = reverse.outputs if reverse else problem.evaluate()[1]
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
     if reverse and outputs.are_calls_all(n_rows):
         return reverse, (counts, "calls take the time, whatever the number of rows: operations are many and tiny")
-    choice = judge(n_rows, n_columns, prologue_s if request.timed else 0.0)
+    choice = judge(n_rows, n_columns, prologue_s if is_timed else 0.0)
     if reverse and choice == "timed" and is_short(reverse):
         choice = judge(n_rows, n_columns, 0.0)
     if reverse and choice == "reverse":
         return reverse, (counts, *why_untimed(n_rows, n_columns), *reasons_of(doubts))
     if choice == "forward":
         reverse = None  # its activations need not be alive while forward is tried
-    if choice == "forward" and request.timed and "forward" not in doubts:
+    if choice == "forward" and is_timed and "forward" not in doubts:
         return Forward(problem, outputs), (counts, *reasons_of(doubts))  # if it cannot, the first chunk tells
     n_trial = trial_size(n_rows, n_columns) if reverse else LEAST_TRIAL
     forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts, n_trial)
@@ -133,7 +109,7 @@ def _select_automatically(problem: Problem, request: Request, excluded: Mapping[
         return reverse or Reverse(problem), (counts, *reasons_of(doubts))
     if not all(doubt.fits for doubt in doubts.values()):
         raise why_nothing_fits(doubts)
-    return _make(problem, request, "finite-difference"), reasons_of(doubts)
+    return _make(job, "finite-difference"), reasons_of(doubts)
 
 
 def _try_reverse(problem: Problem, doubts: dict[str, Doubt], *, is_quick: bool) -> Reverse | None:

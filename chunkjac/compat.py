@@ -14,9 +14,9 @@ from chunkjac._api import (
     DOUBLE_EPS,
     LowerPrecisionError,
     PapersCall,
-    _as_complex,
-    _converted,
+    as_complex,
     check_type,
+    converted,
     is_int,
     is_number,
     jacobian,
@@ -130,13 +130,13 @@ class JacrevFinite:
         if not -len(args) <= self.num_args < len(args):
             raise ArgumentError(f"num_args {self.num_args} is out of range: {len(args)} arguments were given.")
         number = self.num_args % len(args)
-        inputs = _converted(args, number, torch.float64, keeps_tensors=len(args) > 1)
+        inputs = converted(args, number, torch.float64, keeps_tensors=len(args) > 1)
         self._check_dimensions(inputs, number)
         call = PapersCall(self.function, self.wrapper)
         try:
             return self._differences(call, inputs, number)
         except Exception as error:
-            own = _converted(args, number, torch.get_default_dtype(), keeps_tensors=True)
+            own = converted(args, number, torch.get_default_dtype(), keeps_tensors=True)
             same = [x.dtype for x in own] == [x.dtype for x in inputs]
             if same or call.answered or isinstance(error, ChunkjacError) or is_out_of_memory(error):
                 raise
@@ -178,4 +178,4 @@ class JacrevFinite:
                 f"delta={delta} is lost in the rounding of the function's values: entries may be off by {noise:.0%} "
                 "of them. Take a larger delta, the default one, or float64 throughout."
             )
-        return _as_complex(found, inputs[number].dim()) if call.is_complex else found
+        return as_complex(found, inputs[number].dim()) if call.is_complex else found

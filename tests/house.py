@@ -186,11 +186,13 @@ def circles(house: House) -> list[str]:
 
 
 def privacy_said_twice(house: House) -> list[str]:
-    """Rule 4: wings have an underscore, files and folders in them have none."""
+    """Rule 4: wings have an underscore, files and folders in them have none, nor has what others take from a file."""
     found = [f"{wing} has no underscore" for wing in sorted(house.wings) if not wing.startswith("_")]
     for name in house.files:
         inner = name.split(".")[1:]
         found += [f"{name}: {part}" for part in inner if part.startswith("_") and part != "__init__"]
+        private = {taken for _, taken in house.imports(name) if re.match("_[^_]", taken)} - house.files.keys()
+        found += [f"{name}: takes {taken}" for taken in sorted(private - house.wings)]
     return found
 
 

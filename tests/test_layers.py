@@ -58,6 +58,7 @@ OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (house.circles, {"_lower.deep.stones": "from made._lower import Thing\n"}, "_lower: "),
     (house.privacy_said_twice, {"_lower._hidden": ""}, "_lower._hidden: _hidden"),
     (house.privacy_said_twice, {"open.door": ""}, "open has no underscore"),
+    (house.privacy_said_twice, {"_lower.a": "from made._lower.b import _x\n", "_lower.b": ""}, "_lower.a: takes _x"),
     (house.hidden_modules, {"_upper.top": ""}, "_upper gives top"),
     (house.idle_doors, {"_ground": "", "_upper.things": ""}, "_lower gives Thing to nobody"),
     (house.idle_doors, {"_lower.__init__": "def logic() -> None: ...\n"}, "_lower does something"),

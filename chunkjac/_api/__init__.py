@@ -5,9 +5,9 @@ from chunkjac._api.paper_arguments import (
     DOUBLE_EPS,
     LowerPrecisionError,
     PapersCall,
-    _as_complex,
-    _converted,
+    as_complex,
     check_type,
+    converted,
     is_int,
     is_number,
 )

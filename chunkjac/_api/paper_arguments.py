@@ -63,12 +63,12 @@ class PapersCall:
         self.eps = max(eps, torch.finfo(output.dtype).eps if has_eps else 0.0)
 
 
-def _as_complex(found: torch.Tensor, n_input_dims: int) -> torch.Tensor:
+def as_complex(found: torch.Tensor, n_input_dims: int) -> torch.Tensor:
     """Join the real and imaginary parts, which are the last dimension of the output; no copy is made."""
     return torch.view_as_complex(found.movedim(-1 - n_input_dims, -1))
 
 
-def _converted(args: Sequence[Any], number: int, dtype: torch.dtype, keeps_tensors: bool) -> list[torch.Tensor]:
+def converted(args: Sequence[Any], number: int, dtype: torch.dtype, keeps_tensors: bool) -> list[torch.Tensor]:
     """Return the arguments as tensors.
 
     Args:

@@ -11,6 +11,7 @@ import pytest
 import chunkjac as cj
 
 ROOT = Path(__file__).parent.parent
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 API = (ROOT / "docs" / "api.md").read_text()
 FUNCTIONS = ("jac", "hessian", "plan", "blocks", "open", "gram", "norms", "diagonal", "matvec", "rmatvec")
 FUNCTIONS += ("operator", "svdvals", "scipy_jac")
@@ -59,6 +60,12 @@ def test_docstrings_name_all_arguments() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).stat().st_size > 0, f"{page.name}: {target}"
+
+
+def test_files_that_are_named_are_there() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`([a-z_]+/[\w/.]*)`", page.read_text()):
+            assert any((folder / name).exists() for folder in (ROOT, ROOT / "chunkjac")), f"{page.name}: {name}"

@@ -1,8 +1,8 @@
 """How a block is made."""
 
-from chunkjac._modes.derivatives.derivative import FAKE_ONLY, is_final
 from chunkjac._modes.derivatives.forward import Forward
 from chunkjac._modes.derivatives.gradient import Gradient
+from chunkjac._modes.derivatives.ladder import FAKE_ONLY, is_final
 from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._modes.differences.bounds import Bounds, read_bounds
 from chunkjac._modes.differences.finite_difference import FiniteDifference

@@ -14,9 +14,11 @@ from typing import ClassVar
 
 from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._errors import FunctionError
-from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
+from chunkjac._modes.derivatives.derivative import Derivative
 from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBackwardOneByOne
+from chunkjac._modes.derivatives.ladder import Rung
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
+from chunkjac._modes.derivatives.takeover import known_outputs
 from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, RandomState, WriteWatcher
 from chunkjac._programs import Records
 

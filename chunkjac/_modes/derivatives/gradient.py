@@ -11,7 +11,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from chunkjac._chunker import ElementDirections, Seeds
-from chunkjac._modes.derivatives.derivative import is_final
+from chunkjac._modes.derivatives.ladder import is_final
 from chunkjac._modes.derivatives.pullbacks import RowByRow
 from chunkjac._modes.referee import random_tangent
 from chunkjac._problem import Problem, check_callable, is_inside_transform

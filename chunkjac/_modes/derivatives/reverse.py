@@ -12,8 +12,10 @@ from functools import partial
 from typing import ClassVar
 
 from chunkjac._chunker import Directions, ElementDirections
-from chunkjac._modes.derivatives.derivative import Derivative, Rung, known_outputs
+from chunkjac._modes.derivatives.derivative import Derivative
+from chunkjac._modes.derivatives.ladder import Rung
 from chunkjac._modes.derivatives.pullbacks import BatchedGrad, RowByRow, VmapGrad, VmapVjp, VmapVjpWithGrad
+from chunkjac._modes.derivatives.takeover import known_outputs
 from chunkjac._problem import Leaf, Problem
 from chunkjac._programs import Records
 

@@ -1,0 +1,233 @@
+"""The rungs: which is used, and how one is left for the next.
+
+A rung is given up when it cannot run the function, and also when its first block of several
+directions is not what one direction alone tells: some operations have wrong batching rules
+(the backward pass of ``cdist`` under ``vmap``, torch 2.13), and nothing else would show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar, Protocol
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+
+from chunkjac._errors import ChunkjacError, add_note
+from chunkjac._memory import drain_backward, first_line, is_out_of_memory
+from chunkjac._modes.agreement import DisagreementError, agrees_in_one_direction
+from chunkjac._modes.referee import nearer
+from chunkjac._problem import Outputs, Problem
+from chunkjac._programs import ModeRecord
+from chunkjac._tensors import Tensors, are_apart
+
+# What a dry run raises where values would be needed: it tells nothing about a rung.
+FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+class Rung(Protocol):
+    """Apply the derivative of a problem, at its inputs, to seeds.
+
+    A rung is made by running its prologue.
+
+    Attributes:
+        name: The rung's name.
+        prologue: What its prologue is, the same for rungs that share one.
+        batched: Whether ``many`` computes the directions of a chunk together.
+        outputs: What the function returns.
+        flows: Whether any output depends on an input as far as the rung sees.
+    """
+
+    name: ClassVar[str]
+    prologue: ClassVar[str]
+    batched: ClassVar[bool]
+    outputs: Outputs
+    flows: bool
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether ``many`` is known to give what ``one`` does."""
+        ...
+
+    def many(self, seeds: Tensors) -> Tensors:
+        """Apply the derivative to ``(k, *leaf.shape)`` of seeds."""
+        ...
+
+    def one(self, seed: Tensors) -> Tensors:
+        """Apply the derivative to a single seed, without batching anything."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the prologue keeps; nothing is asked for after that."""
+        ...
+
+
+class Ladder:
+    """Apply a derivative on one rung, and on the next from where that one fails.
+
+    Args:
+        problem: The function and its inputs.
+        rungs: The rungs and what makes each, the fastest first.
+        by_rows: Whether seeds are like the outputs.
+        keeps_graph: Whether blocks can be differentiated again.
+        outputs: What the function returns, if that is known: then no rung is made before it is needed.
+
+    Attributes:
+        made: The rung in use; ``None`` before one is needed.
+        reasons: Why it is no faster way.
+        compares: Whether any block was compared with one direction.
+        gives_away: Whether the last block's memory is nobody else's.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        rungs: Mapping[type[Rung], Callable[[], Rung]],
+        *,
+        by_rows: bool,
+        keeps_graph: bool,
+        outputs: Outputs | None,
+    ) -> None:
+        self.made: Rung | None = None
+        self.reasons: list[str] = []
+        self.compares = self.gives_away = False
+        self._rungs = dict(rungs)
+        self._keeps_graph = keeps_graph
+        self._outputs = outputs
+        self._works = False  # whether a block was made: later errors are the function's own
+        # Whether a block of several directions was compared; with other random numbers for each, none can be.
+        self._is_proven = problem.randomness == "different"
+        self._nearer = partial(nearer, problem, by_rows=by_rows)  # to a central difference
+        if outputs is None:
+            self._climb()  # its prologue tells what the function returns
+
+    @property
+    def rung(self) -> Rung:
+        """Return the rung that is in use."""
+        if self.made is None:
+            self._climb()
+        assert self.made is not None
+        return self.made
+
+    @property
+    def outputs(self) -> Outputs:
+        """Return what the function returns."""
+        return self._outputs or self.rung.outputs
+
+    @property
+    def batched(self) -> bool:
+        """Tell whether the directions of a chunk are computed together."""
+        return self.made is None or self.made.batched
+
+    @property
+    def compared(self) -> str | None:
+        """Return the rung whose batches were compared with one direction, which they had to be."""
+        is_compared = self.made is not None and self._is_proven and not self.made.is_sure
+        return self.made.name if self.made is not None and is_compared else None
+
+    def trust(self, record: ModeRecord, problem: Problem) -> None:
+        """Compare no batches that were compared in an earlier run."""
+        if self.made is not None and record.trusts_batches(self.made.name, problem):
+            self._is_proven = True
+
+    def block(self, seeds: Tensors) -> Tensors:
+        """Apply the derivative to ``(k, *leaf.shape)`` of seeds."""
+        return self._applied(lambda: self._block(seeds))
+
+    def one(self, seed: Tensors) -> Tensors:
+        """Apply the derivative to a single seed."""
+        return self._applied(lambda: self.rung.one(seed))
+
+    def close(self) -> None:
+        """Let go of what the prologue keeps."""
+        if self.made is not None:
+            self.made.close()
+
+    def _applied(self, compute: Callable[[], Tensors]) -> Tensors:
+        """Compute on the rung that is in use, and on the next where that cannot."""
+        while True:
+            try:
+                return compute()
+            except Exception as error:
+                if self._works or not self._rungs or is_final(error):
+                    self._note_on(error)
+                    raise
+                why = self._why_not(error)
+            self.rung.close()  # its activations go before others come
+            drain_backward()
+            self.reasons.append(why)
+            self._climb()
+
+    def _block(self, seeds: Tensors) -> Tensors:
+        """Compute a block on the rung that is in use."""
+        n_rows = len(seeds[0])
+        self.gives_away = False
+        with torch.set_grad_enabled(self._keeps_graph):
+            if n_rows > 1 and self.batched:
+                block = self.rung.many(seeds)
+                is_sure = self.rung.is_sure  # then what it gives was made for it, or is a seed
+                self._is_proven = self._is_proven or is_sure
+                self.gives_away = is_sure and are_apart((*seeds, *block))
+                if not self._is_proven:
+                    self.compares = True
+                    with torch.no_grad():
+                        self._is_proven = agrees_in_one_direction(self.rung.one, seeds, block, self._nearer)
+            else:
+                block = _one_by_one(self.rung, seeds, n_rows)
+        self._works = self._works or self._is_proven or not self.batched
+        return block
+
+    def _climb(self) -> None:
+        """Take the next rung whose prologue can run the function."""
+        while True:
+            kind = next(iter(self._rungs))
+            make = self._rungs.pop(kind)
+            try:
+                with torch.set_grad_enabled(self._keeps_graph):
+                    self.made = make()
+                return
+            except Exception as error:
+                if is_final(error):
+                    raise
+                self._rungs = {rung: make for rung, make in self._rungs.items() if rung.prologue != kind.prologue}
+                if not self._rungs:
+                    self._note_on(error)
+                    raise
+                why = f"{kind.name} cannot run func: {first_line(error)}"
+            self.reasons.append(why)
+
+    def _note_on(self, error: Exception) -> None:
+        """Say what was tried before, unless that has nothing to do with it."""
+        for reason in () if self._works or is_final(error) else self.reasons:
+            add_note(error, f"chunkjac: {reason}")
+
+    def _why_not(self, error: Exception) -> str:
+        """Say why the rung is left."""
+        if isinstance(error, DisagreementError):
+            return f"{self.rung.name} gives other values for several directions than for one alone"
+        return f"{self.rung.name} cannot run func: {first_line(error)}"
+
+
+def is_final(error: BaseException) -> bool:
+    """Tell whether an error says nothing about the rung: another one would fail alike."""
+    return isinstance(error, (ChunkjacError, *FAKE_ONLY)) or is_out_of_memory(error)
+
+
+def _one_by_one(rung: Rung, seeds: Tensors, n_rows: int) -> Tensors:
+    """Apply the derivative to one seed after the other."""
+    rows = (rung.one(tuple(values[i] for values in seeds)) for i in range(n_rows))
+    if n_rows == 1:
+        return tuple(values.unsqueeze(0) for values in next(rows))
+    if torch.is_grad_enabled():
+        return tuple(torch.stack(values) for values in zip(*rows))
+    block: Tensors = ()
+    for i, row in enumerate(rows):
+        block = block or tuple(values.new_empty((n_rows, *values.shape)) for values in row)
+        for target, values in zip(block, row):
+            target[i] = values
+    return block

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkjac._chunker.cost import Cost
+from chunkjac._chunker.counting import Chunks
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
@@ -113,8 +114,8 @@ def run(pacer: Pacer, n: int, seconds: Callable[[int], float]) -> tuple[list[int
 
 
 def test_a_plain_job_is_not_measured_and_finds_its_size() -> None:
-    job = limits(4000, 10**6, trusting=True)
-    sizes, measured = run(Pacer(job), 4000, fastest_at(160))
+    job = limits(4000, 10**6)
+    sizes, measured = run(Pacer(job, chunks=Chunks.NOW_AND_THEN), 4000, fastest_at(160))
     assert sizes[:4] == [40, 80, 160, 320]  # twice the start, as the guess is mostly too high by that
     assert len(set(sizes[4:-1])) == 1  # one shape
     assert 150 <= sizes[5] <= 160
@@ -129,19 +130,19 @@ def test_under_a_limit_sizes_stay_within_what_fits_and_each_larger_one_is_measur
 
 
 def test_a_second_run_of_a_plan_begins_with_what_the_first_has_learnt() -> None:
-    job, learnt = limits(4000, 10**6, trusting=True), Learnt()
+    job, learnt = limits(4000, 10**6), Learnt()
     cost = replace(job.base, direction_bytes=10)
-    first, _ = run(Pacer(job, cost, 100, checked=True, learnt=learnt), 4000, fastest_at(5))
+    first, _ = run(Pacer(job, cost, 100, chunks=Chunks.NONE, learnt=learnt), 4000, fastest_at(5))
     assert first[:3] == [20, 40, 10]
     assert learnt == Learnt(5, is_settled=True)
-    second, _ = run(Pacer(job, cost, 100, checked=True, learnt=learnt), 4000, fastest_at(5))
+    second, _ = run(Pacer(job, cost, 100, chunks=Chunks.NONE, learnt=learnt), 4000, fastest_at(5))
     assert set(second) == {5}
 
 
 def test_an_exact_size_is_never_varied() -> None:
-    sizes, _ = run(Pacer(limits(1000, 10**6, trusting=True, exact_size=50)), 1000, fastest_at(5))
+    sizes, _ = run(Pacer(limits(1000, 10**6, exact_size=50), chunks=Chunks.NOW_AND_THEN), 1000, fastest_at(5))
     assert set(sizes) == {50}
 
 
 def test_a_job_of_less_than_two_starts_is_one_chunk() -> None:
-    assert run(Pacer(limits(79, 10**6, trusting=True)), 79, fastest_at(5))[0] == [79]
+    assert run(Pacer(limits(79, 10**6), chunks=Chunks.NOW_AND_THEN), 79, fastest_at(5))[0] == [79]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkjac._chunker.cost import Cost, choose_chunk, even_chunk
+from chunkjac._chunker.counting import Chunks
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Pacer
 
@@ -52,9 +53,12 @@ def sizes_of(pacer: Pacer, limits: Limits, held: Callable[[int], int]) -> list[i
     return [chunk.stop - chunk.start for chunk in run(pacer, limits, held)[0]]
 
 
+Drawn = tuple[Limits, Chunks, Callable[[int], int]]
+
+
 @st.composite
-def jobs(draw: st.DrawFn) -> tuple[Limits, Callable[[int], int]]:
-    """Draw a job of which one direction fits, and what its chunks hold."""
+def jobs(draw: st.DrawFn) -> Drawn:
+    """Draw a job of which one direction fits, which of its chunks are measured, and what its chunks hold."""
     fixed, slope = draw(st.integers(0, 10_000)), draw(st.integers(1, 1000))
     level = draw(st.integers(0, 10_000))
     room = fixed + slope + draw(st.integers(0, 100_000))
@@ -64,32 +68,34 @@ def jobs(draw: st.DrawFn) -> tuple[Limits, Callable[[int], int]]:
         floor=draw(st.integers(1, slope)),
         level=level,
         target=draw(st.none() | st.integers(1, 100_000)),
-        is_reported=draw(st.booleans()),
     )
     prologue = draw(st.integers(0, limits.budget_bytes))
-    return replace(limits, base=replace(limits.base, prologue_bytes=prologue), margin=draw(MARGINS)), line(fixed, slope)
+    limits = replace(limits, base=replace(limits.base, prologue_bytes=prologue), margin=draw(MARGINS))
+    return limits, draw(st.sampled_from([Chunks.NEW_SIZES, Chunks.UNSURE])), line(fixed, slope)
 
 
 @given(jobs())
-def test_chunks_cover_all_directions_once_in_order(job: tuple[Limits, Callable[[int], int]]) -> None:
-    limits, held = job
-    chunks, _ = run(Pacer(limits), limits, held)
+def test_chunks_cover_all_directions_once_in_order(job: Drawn) -> None:
+    limits, counted, held = job
+    chunks, _ = run(Pacer(limits, chunks=counted), limits, held)
     directions = [direction for chunk in chunks for direction in range(chunk.start, chunk.stop)]
     assert directions == list(range(limits.n_directions))
 
 
 @given(jobs())
-def test_only_probes_are_ever_refused(job: tuple[Limits, Callable[[int], int]]) -> None:
+def test_only_probes_are_ever_refused(job: Drawn) -> None:
     """Once the line is drawn, nothing exceeds the room."""
-    limits, held = job
-    _, failures = run(Pacer(limits), limits, held)
+    limits, counted, held = job
+    _, failures = run(Pacer(limits, chunks=counted), limits, held)
     assert all(n_chunks < 3 for n_chunks in failures)
 
 
 @given(jobs())
-def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(job: tuple[Limits, Callable[[int], int]]) -> None:
-    limits, held = job
-    pacer = Pacer(limits)
+def test_the_cost_that_is_learnt_never_lies_below_the_largest_chunk(
+    job: Drawn,
+) -> None:
+    limits, counted, held = job
+    pacer = Pacer(limits, chunks=counted)
     largest = max(sizes_of(pacer, limits, held))
     assert pacer.cost.peak_bytes(largest) >= limits.base.level_bytes + held(largest)
 
@@ -186,19 +192,19 @@ def test_chunks_are_chosen_by_what_they_really_take(took: float, margin: float) 
 
 
 @given(jobs(), st.integers(1, 400))
-def test_an_exact_size_is_obeyed(job: tuple[Limits, Callable[[int], int]], size: int) -> None:
-    limits, held = job
+def test_an_exact_size_is_obeyed(job: Drawn, size: int) -> None:
+    limits, counted, held = job
     limits = replace(limits, exact_size=size, budget_bytes=limits.base.level_bytes + held(size))
     n_full, rest = divmod(limits.n_directions, size)
-    assert sizes_of(Pacer(limits), limits, held) == [size] * n_full + [rest] * (rest > 0)
+    assert sizes_of(Pacer(limits, chunks=counted), limits, held) == [size] * n_full + [rest] * (rest > 0)
 
 
 @given(jobs())
-def test_a_known_cost_needs_no_probes(job: tuple[Limits, Callable[[int], int]]) -> None:
-    limits, held = job
+def test_a_known_cost_needs_no_probes(job: Drawn) -> None:
+    limits, counted, held = job
     cost = replace(limits.base, fixed_bytes=held(0), direction_bytes=held(1) - held(0), margin=limits.margin)
     size = choose_chunk(cost, limits.n_directions, limits.budget_bytes, limits.target_bytes)
-    *full, last = sizes_of(Pacer(limits, cost, size), limits, held)
+    *full, last = sizes_of(Pacer(limits, cost, size, chunks=counted), limits, held)
     assert set(full) <= {size}
     assert last <= size
 
@@ -225,8 +231,8 @@ def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int, sizes: li
 @pytest.mark.parametrize(("room", "n_measured"), [(10 * 640, 1), (10 * 640 - 1, 2)])
 def test_chunks_are_not_measured_that_would_fit_even_if_all_kept_what_they_hold(room: int, n_measured: int) -> None:
     """1000 directions of 6.4 bytes, 100 at once: 10 chunks."""
-    limits = limits_of(1000, room, exact_size=100, is_reported=False)
-    pacer = Pacer(limits)
+    limits = limits_of(1000, room, exact_size=100)
+    pacer = Pacer(limits, chunks=Chunks.UNSURE)
     measured = []
     for start in range(0, 500, 100):
         chunk = pacer.next_chunk(start)
@@ -322,7 +328,7 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
 def test_a_trusting_job_is_measured_unless_it_fits_many_times_over(room: int, plain: bool) -> None:
     limits = limits_of(100, room, floor=10, target=501)
     assert Pacer(limits).measures(slice(0, 100), 0)
-    assert Pacer(replace(limits, trusting=True)).measures(slice(0, 100), 0) != plain
+    assert Pacer(limits, chunks=Chunks.NOW_AND_THEN).measures(slice(0, 100), 0) != plain
     assert replace(limits, target_bytes=500).is_plain  # 1000 in two chunks
     assert not replace(limits, batched=False).is_plain
     assert not replace(limits, exact_size=100).is_plain
@@ -353,7 +359,7 @@ def test_the_first_single_direction_is_measured_wherever_it_comes() -> None:
         measured.append(pacer.measures(chunk, 0))
         pacer.learn(chunk, 10 * (chunk.stop - chunk.start), grows=False)
     assert measured == [True, False, False, False, True]
-    assert not Pacer(limits, limits.base, 50, checked=True).measures(slice(200, 201), 4)
+    assert not Pacer(limits, limits.base, 50, chunks=Chunks.NONE).measures(slice(200, 201), 4)
 
 
 def test_chunks_are_looked_at_again_ever_more_seldom() -> None:

@@ -133,13 +133,20 @@ def test_a_chunk_is_what_fits_then_what_is_fast_then_even(
     assert choose_chunk(cost, 18, budget_bytes, target_bytes) == size
 
 
-@pytest.mark.parametrize("name", ["cost", "knee", "limits", "pacer"])
+@pytest.mark.parametrize("name", ["cost", "counting", "knee", "limits", "pacer"])
 def test_the_arithmetic_imports_no_torch(name: str) -> None:
     tree = ast.parse((Path(chunkjac.__file__).parent / "_chunker" / f"{name}.py").read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {module.partition(".")[0] for module in imported} <= {"__future__", "collections", "dataclasses", "chunkjac"}
+    assert {module.partition(".")[0] for module in imported} <= {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "enum",
+        "chunkjac",
+    }
     assert {module for module in imported if module.startswith("chunkjac")} <= {
+        "chunkjac._chunker.counting",
         "chunkjac._chunker.knee",
         "chunkjac._chunker.cost",
         "chunkjac._chunker.limits",

@@ -51,8 +51,6 @@ class Limits:
         exact_size: The chunk size that the user asked for.
         batched: Whether larger chunks are faster at all.
         margin: How many times its tensors' bytes a chunk is taken to need, at least.
-        trusting: Whether a job that is plainly small need not be measured.
-        is_reported: Whether what chunks hold is to be told.
         start_bytes: The working set to begin with where others are tried while the job runs;
             ``None`` tries no other.
         n_prologues: How many times what the prologue evaluates a direction does.
@@ -67,8 +65,6 @@ class Limits:
     exact_size: int | None = None
     batched: bool = True
     margin: float = 1.0
-    trusting: bool = False
-    is_reported: bool = True
     start_bytes: int | None = None
     n_prologues: int = 1
     is_long: bool = False

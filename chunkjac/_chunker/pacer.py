@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from chunkjac._chunker.cost import Cost, even_chunk
+from chunkjac._chunker.counting import Chunks
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import WORTH_A_NEW_SIZE, Limits
 
@@ -45,7 +46,7 @@ class Pacer:
         terms: What the job has to keep to.
         cost: The job's cost, if a plan knows it: then nothing is probed.
         chunk_size: The size of all chunks, if a plan knows it.
-        checked: Whether nothing need be measured.
+        chunks: Which chunks are measured.
         learnt: What earlier runs of the plan have learnt.
 
     Attributes:
@@ -59,7 +60,7 @@ class Pacer:
         cost: Cost | None = None,
         chunk_size: int | None = None,
         *,
-        checked: bool = False,
+        chunks: Chunks = Chunks.NEW_SIZES,
         learnt: Learnt | None = None,
     ) -> None:
         self.cost = cost or limits.base
@@ -69,7 +70,8 @@ class Pacer:
         self._knee: Knee | None = None  # once there is a size to begin with
         self._even_size: int | None = None  # once the fastest size is found
         first_size = limits.first_size()
-        self._is_plain = self.chunk_size is None and limits.trusting and limits.is_plain and first_size is not None
+        is_new = self.chunk_size is None and first_size is not None
+        self._is_plain = chunks is Chunks.NOW_AND_THEN and is_new and limits.is_plain
         self._n_probes = 0  # chunks that are to tell what others hold
         self._probe_size = first_size or limits.careful_size
         if self._is_plain and first_size is not None:
@@ -83,8 +85,8 @@ class Pacer:
         self._margin = 1.0
         self._most = limits.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
-        self._checked = checked or self._is_plain
-        self._is_watched = not checked
+        self._chunks = chunks
+        self._checked = chunks is Chunks.NONE or self._is_plain
         self._first_most = limits.trial_size if self._is_plain else limits.n_directions
 
     def measures(self, chunk: slice, n_done: int) -> bool:
@@ -98,7 +100,7 @@ class Pacer:
             chunk: The directions that come next.
             n_done: How many chunks are finished.
         """
-        if not self._is_watched:
+        if self._chunks is Chunks.NONE:
             return not self._checked
         if not self._checked or _is_looked_at_again(n_done):
             return True
@@ -110,7 +112,7 @@ class Pacer:
     @property
     def measures_new(self) -> bool:
         """Tell whether other ways of computing must be measured."""
-        return self._is_watched and not self._is_plain
+        return self._chunks is not Chunks.NONE and not self._is_plain
 
     def next_chunk(self, done: int) -> slice:
         """Return the directions that come next, after the first ``done``."""
@@ -187,7 +189,7 @@ class Pacer:
     def _cannot_fail(self, size: int, held_bytes: int, left: int) -> bool:
         """Tell whether chunks like one would fit even if each kept all that it holds; nobody asks whether they do."""
         n_chunks = 1 + -(-left // size)
-        return not self._limits.is_reported and n_chunks * self._margin * held_bytes <= self._limits.room_bytes
+        return self._chunks is not Chunks.NEW_SIZES and n_chunks * self._margin * held_bytes <= self._limits.room_bytes
 
     def _after_probes(self, size: int, chosen: int) -> int:
         """Return the size to go on with: that of a single probe, unless much larger ones fit.

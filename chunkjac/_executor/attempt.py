@@ -8,20 +8,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chunkjac._chunker import Pacer
+from chunkjac._chunker import Counting, Pacer, Prologue
 from chunkjac._errors import ChunkjacError
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory
-from chunkjac._modes import is_empty, result_bytes
-from chunkjac._planner import Doubt, Job, Probe, select_mode, show_progress
+from chunkjac._modes import is_empty
+from chunkjac._planner import Doubt, Job, Probe, Selection, select_mode, show_progress
 from chunkjac._problem import CallWatcher, WriteWatcher
 from chunkjac._programs import Usage
 from chunkjac._sinks import Allowance
 from chunkjac._units import format_bytes
-
-# Of a default budget, which is half of what is free: so much may be made before it is counted exactly.
-_UNCOUNTED_SHARE = 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Run:
     Attributes:
         job: What was asked for.
         known: What a plan knows of it.
-        watch: Whether live bytes are counted.
+        counting: How closely its memory is counted.
         witness: What copies what the function writes to.
         experience: What earlier runs of the plan have left; it takes what this one leaves.
         tracker: What counts live bytes.
@@ -41,7 +38,7 @@ class Run:
 
     job: Job
     known: Probe | None
-    watch: bool
+    counting: Counting
     witness: WriteWatcher
     experience: Experience
     tracker: LiveBytes
@@ -50,7 +47,7 @@ class Run:
 
     def watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""
-        return self.tracker if self.watch else nullcontext()
+        return self.tracker if self.counting.counts else nullcontext()
 
 
 class Attempt:
@@ -69,20 +66,26 @@ class Attempt:
     def __init__(self, run: Run, excluded: Mapping[str, Doubt]) -> None:
         self.run = run
         self.log = Log()
-        job, tracker = run.job, run.tracker
-        tracker.restart_peak()
-        programs, is_timed = run.experience.programs, not job.is_repeatable
-        self._counts = True  # whether all that is made is looked at, rather than told
-        if not job.trusting or job.device.type != "cpu" or job.problem.runs_compiled_code:
+        run.tracker.restart_peak()
+        if run.counting.prologue is Prologue.CALLS:
+            self.mode, self.reasons = self._selected_by_calls(excluded)
+        else:
             with run.watched(), run.witness:
-                self.mode, self.reasons = select_mode(job, excluded, programs, is_timed=is_timed)
-            return
+                self.mode, self.reasons = self._selected(run.job, excluded)
+
+    def _selected(self, job: Job, excluded: Mapping[str, Doubt]) -> Selection:
+        """Return the mode to use, with its prologue run, and why."""
+        return select_mode(job, self.run.counting, excluded, self.run.experience.programs)
+
+    def _selected_by_calls(self, excluded: Mapping[str, Doubt]) -> Selection:
+        """Return the same where only calls are looked at."""
+        run = self.run
         keep_freed_memory()
-        self._counts = False
-        look = CallWatcher(run.witness, tracker if run.watch else None, int(_UNCOUNTED_SHARE * job.budget.n_bytes))
-        job = replace(job, problem=job.problem.watched_by(look))
-        self.mode, self.reasons = select_mode(job, excluded, programs, is_timed=is_timed, is_quick=True)
-        look.tell(self.mode.outputs.n_nodes)
+        tracker = run.tracker if run.counting.counts else None
+        look = CallWatcher(run.witness, tracker, run.counting.uncounted_bytes)
+        mode, reasons = self._selected(replace(run.job, problem=run.job.problem.watched_by(look)), excluded)
+        look.tell(mode.outputs.n_nodes)
+        return mode, reasons
 
     def may_exclude(self, error: Exception) -> bool:
         """Tell whether another mode may do what this one could not, with nothing lost."""
@@ -91,26 +94,23 @@ class Attempt:
 
     def steps(self) -> Iterator[slice]:
         """Allocate the result and fill it, step by step."""
-        run, mode = self.run, self.mode
-        job, known, tracker, learnt = run.job, run.known, run.tracker, run.experience.learnt
-        self.limits = limits = job.limits(mode, tracker)
-        if job.walled and limits.base.level_bytes > job.budget.n_bytes:
+        run, mode, job, counting, tracker = self.run, self.mode, self.run.job, self.run.counting, self.run.tracker
+        self.limits = limits = job.limits(mode, tracker, counting)
+        if not counting.allows(limits.base.level_bytes):
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")
-        with run.watched() if self._counts else nullcontext():
-            self.sink = job.out.sink(mode, Allowance(job.room_bytes(tracker), tracker, keeps=not self._counts))
-        if run.watch and not self._counts:
+        by_calls = counting.prologue is Prologue.CALLS
+        with nullcontext() if by_calls else run.watched():
+            self.sink = job.out.sink(mode, Allowance(job.room_bytes(tracker), tracker, keeps=by_calls))
+        if by_calls and counting.counts:
             tracker.assume(limits.base.result_bytes)
-        self.pacer = (
-            Pacer(limits, known.cost, known.chunk_size, checked=not run.watch, learnt=learnt)
-            if known
-            else Pacer(limits, learnt=learnt)
-        )
+        cost, chunk_size = (run.known.cost, run.known.chunk_size) if run.known else (None, None)
+        self.pacer = Pacer(limits, cost, chunk_size, chunks=counting.chunks, learnt=run.experience.learnt)
         usage = Usage(
             exact_size=job.exact_size,
             room_bytes=limits.room_bytes,
-            is_usual=not run.watch or self._fits(),
+            is_usual=not counting.counts_again,
             is_counted=self.pacer.measures_new,
-            is_repeatable=job.is_repeatable,
+            is_repeatable=not counting.is_timed,
         )
         mode.use_programs(run.experience.programs, usage)
         yield from self._filled()
@@ -142,10 +142,3 @@ class Attempt:
                     )
         finally:
             sink.close()
-
-    def _fits(self) -> bool:
-        """Tell whether what earlier runs have held fits, and need not be counted again."""
-        job, beside_bytes = self.run.job, self.run.experience.learnt.beside_bytes
-        if job.return_report or not job.out.allocates_result or not job.budget.explicit or beside_bytes is None:
-            return False
-        return beside_bytes + result_bytes(self.mode) <= job.budget.n_bytes

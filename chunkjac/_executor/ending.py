@@ -76,7 +76,7 @@ def _keep(attempt: Attempt, elapsed_s: float) -> None:
     run = attempt.run
     run.experience.programs.n_runs += 1
     run.experience.programs.spent_s += elapsed_s
-    if run.watch:
+    if run.counting.counts:
         run.experience.learnt.note_peak(run.tracker.highest_bytes - attempt.limits.base.result_bytes)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from chunkjac._chunker import Learnt
+from chunkjac._chunker import NOTHING_FORESEEN, Foreseen, Learnt
+from chunkjac._planner import Probe
 from chunkjac._programs import Records
 
 
@@ -29,3 +30,14 @@ class Experience:
             is_kept: Whether another run may follow; where none can, less need be remembered.
         """
         return cls(programs=Records(is_kept=is_kept, compiles=compiles))
+
+    def foreseen(self, known: Probe | None) -> Foreseen:
+        """Return what is known of the next run.
+
+        Args:
+            known: What the plan says of it; ``None`` without one.
+        """
+        if known is None:
+            return NOTHING_FORESEEN
+        planned_bytes = known.cost.peak_bytes(known.chunk_size) if known.certain else None
+        return Foreseen(planned_bytes, self.learnt.beside_bytes, known.cost.result_bytes)

@@ -23,6 +23,7 @@ def plan_job(job: Job) -> Plan:
     Raises:
         BudgetError: The job does not fit.
     """
+    counting = job.counting()
     excluded: dict[str, Doubt] = {}
     while True:
         try:
@@ -30,7 +31,7 @@ def plan_job(job: Job) -> Plan:
         except OverBudget as error:
             failure = str(error)
             break
-        if probe.peak_bytes <= job.budget.n_bytes or not job.walled:
+        if counting.allows(probe.peak_bytes):
             probe = replace(probe, reasons=(*probe.reasons, *_away(job), *_uncompiled(job)))
             experience = Experience.of(compiles=job.options.compile, is_kept=True)
             n_chunks = -(-probe.facts.n_directions // probe.chunk_size)

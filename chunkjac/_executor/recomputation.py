@@ -131,9 +131,11 @@ Cotangents = Sequence[torch.Tensor | None]
 def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut: Tensors) -> Grads:
     """Send a cotangent back, a chunk at a time, within the budget."""
     job = recipe.job
+    counting = job.counting()
 
     def compute(mode: Mode, sink: PulledBack, tracker: LiveBytes) -> None:
-        for _ in filled(sink, mode, Pacer(job.limits(mode, tracker)), tracker, Log(), advance=lambda _: None):
+        pacer = Pacer(job.limits(mode, tracker, counting), chunks=counting.chunks)
+        for _ in filled(sink, mode, pacer, tracker, Log(), advance=lambda _: None):
             pass
 
     try:
@@ -173,7 +175,7 @@ def _in_any_way(
     """Compute in the first way that can."""
     problem = recipe.job.problem
     for number, (mode_of, kernels) in enumerate(_WAYS):
-        tracker = recipe.job.tracker()
+        tracker = recipe.job.tracker(recipe.job.counting())
         try:
             with LeftAsFound(problem) as witness, _cut_at(cut), recipe.at_its_state(), kernels():
                 with tracker, witness:

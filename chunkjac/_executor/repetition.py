@@ -61,18 +61,3 @@ class Repetition:
         )
         result_bytes = known.facts.result_bytes if job.out.allocates_result else 0
         return cls(job, replace(known, cost=replace(known.cost, result_bytes=result_bytes)))
-
-    def is_ample(self, beside_bytes: int) -> bool:
-        """Tell whether nothing need be counted, since what is expected fits many times.
-
-        What holds the same whatever the values, and a quarter of the device's default at most, needs no watching: a
-        plain graph may keep twice as much. A limit that somebody set is watched: captured state may have changed.
-        Where values may change it, a run has to have been counted, and there must be more room.
-
-        Args:
-            beside_bytes: The most that a counted run has held beside the result; 0 before the first.
-        """
-        known = self.known
-        counted_bytes = beside_bytes and 4 * (beside_bytes + known.cost.result_bytes)
-        expected_bytes = known.cost.peak_bytes(known.chunk_size) if known.certain else counted_bytes
-        return self.job.trusting and 0 < 4 * expected_bytes <= self.job.budget.n_bytes

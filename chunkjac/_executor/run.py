@@ -21,22 +21,19 @@ from chunkjac._problem import LeftAsFound
 
 
 @torch.inference_mode(False)
-def run_job(
-    job: Job, known: Probe | None = None, *, watch: bool = True, experience: Experience | None = None
-) -> Result:
+def run_job(job: Job, known: Probe | None = None, experience: Experience | None = None) -> Result:
     """Compute the Jacobian, and leave everything else as it was.
 
     Args:
         job: What was asked for.
         known: What a plan knows of it.
-        watch: Whether live bytes are counted, which takes time; without it, the report has no peak.
         experience: What earlier runs of the plan have left; it takes what this one leaves.
 
     Raises:
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     experience = experience or Experience.of(compiles=job.options.compile, is_kept=job.return_report)
-    steps = steps_of(job, known, watch, experience, LeftAsFound(job.problem))
+    steps = steps_of(job, known, experience, LeftAsFound(job.problem))
     try:
         while True:
             try:
@@ -60,17 +57,15 @@ def run_planned(experience: Experience, job: Job, known: Probe, args: tuple[Any,
         options: What the user gave.
     """
     again = Repetition.of(job, known, args, options)
-    is_ample = again.is_ample(experience.learnt.beside_bytes or 0)
-    return run_job(again.job, again.known, watch=not is_ample, experience=experience).deliver(again.job)
+    return run_job(again.job, again.known, experience).deliver(again.job)
 
 
-def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience, found: LeftAsFound) -> Writing:
+def steps_of(job: Job, known: Probe | None, experience: Experience, found: LeftAsFound) -> Writing:
     """Run a job step by step, and connect the result to its graph if that was asked for.
 
     Args:
         job: What was asked for.
         known: What a plan knows of it.
-        watch: Whether live bytes are counted.
         experience: What earlier runs of the plan have left.
         found: What there was before; it is put back at the end.
     """
@@ -78,7 +73,8 @@ def steps_of(job: Job, known: Probe | None, watch: bool, experience: Experience,
         if job.options.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
         gauge = Gauge.of(job.device) if job.return_report else None
-        result = yield from _steps(Run(job, known, watch, witness, experience, job.tracker(), gauge))
+        counting = job.counting(experience.foreseen(known))
+        result = yield from _steps(Run(job, known, counting, witness, experience, job.tracker(counting), gauge))
     return connected(result, job, witness) if job.options.create_graph else result
 
 

@@ -24,7 +24,7 @@ def blocks_of(job: Job) -> Iterator[Block]:
     """
     stream, found = Stream(), LeftAsFound(job.problem)
     experience = Experience.of(compiles=False, is_kept=False)
-    steps = steps_of(replace(job, out=stream), None, watch=True, experience=experience, found=found)
+    steps = steps_of(replace(job, out=stream), None, experience, found)
     own: RandomState | None = None
     try:
         while True:

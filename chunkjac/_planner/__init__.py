@@ -10,3 +10,4 @@ from chunkjac._planner.reading import job_of, read_batching, read_chunk_size, re
 from chunkjac._planner.refusal import over_budget
 from chunkjac._planner.report import Report
 from chunkjac._planner.selection import select_mode
+from chunkjac._planner.trials import Selection

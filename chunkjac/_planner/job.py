@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from chunkjac._chunker import Cost, Limits
+from chunkjac._chunker import (
+    DEFAULT_MARGIN,
+    NOTHING_FORESEEN,
+    Chunks,
+    Cost,
+    Counting,
+    Foreseen,
+    Limits,
+    Prologue,
+)
 from chunkjac._memory import Budget, Gauge, LiveBytes
 from chunkjac._modes import Bounds, Mode, Step, least_direction_bytes
 from chunkjac._planner.options import Options
@@ -24,12 +33,6 @@ _CPU_TARGET_BYTES = 64 * 2**20
 # 64 MiB throughout 1.06, 2.1; starts at 16, 24, 32, 48, 64 MiB with doubles and halves tried 1.03, 1.8; 1.03, 1.4;
 # 1.03, 1.4; 1.05, 1.5; 1.06, 1.5.
 _CPU_START_BYTES = 24 * 2**20
-
-# For what is not foreseen, where the budget is a guess itself or an allocator has fragments.
-_DEFAULT_MARGIN = 1.10
-
-# The checks of finite differences evaluate three points at once: by far no more than so many of one.
-_PLAIN_SHARE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,47 +77,60 @@ class Job:
         return self.options.mode == "auto" and name != "finite-difference"
 
     @property
-    def is_repeatable(self) -> bool:
-        """Tell whether no clock may decide how blocks are made: they must come out the same in another run."""
-        return self.out.is_repeatable
-
-    @property
     def exact_size(self) -> int | None:
         """Return the chunk size if it is settled: by the user, or by what was planned for a file."""
         return self.out.exact_size(self.options.chunk_size)
 
-    @property
-    def walled(self) -> bool:
-        """Tell whether the budget is enforced: a chunk size of the user's may exceed the default one."""
-        return self.budget.explicit or self.options.chunk_size is None
+    def counting(self, foreseen: Foreseen = NOTHING_FORESEEN) -> Counting:
+        """Return how closely a run is counted: a limit that somebody set is kept, and figures are told exactly.
+
+        Args:
+            foreseen: What is known of the run.
+        """
+        is_set, tells, n_bytes, on_cpu = self.budget.explicit, self.return_report, self.budget.n_bytes, self._is_on_cpu
+        trusts = not (is_set or tells or self.options.create_graph)
+        by_calls = trusts and on_cpu and not self.problem.runs_compiled_code
+        chunks = Chunks.NEW_SIZES if tells else Chunks.UNSURE
+        if trusts:
+            chunks = Chunks.NONE if foreseen.is_ample(n_bytes) else Chunks.NOW_AND_THEN
+        repeats = is_set and not tells and self.out.allocates_result and foreseen.fits(n_bytes)
+        return Counting(
+            budget_bytes=n_bytes,
+            limit_bytes=n_bytes if is_set or self.options.chunk_size is None else None,
+            prologue=Prologue.CALLS if by_calls else Prologue.OPERATIONS,
+            chunks=chunks,
+            counts_again=not (repeats or chunks is Chunks.NONE),
+            is_timed=not self.out.is_repeatable,
+            margin=1.0 if on_cpu and is_set else DEFAULT_MARGIN,
+        )
 
     @property
-    def trusting(self) -> bool:
-        """Tell whether what fits many times over need not be measured: nobody set a limit, or wants the figures."""
-        return not (self.budget.explicit or self.return_report or self.options.create_graph)
+    def _is_on_cpu(self) -> bool:
+        """Tell whether the function is to run on the CPU."""
+        return self.device.type == "cpu"
 
-    def tracker(self) -> LiveBytes:
+    def tracker(self, counting: Counting) -> LiveBytes:
         """Return what counts live bytes, and stops what would exceed the budget."""
         return LiveBytes(
             self.device,
-            limit_bytes=self.budget.n_bytes if self.walled else None,
-            rests_below_bytes=self.budget.n_bytes // _PLAIN_SHARE if self.trusting else 0,
-            gauge=None if self.device.type == "cpu" else Gauge.of(self.device),
+            limit_bytes=counting.limit_bytes,
+            rests_below_bytes=counting.resting_bytes,
+            gauge=None if self._is_on_cpu else Gauge.of(self.device),
         )
 
     def room_bytes(self, tracker: LiveBytes) -> int:
         """Return what result and chunks may hold together."""
         return self.budget.n_bytes - tracker.live_bytes
 
-    def limits(self, mode: Mode, tracker: LiveBytes) -> Limits:
+    def limits(self, mode: Mode, tracker: LiveBytes, counting: Counting) -> Limits:
         """Return what the chunk sizes have to keep to, when the mode's prologue has run.
 
         Args:
             mode: What makes the blocks.
             tracker: What counted live bytes since the job began.
+            counting: How closely.
         """
-        on_cpu = self.device.type == "cpu"
-        exact = on_cpu and self.budget.explicit
+        on_cpu = self._is_on_cpu
         base = Cost(
             prologue_bytes=tracker.peak_bytes,
             kept_bytes=tracker.live_bytes,
@@ -129,9 +145,7 @@ class Job:
             target_bytes=_CPU_TARGET_BYTES if on_cpu else None,
             exact_size=self.exact_size,
             batched=mode.batched,
-            margin=1.0 if exact else _DEFAULT_MARGIN,
-            trusting=self.trusting,
-            is_reported=self.return_report,
+            margin=counting.margin,
             start_bytes=_CPU_START_BYTES if on_cpu else None,
             n_prologues=max(1, mode.seeds_per_direction) if tracker.has_rested else 1,
             is_long=mode.is_long,

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from chunkjac._chunker import TIGHT_PROBES, Cost, Limits
+from chunkjac._chunker import TIGHT_PROBES, Cost, Limits, Prologue
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Mode, ModeSummary, is_empty
@@ -112,18 +112,19 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tracker: LiveBytes) -> Probe:
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
     job = replace(job, problem=job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs]))
+    counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_timed=False)
     witness = WriteWatcher()  # what it copies is alive until the end, and counts
     with tracker:
         with witness:
-            mode, reasons = select_mode(job, excluded, is_timed=False)
+            mode, reasons = select_mode(job, counting, excluded)
             name = mode.name
             del mode
             if tracker.live_bytes:
                 gc.collect()  # what a mode that failed left in cycles
             tracker.restart_peak()
-            mode, _ = select_mode(job.in_mode(name), is_timed=False)
+            mode, _ = select_mode(job.in_mode(name), counting)
         job.out.check(mode)
-        limits = job.limits(mode, tracker)
+        limits = job.limits(mode, tracker, counting)
         if is_empty(mode):
             return Probe(
                 ModeSummary.of(mode), reasons, limits.base, 1, limits.base.prologue_bytes, certain=True, steady_size=1
@@ -157,12 +158,13 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) -> Probe:
     """Probe the first mode that can run the function."""
     tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
+    counting = replace(job.counting(), prologue=Prologue.OPERATIONS)
     doubts = dict(excluded)
     while True:
         with tracker:
             with witness:
-                mode, reasons = select_mode(job, doubts, is_timed=not job.is_repeatable)
-            limits = job.limits(mode, tracker)
+                mode, reasons = select_mode(job, counting, doubts)
+            limits = job.limits(mode, tracker, counting)
             try:
                 samples = _Samples(mode, tracker)
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from chunkjac._chunker import Counting, Prologue
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import is_out_of_memory, reclaim
 from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty
@@ -17,29 +18,26 @@ from chunkjac._programs import Records
 
 def select_mode(
     job: Job,
+    counting: Counting,
     excluded: Mapping[str, Doubt] = NOTHING,
     programs: Records | None = None,
-    *,
-    is_timed: bool,
-    is_quick: bool = False,
 ) -> Selection:
     """Return the mode to use, with its prologue run, and why.
 
     Args:
         job: What was asked for.
+        counting: How closely memory is counted, and whether modes may be timed: they cannot be on fake tensors.
         excluded: What is known against modes; only ``auto`` heeds it.
         programs: What earlier runs of a plan have recorded.
-        is_timed: Whether ``auto`` may time the modes; it cannot on fake tensors.
-        is_quick: Whether memory is plenty, and nobody wants figures of it.
 
     Raises:
         OverBudget: No mode that can differentiate the function fits.
     """
     name = job.options.mode
     if name == "auto":
-        return _select_automatically(job, excluded, is_timed, is_quick)
+        return _select_automatically(job, counting, excluded)
     try:
-        return _make(job, name, programs, is_quick=is_quick), (f"mode={name!r} was given",)
+        return _make(job, name, counting, programs), (f"mode={name!r} was given",)
     except Exception as error:
         fault = _own_fault(job.problem, error)
         if fault is None and name == "finite-difference":
@@ -50,7 +48,7 @@ def select_mode(
     raise fault
 
 
-def _make(job: Job, name: str, programs: Records | None = None, *, is_quick: bool = False) -> Mode:
+def _make(job: Job, name: str, counting: Counting, programs: Records | None = None) -> Mode:
     """Run a mode's prologue."""
     if name == "finite-difference":
         return FiniteDifference(
@@ -63,7 +61,7 @@ def _make(job: Job, name: str, programs: Records | None = None, *, is_quick: boo
         )
     if name == "forward":
         return Forward(job.problem, programs=programs)
-    return Reverse(job.problem, is_quick=is_quick, programs=programs)
+    return Reverse(job.problem, is_quick=counting.prologue is Prologue.CALLS, programs=programs)
 
 
 def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
@@ -77,27 +75,28 @@ def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
     return None
 
 
-def _select_automatically(job: Job, excluded: Mapping[str, Doubt], is_timed: bool, is_quick: bool) -> Selection:
+def _select_automatically(job: Job, counting: Counting, excluded: Mapping[str, Doubt]) -> Selection:
     """Prefer fewer directions; where the counts are close and the job is long, less measured time."""
     problem, doubts = job.problem, dict(excluded)
     started_s = time.perf_counter()
-    reverse = None if "reverse" in doubts else _try_reverse(problem, doubts, is_quick=is_quick)
+    reverse = None if "reverse" in doubts else _try_reverse(problem, doubts, counting)
     prologue_s = time.perf_counter() - started_s
     if reverse and not reverse.flows and not is_empty(reverse):
-        return _make(job, "finite-difference"), ("no gradient flows from the inputs to the outputs",)
+        why = "no gradient flows from the inputs to the outputs"
+        return _make(job, "finite-difference", counting), (why,)
     outputs = reverse.outputs if reverse else problem.evaluate()[1]
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
     if reverse and outputs.are_calls_all(n_rows):
         return reverse, (counts, "calls take the time, whatever the number of rows: operations are many and tiny")
-    choice = judge(n_rows, n_columns, prologue_s if is_timed else 0.0)
+    choice = judge(n_rows, n_columns, prologue_s if counting.is_timed else 0.0)
     if reverse and choice == "timed" and is_short(reverse):
         choice = judge(n_rows, n_columns, 0.0)
     if reverse and choice == "reverse":
         return reverse, (counts, *why_untimed(n_rows, n_columns), *reasons_of(doubts))
     if choice == "forward":
         reverse = None  # its activations need not be alive while forward is tried
-    if choice == "forward" and is_timed and "forward" not in doubts:
+    if choice == "forward" and counting.is_timed and "forward" not in doubts:
         return Forward(problem, outputs), (counts, *reasons_of(doubts))  # if it cannot, the first chunk tells
     n_trial = trial_size(n_rows, n_columns) if reverse else LEAST_TRIAL
     forward = None if "forward" in doubts else _try_forward(problem, outputs, doubts, n_trial)
@@ -109,13 +108,13 @@ def _select_automatically(job: Job, excluded: Mapping[str, Doubt], is_timed: boo
         return reverse or Reverse(problem), (counts, *reasons_of(doubts))
     if not all(doubt.fits for doubt in doubts.values()):
         raise why_nothing_fits(doubts)
-    return _make(job, "finite-difference"), reasons_of(doubts)
+    return _make(job, "finite-difference", counting), reasons_of(doubts)
 
 
-def _try_reverse(problem: Problem, doubts: dict[str, Doubt], *, is_quick: bool) -> Reverse | None:
+def _try_reverse(problem: Problem, doubts: dict[str, Doubt], counting: Counting) -> Reverse | None:
     """Run the prologue of reverse mode; note why it fails if it does."""
     try:
-        return Reverse(problem, is_quick=is_quick)
+        return Reverse(problem, is_quick=counting.prologue is Prologue.CALLS)
     except FAKE_ONLY:
         raise
     except Exception as error:

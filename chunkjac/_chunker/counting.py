@@ -1,0 +1,107 @@
+"""How closely memory is counted, and each share of the budget. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+# Calls may make so much before each operation is looked at. The default budget is half of what is free, and what calls
+# give is at most 16 times short of what their operations make.
+_UNCOUNTED_SHARE = 1 / 16
+
+# The checks of finite differences evaluate three points at once: by far no more than so many of one.
+_RESTING_SHARE = 1 / 64
+
+# A run whose peak is known whatever the values needs no counting in a quarter of the default: a plain graph may keep
+# twice as much. Where values may change it, a run has to have been counted, and there must be more room.
+_AMPLE_TIMES, _AMPLE_TIMES_BY_EXPERIENCE = 4, 16
+
+# For what is not foreseen, where the budget is a guess itself or an allocator has fragments.
+DEFAULT_MARGIN = 1.10
+
+
+class Prologue(Enum):
+    """What is looked at while the function is evaluated for the first time."""
+
+    OPERATIONS = "each operation"
+    CALLS = "calls only, which is faster"
+
+
+class Chunks(Enum):
+    """Which chunks are measured; each looks less closely than the one before."""
+
+    NEW_SIZES = "each of a new size, until two have shown nothing new"
+    UNSURE = "those, unless all chunks would fit even if each kept all that it holds"
+    NOW_AND_THEN = "one now and then, if the first fits many times over; else those that are unsure"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """Hold what is known of a run before it begins.
+
+    Attributes:
+        planned_bytes: Its peak, if that is the same whatever the values; ``None`` if it is not.
+        beside_bytes: The most that a counted run has held beside the result; ``None`` before the first.
+        result_bytes: What the result will take.
+    """
+
+    planned_bytes: int | None = None
+    beside_bytes: int | None = None
+    result_bytes: int = 0
+
+    def is_ample(self, budget_bytes: int) -> bool:
+        """Tell whether the run fits so many times that nothing need be counted."""
+        if self.planned_bytes is not None:
+            return 0 < _AMPLE_TIMES * self.planned_bytes <= budget_bytes
+        needed_bytes = self.beside_bytes and _AMPLE_TIMES_BY_EXPERIENCE * (self.beside_bytes + self.result_bytes)
+        return needed_bytes is not None and 0 < needed_bytes <= budget_bytes
+
+    def fits(self, budget_bytes: int) -> bool:
+        """Tell whether such a run was counted, and fits."""
+        return self.beside_bytes is not None and self.beside_bytes + self.result_bytes <= budget_bytes
+
+
+NOTHING_FORESEEN = Foreseen()
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """Say how closely the memory of a run is counted.
+
+    Attributes:
+        budget_bytes: What it may hold.
+        limit_bytes: Where it is stopped; ``None`` lets it exceed the budget.
+        prologue: What is looked at while the function is evaluated for the first time.
+        chunks: Which chunks are measured.
+        counts_again: Whether programs are counted that hold what they have held in an earlier run.
+        is_timed: Whether a clock may decide how blocks are made; if not, they come out the same in another run.
+        margin: How many times its tensors' bytes a chunk is taken to need, at least.
+    """
+
+    budget_bytes: int
+    limit_bytes: int | None
+    prologue: Prologue
+    chunks: Chunks
+    counts_again: bool
+    is_timed: bool
+    margin: float
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether live bytes are counted at all."""
+        return self.chunks is not Chunks.NONE
+
+    @property
+    def uncounted_bytes(self) -> int:
+        """Return what calls may make before each operation is looked at."""
+        return int(_UNCOUNTED_SHARE * self.budget_bytes)
+
+    @property
+    def resting_bytes(self) -> int:
+        """Return the peak below which a few evaluations more are not looked at; 0 for none."""
+        return int(_RESTING_SHARE * self.budget_bytes) if self.chunks in (Chunks.NOW_AND_THEN, Chunks.NONE) else 0
+
+    def allows(self, n_bytes: int) -> bool:
+        """Tell whether so much may be held."""
+        return self.limit_bytes is None or n_bytes <= self.limit_bytes

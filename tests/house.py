@@ -314,3 +314,38 @@ def _fields_set(method: Function) -> Iterator[str]:
     for node in ast.walk(method):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
             yield from [node.attr] if node.value.id == "self" else []
+
+
+_BUDGET = re.compile(r"_?(budget|room|limit)(_bytes)?")
+
+
+def _is_of_budget(node: ast.AST) -> bool:
+    """Tell whether an expression speaks of the budget, or of what is left of it."""
+    names = (getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(node))
+    return any(_BUDGET.fullmatch(name) for name in names)
+
+
+def _is_number(node: ast.AST) -> bool:
+    """Tell whether an expression is a number, by itself or by its name."""
+    return isinstance(node, ast.Constant) or ast.unparse(node).isupper() or ast.unparse(node).endswith("share")
+
+
+def _is_multiple(node: ast.AST) -> bool:
+    """Tell whether an expression is a number times something."""
+    is_product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+    return is_product and (_is_number(node.left) or _is_number(node.right))
+
+
+def fractions_elsewhere(house: House) -> list[str]:
+    """Rule 12: a fraction of the budget stands in `_chunker`, beside its evidence, and nowhere else."""
+    found = []
+    for name, tree in house.trees.items():
+        for node in ast.walk(tree) if wing_of(name) != "_chunker" else ():
+            parts: list[ast.expr] = []
+            if _is_multiple(node) or (isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Div, ast.FloorDiv))):
+                parts = [node.left] if _is_number(node.right) else [node.right] if _is_multiple(node) else []
+            elif isinstance(node, ast.Compare) and any(map(_is_multiple, (node.left, *node.comparators))):
+                parts = [node.left, *node.comparators]
+            if any(map(_is_of_budget, parts)):
+                found.append(f"{name}: {ast.unparse(node)}")
+    return found

@@ -15,6 +15,7 @@ from torch import nn
 
 import chunkjac as cj
 from chunkjac._chunker.copies import BatchLayout, PerturbedCopies
+from chunkjac._chunker.counting import ChunkRoom
 from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.difference_program import DifferenceProgram
@@ -302,7 +303,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
         agrees=lambda mine, yours: agrees,
         seen=replace(seen, guard=Guard(problem)),
     )
-    usage = Usage(exact_size=4, room_bytes=2**20, is_usual=True, is_counted=False, is_repeatable=False)
+    usage = Usage(exact_size=4, room=ChunkRoom(2**20), is_usual=True, is_counted=False, is_repeatable=False)
     made = DifferenceProgram(evaluation, record, usage)
     return made, record
 

@@ -84,6 +84,8 @@ OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (house.vague_names, {"_core.arena": ""}, "_core.arena: "),
     (tree.lines_that_do_not_fit, {"_ground": ""}, "_ground: no docstring"),
     (tree.lines_that_do_not_fit, {"_lower.deep.stones": f'"""{"long " * 22}"""\n'}, "stones.py: 1"),
+    (house.fractions_elsewhere, {"_ground": "share_bytes = budget.n_bytes // 16\n"}, "_ground: budget.n_bytes // 16"),
+    (house.fractions_elsewhere, {"_ground": "if 4 * held_bytes <= self._room_bytes: ...\n"}, "_ground: 4 * held_bytes"),
 )
 # What offends and is being mended.
 UNFINISHED: tuple[str, ...] = ()

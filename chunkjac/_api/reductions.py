@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chunkjac._api.gram_by_passes import column_by_column
 from chunkjac._api.signature import shows
 from chunkjac._api.two_points import are_far_apart, at_two_points, numbers_of, second_point
+from chunkjac._chunker import TILE_SHARES
 from chunkjac._errors import ArgumentError, BudgetError
 from chunkjac._executor import run_job
 from chunkjac._planner import GivenOnce, Job, job_of, read_name, read_options
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _SIDES = ("output", "input")
-
-# A tile takes the first of these parts of the room that leaves enough for a chunk; the last is a single row.
-_TILE_SHARES = (1 / 2, 1 / 8, 0.0)
 
 
 @shows
@@ -95,12 +93,12 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         found = column_by_column(func, args, others, side, shape, dtype, options)
         if found is not None:
             return found
-    for share in _TILE_SHARES[:-1]:
+    for share in TILE_SHARES[:-1]:
         try:
             return _run(job, replace(reduction, tile_share=share))
         except BudgetError:
             pass  # a smaller tile may leave enough for a chunk
-    return _run(job, replace(reduction, tile_share=_TILE_SHARES[-1]))
+    return _run(job, replace(reduction, tile_share=TILE_SHARES[-1]))
 
 
 @shows

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chunkjac._chunker import Counting, Pacer, Prologue
+from chunkjac._chunker import ChunkRoom, Counting, Pacer, Prologue
 from chunkjac._errors import ChunkjacError
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
@@ -107,7 +107,7 @@ class Attempt:
         self.pacer = Pacer(limits, cost, chunk_size, chunks=counting.chunks, learnt=run.experience.learnt)
         usage = Usage(
             exact_size=job.exact_size,
-            room_bytes=limits.room_bytes,
+            room=ChunkRoom(limits.room_bytes),
             is_usual=not counting.counts_again,
             is_counted=self.pacer.measures_new,
             is_repeatable=not counting.is_timed,

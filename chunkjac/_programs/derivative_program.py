@@ -144,7 +144,7 @@ class DerivativeProgram:
         while self._usage.exact_size is None and size not in self._record.proven:
             self.size = size  # so that this is halved if there is no room to record it
             needed_bytes[size] = self.recording.program(size).most_bytes + size * self.recording.plain.seed_bytes
-            most = smaller_size(needed_bytes, self._usage.room_bytes)
+            most = smaller_size(needed_bytes, self._usage.room)
             if most is None:
                 break
             del self._record.programs[size]
@@ -158,7 +158,7 @@ class DerivativeProgram:
         if usage.exact_size is not None:
             return min(usage.exact_size, plain.directions.n)
         self._n_to_make = self._n_to_make or n_left
-        largest = largest_size(self._record, plain.seed_bytes, usage.room_bytes, self._most)
+        largest = largest_size(self._record, plain.seed_bytes, usage.room, self._most)
         knee = knee_of(self._record, plain.evaluation_s, largest, n_left)
         size = knee.next_size(largest, n_left)
         if size not in (knee.size, self._nominal_size):

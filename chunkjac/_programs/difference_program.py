@@ -168,6 +168,6 @@ class DifferenceProgram:
             chunk = slice(start, start + self._size)
             program, made = self._of.recorded(chunk)
             self._ahead = chunk, made
-        if 2 * program.n_bytes > self._usage.room_bytes:
+        if program.n_bytes > self._usage.room.unsure_bytes:
             raise NotLinearError("its results take more than there is room for")
         self._running = self._of.running(program, self._size)

@@ -16,10 +16,6 @@ from chunkjac._programs.resizing import resized, telling_size
 from chunkjac._programs.tracing import given_tensors, trace
 from chunkjac._programs.usage import Usage
 
-# A plan holds on to so much between its runs, and no more than a part of the room: taking memory anew takes as long as
-# a small step (of 46 functions of 2 to 230 ms, plans take 0.93 of the time that they take with a quarter of it).
-_HELD_BYTES, _HELD_SHARE = 32 * 2**20, 0.25
-
 
 @dataclass(frozen=True, slots=True)
 class PlainDerivative:
@@ -129,8 +125,7 @@ class Recording:
             return running
         program = self.program(size)
         n_bytes = program.n_bytes + sum(tensor.nbytes for tensor in tensors)
-        is_small = n_bytes <= min(_HELD_BYTES, _HELD_SHARE * usage.room_bytes)
-        owns = usage.is_usual and self.records.is_kept and is_small
+        owns = usage.is_usual and self.records.is_kept and n_bytes <= usage.room.kept_bytes
         seeds = Seeds(self.plain.directions)  # what lies behind the last direction are zeros
         running = Running(program, tensors, lambda start: seeds.batch(slice(start, start + size)), owns_inputs=owns)
         if self.records.compiles:

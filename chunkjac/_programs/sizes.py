@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from chunkjac._chunker import Knee, even_chunk, fit_chunks
+from chunkjac._chunker import ChunkRoom, Knee, even_chunk, fit_chunks
 from chunkjac._programs.records import ModeRecord
 from chunkjac._programs.tracing import Trace
 
@@ -17,9 +17,6 @@ _CALL_S, _READ_S, _OVERHEAD_SHARE = 2.5e-6, 1e-10, 0.1
 
 # Where another run may follow, a size is tried if so many times what it takes to lay out is left; else so many.
 _WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 8, 40
-
-# Where memory is counted, a program takes no more of the room by what is known of it: some is foreseen by nobody.
-_SURE_SHARE = 0.95
 
 
 def knee_of(record: ModeRecord, evaluation_s: float, largest: int, n_left: int) -> Knee:
@@ -47,19 +44,19 @@ def _overhead_s(trace: Trace) -> float:
     return _CALL_S * sum(node.varies for node in trace.graph.nodes) + _READ_S * read_bytes
 
 
-def largest_size(record: ModeRecord, seed_bytes: int, room_bytes: int, most: int | None) -> int:
+def largest_size(record: ModeRecord, seed_bytes: int, room: ChunkRoom, most: int | None) -> int:
     """Return the most directions that fit, and may still be fast.
 
     Args:
         record: What is remembered of the mode, a direction among it.
         seed_bytes: What a seed takes.
-        room_bytes: What a chunk may hold.
+        room: What a chunk may hold.
         most: As many as are known to fit; ``None`` if that is unknown.
     """
     assert record.trace is not None
     each_bytes = record.trace.direction_bytes + seed_bytes
     size = max(LEAST_SIZE, min(_MOST_BYTES // each_bytes, _WORKING_BYTES // max(1, seed_bytes)))
-    return max(1, min(size, room_bytes // (2 * each_bytes), most or size))
+    return max(1, min(size, room.unsure_bytes // each_bytes, most or size))
 
 
 def is_worth_a_trial(starting_s: float, left_s: float, *, is_kept: bool) -> bool:
@@ -73,14 +70,14 @@ def is_worth_a_trial(starting_s: float, left_s: float, *, is_kept: bool) -> bool
     return 0 < (_WORTH_A_TRIAL if is_kept else _WORTH_A_TRIAL_ONCE) * starting_s < left_s
 
 
-def smaller_size(needed_bytes: Mapping[int, int], room_bytes: int) -> int | None:
+def smaller_size(needed_bytes: Mapping[int, int], room: ChunkRoom) -> int | None:
     """Return a smaller size where the smallest needs more than there is room for, if that is worth it.
 
     Args:
         needed_bytes: What is needed, by size.
-        room_bytes: What a chunk may hold.
+        room: What a chunk may hold.
     """
-    size, room_bytes = min(needed_bytes), int(_SURE_SHARE * room_bytes)
+    size = min(needed_bytes)
     fixed_bytes, each_bytes = fit_chunks(needed_bytes)
-    most = min(size - 1, (room_bytes - fixed_bytes) // max(1, each_bytes))
-    return None if needed_bytes[size] <= room_bytes or most < LEAST_SIZE // 2 else most
+    most = min(size - 1, (room.sure_bytes - fixed_bytes) // max(1, each_bytes))
+    return None if needed_bytes[size] <= room.sure_bytes or most < LEAST_SIZE // 2 else most

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chunkjac._chunker import ChunkRoom
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -11,7 +13,7 @@ class Usage:
 
     Attributes:
         exact_size: How many directions a chunk has, if the user said so.
-        room_bytes: What a chunk may hold.
+        room: What a chunk may hold.
         is_usual: Whether later runs of the plan will go like this one: without counting what is known to fit.
         is_counted: Whether what chunks hold is counted: then programs of two sizes are never in memory at once.
         is_repeatable: Whether no clock may decide how blocks are made: a program is used from the first chunk on
@@ -19,7 +21,7 @@ class Usage:
     """
 
     exact_size: int | None
-    room_bytes: int
+    room: ChunkRoom
     is_usual: bool
     is_counted: bool
     is_repeatable: bool

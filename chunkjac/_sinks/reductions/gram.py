@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from chunkjac._chunker import even_chunk
+from chunkjac._chunker import TILE_SHARES, even_chunk, tile_bytes
 from chunkjac._errors import ArgumentError, ChunkjacError
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import RandomState
@@ -52,7 +52,7 @@ class Gram(Destination):
 
     of_outputs: bool
     is_cross: bool = False
-    tile_share: float = 0.5
+    tile_share: float = TILE_SHARES[0]
     before: RandomState | None = None
     far_apart: Callable[[], bool] | None = None
     name = "a Gram matrix"
@@ -119,7 +119,7 @@ class Gram(Destination):
         row_bytes = max(1, _row_bytes(mode))
         products_bytes = self._shape(mode).numel() * _dtype(mode).itemsize
         most_bytes = max(_SMALL_BYTES, n_rows * row_bytes // 2)
-        fitting = min(int(self.tile_share * (room_bytes - products_bytes)), most_bytes) // row_bytes
+        fitting = min(tile_bytes(room_bytes - products_bytes, self.tile_share), most_bytes) // row_bytes
         return even_chunk(n_rows, max(1, min(fitting, n_rows))) if n_rows else 0
 
 

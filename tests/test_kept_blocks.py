@@ -13,7 +13,10 @@ from torch.utils._pytree import tree_leaves
 import chunkjac as cj
 from chunkjac._memory.heap import keep_freed_memory
 from chunkjac._memory.tracker import LiveBytes
+from chunkjac._modes import Reverse
 from chunkjac._modes.vmap import at_once
+from chunkjac._problem import Problem
+from chunkjac._programs import Records, Usage
 from chunkjac._sinks import tensor
 
 X, Y = torch.linspace(0.1, 1, 6), torch.linspace(1, 2, 6)
@@ -171,3 +174,15 @@ def test_a_plan_keeps_blocks_too_and_its_program_writes_in_place(monkeypatch: py
         forbid(patch)
         assert torch.allclose(plan.run(), wanted, atol=1e-6)
     assert all(torch.allclose(plan.run(), wanted, atol=1e-6) for _ in range(6))  # by programs too
+
+
+def test_a_program_keeps_its_memory_after_a_block_that_was_given_away() -> None:
+    mode = Reverse(Problem.of(torch.sin, (X,), 0, False, "error"))
+    mode.block(slice(0, 6))
+    assert mode.gives_away
+    usage = Usage(exact_size=None, room_bytes=2**30, is_usual=True, is_counted=False, is_repeatable=True)
+    mode.use_programs(Records(), usage)
+    assert mode.wanted_size(6) == 6
+    mode.block(slice(0, 6))
+    assert mode.rung == "linear program"
+    assert not mode.gives_away

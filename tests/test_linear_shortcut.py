@@ -405,6 +405,21 @@ def test_a_program_that_does_not_fit_gives_its_memory_back_and_a_smaller_one_is_
     assert max(sizes) <= 32
 
 
+def test_a_job_goes_on_without_a_program_where_there_is_no_room_to_record_one(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("chunkjac._programs.recording.trace", run_out)
+    net, x = _net(), _point(6)
+    planned = cj.plan(net, x, mode=mode)
+    for _ in range(3):
+        found, report = planned.run(x, return_report=True)
+        torch.testing.assert_close(found, _reference(net, mode, (x,)))
+        assert report.plan.rung != "linear program"
+
+
 def test_what_takes_very_long_to_record_waits_until_runs_have_taken_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chunkjac._programs.worth._NODE_S", 10.0)  # a node of autograd's graph
     planned = cj.plan(torch.sin, torch.linspace(0, 1, 64), mode="reverse")

@@ -1,7 +1,6 @@
 """The rules of the house: how a package is laid out, read from its files as text.
 
 Each rule is a function that returns its offences, so that it can be tried on a made-up package as well.
-An offence begins with what offends, up to a colon.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from chunkjac._chunker.counting import ChunkRoom
 from chunkjac._chunker.directions import Directions, ElementDirections
 from chunkjac._chunker.seeds import Seeds
 from chunkjac._chunker.slices import Segment, segments
@@ -175,7 +176,7 @@ def test_blocks_are_combinations_on_every_rung(kind: Make, mode: Any, size: int,
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_linear_program_makes_the_same_combinations(kind: Make, mode: Any, size: int) -> None:
     made = mode(_problem(_pair), directions=kind)
-    usage = Usage(exact_size=size, room_bytes=2**62, is_usual=True, is_counted=False, is_repeatable=True)
+    usage = Usage(exact_size=size, room=ChunkRoom(2**62), is_usual=True, is_counted=False, is_repeatable=True)
     made.use_programs(Records(), usage)
     done, blocks = 0, []
     while done < made.directions.n:

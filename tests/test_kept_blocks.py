@@ -11,12 +11,14 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import chunkjac as cj
+from chunkjac._chunker.counting import ChunkRoom
 from chunkjac._memory.heap import keep_freed_memory
 from chunkjac._memory.tracker import LiveBytes
-from chunkjac._modes import Reverse
+from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._modes.vmap import at_once
-from chunkjac._problem import Problem
-from chunkjac._programs import Records, Usage
+from chunkjac._problem.problem import Problem
+from chunkjac._programs.records import Records
+from chunkjac._programs.usage import Usage
 from chunkjac._sinks import tensor
 
 X, Y = torch.linspace(0.1, 1, 6), torch.linspace(1, 2, 6)
@@ -180,7 +182,7 @@ def test_a_program_keeps_its_memory_after_a_block_that_was_given_away() -> None:
     mode = Reverse(Problem.of(torch.sin, (X,), 0, False, "error"))
     mode.block(slice(0, 6))
     assert mode.gives_away
-    usage = Usage(exact_size=None, room_bytes=2**30, is_usual=True, is_counted=False, is_repeatable=True)
+    usage = Usage(exact_size=None, room=ChunkRoom(2**30), is_usual=True, is_counted=False, is_repeatable=True)
     mode.use_programs(Records(), usage)
     assert mode.wanted_size(6) == 6
     mode.block(slice(0, 6))

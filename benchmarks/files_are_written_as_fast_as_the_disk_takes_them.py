@@ -39,7 +39,7 @@ def run(*, quick: bool, device: str = "cpu") -> list[dict[str, Any]]:
             times_s["ours"].append(time.perf_counter() - started_s)
             rises_bytes.append(report.process_rise_bytes)
             error, error_along = _largest_error(found, x), _largest_error_along(found, x)
-            plan = Target.of(path).plan
+            plan = Target.of(path).written_plan
             assert plan is not None
             (block_size,) = plan["layout"]["block_sizes"]
             times_s["plain"].append(_plain_s(Path(folder) / "plain", block_size * n * 4, n * n * 4))

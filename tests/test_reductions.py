@@ -191,8 +191,9 @@ def test_random_functions_and_wrong_derivatives_go_row_by_row() -> None:
             return 3 * grad
 
     with pytest.warns(cj.RungWarning):
-        found, _ = _rung_of(lambda x: OnlyBackward.apply(x)[:9], x)
+        found, report = cj.gram(lambda x: OnlyBackward.apply(x)[:9], x, return_report=True)
     _close(found, 9 * torch.eye(9, dtype=D))
+    assert any(reason.startswith("not by one pass back and one forth: ") for reason in report.plan.reasons)
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -201,6 +202,17 @@ def test_half_precision_stays_with_rows() -> None:
     found, rung = _rung_of(lambda x: (x * x)[:2], x)
     assert rung != "vmap(jvp(vjp))"
     assert found.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("max_memory", [80_000, 150_000, 300_000])
+def test_smaller_tiles_are_tried_where_no_mode_was_asked_for(max_memory: int) -> None:
+    """Half precision has no way but by rows; half of the room leaves too little for a chunk here."""
+    weight = torch.randn(3000, 40, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = torch.zeros(3000, dtype=torch.bfloat16)
+    found, report = cj.gram(lambda x: torch.tanh(weight.T @ x), x, max_memory=max_memory, return_report=True)
+    torch.testing.assert_close(found, weight.T.float() @ weight.float(), rtol=1e-4, atol=1e-2)
+    assert report.peak_bytes <= max_memory
+    assert any(reason.startswith("a tile of 50% of the room") for reason in report.plan.reasons)
 
 
 def test_what_no_tile_makes_fit_is_refused_with_what_is_needed() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from chunkjac._executor import run_job
-from chunkjac._memory import reclaim
+from chunkjac._executor import Result, run_job
+from chunkjac._memory import first_line, reclaim
 from chunkjac._planner import Job, Options, Report, job_of
 from chunkjac._problem import LeftAsFound, Problem
 from chunkjac._sinks import mirrored
@@ -37,11 +37,10 @@ def column_by_column(
     args: tuple[Any, ...],
     others: tuple[Any, ...] | None,
     side: str,
-    shape: torch.Size,
-    dtype: torch.dtype,
     options: Options,
-) -> Any:
-    """Return what :func:`chunkjac.gram` does; ``None`` if the function has no way back and forth.
+    products: torch.Tensor,
+) -> Result | str:
+    """Return the result of :func:`chunkjac.gram`; why not, if the function has no way back and forth.
 
     Back and forth take different derivative formulas, so they are compared: for random ``v`` and ``w``, the number
     ``v J(x) J(x2)^T w`` is the product of ``v J(x)`` with ``w J(x2)``, which take passes back alone; and
@@ -52,13 +51,12 @@ def column_by_column(
         args: The point ``x``.
         others: The other, like the first; ``None`` for the same.
         side: ``"output"`` for ``J(x) J(x2)^T``, ``"input"`` for ``J^T J``.
-        shape: The shape of the matrix.
-        dtype: Its type.
         options: The user's options.
+        products: A matrix like the result, without values.
     """
     here = Problem.of(func, args, options.argnums, has_aux=False)
     there = Problem.of(func, args if others is None else others, options.argnums, has_aux=False)
-    like = torch.zeros(shape[1], dtype=dtype, device=here.device)
+    like = torch.zeros(products.shape[1], dtype=products.dtype, device=here.device)
     first, second = (partial(_back, there), partial(_forth, here))
     if side == "input":
         first, second = second, first
@@ -71,11 +69,12 @@ def column_by_column(
         if is_right:
             if others is None:
                 mirrored(matrix)
-            return replace(result, report=_told(result.report, side)).deliver(job)
-    except Exception:
-        pass  # no forward derivative, no batching rule, no room; rows alone may do, or tell what is wrong
+            return replace(result, report=_told(result.report, side))
+        why = "back and forth differ"
+    except Exception as error:  # rows alone may do, or tell what is wrong
+        why = first_line(error)  # no forward derivative, no batching rule, no room
     reclaim(here.device)
-    return None
+    return f"not by one pass back and one forth: {why}"
 
 
 def _back(problem: Problem, weights: torch.Tensor | Tensors) -> Tensors:

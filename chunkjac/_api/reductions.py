@@ -7,12 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from chunkjac._api.gram_by_passes import column_by_column
 from chunkjac._api.signature import shows
 from chunkjac._api.two_points import are_far_apart, at_two_points, numbers_of, second_point
 from chunkjac._chunker import TILE_SHARES
 from chunkjac._errors import ArgumentError, BudgetError
-from chunkjac._executor import run_job
+from chunkjac._executor import Result, run_job
 from chunkjac._planner import GivenOnce, Job, job_of, read_name, read_options
 from chunkjac._problem import RandomState
 from chunkjac._sinks import Destination, Diagonal, Gram, ManyTilesError, Norms, NormsOf
@@ -85,20 +87,56 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         job = job.beside(sum(x.nbytes for x in job.problem.inputs))  # the point between was not held before
         if options.step is None:
             reduction = replace(reduction, far_apart=partial(are_far_apart, args, others, options.argnums))
+    by_passes = partial(column_by_column, func, args, others, side, options)
+    return _in_any_way(job, reduction, by_passes).deliver(job)
+
+
+def _in_any_way(job: Job, reduction: Gram, by_passes: Callable[[torch.Tensor], Result | str]) -> Result:
+    """Return what the first way gives that can; a report tells why not those before it.
+
+    Args:
+        job: What was asked for.
+        reduction: What multiplies rows.
+        by_passes: What makes products like a tensor without values, or says why it cannot: where nobody asked for a
+            mode, and rows would be computed several times.
+    """
+    shares, reasons = list(TILE_SHARES), list[str]()
     if job.options.mode == "auto":
-        try:
-            return _run(job, replace(reduction, before=RandomState.now(job.problem.devices)))
-        except ManyTilesError as error:
-            shape, dtype = error.shape, error.dtype
-        found = column_by_column(func, args, others, side, shape, dtype, options)
-        if found is not None:
+        found = _tried(job, replace(reduction, before=RandomState.now(job.problem.devices)))
+        if isinstance(found, torch.Tensor):
+            found = by_passes(found)
+        else:
+            del shares[0]  # that was tried now
+        if isinstance(found, Result):
             return found
-    for share in TILE_SHARES[:-1]:
-        try:
-            return _run(job, replace(reduction, tile_share=share))
-        except BudgetError:
-            pass  # a smaller tile may leave enough for a chunk
-    return _run(job, replace(reduction, tile_share=TILE_SHARES[-1]))
+        reasons.append(found)
+    for share in shares[:-1]:
+        found = _tried(job, replace(reduction, tile_share=share))
+        if isinstance(found, Result):
+            return _told(found, reasons)
+        reasons.append(str(found))
+    return _told(run_job(replace(job, out=replace(reduction, tile_share=shares[-1]))), reasons)
+
+
+def _tried(job: Job, reduction: Gram) -> Result | torch.Tensor | str:
+    """Multiply rows; return why not if they do not fit, and the products without values if there may be a faster way.
+
+    Errors are not handed on: they would hold the activations alive.
+    """
+    try:
+        return run_job(replace(job, out=reduction))
+    except ManyTilesError as error:
+        return error.products
+    except BudgetError:
+        return f"a tile of {reduction.tile_share:.0%} of the room left too little for a chunk"
+
+
+def _told(result: Result, reasons: list[str]) -> Result:
+    """Return a result whose report has more reasons."""
+    if result.report is None:
+        return result
+    plan = replace(result.report.plan, reasons=(*result.report.plan.reasons, *reasons))
+    return replace(result, report=replace(result.report, plan=plan))
 
 
 @shows

@@ -27,13 +27,12 @@ class ManyTilesError(ChunkjacError):
     """Say that a tile would not have all rows, where another way was asked for then.
 
     Attributes:
-        shape: The shape of the products.
-        dtype: Their type.
+        products: The products as they would be, without values.
     """
 
-    def __init__(self, shape: torch.Size, dtype: torch.dtype) -> None:
+    def __init__(self, products: torch.Tensor) -> None:
         super().__init__()
-        self.shape, self.dtype = shape, dtype
+        self.products = products
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Gram(Destination):
         one_tile = not self._is_tiled(mode) or self._tile_size(mode, room_bytes) >= self._shape(mode)[0]
         has_derivatives = mode.name != "finite-difference"
         if has_derivatives and self.before is not None and not (one_tile or is_half or self.before.has_moved()):
-            raise ManyTilesError(self._shape(mode), _dtype(mode))
+            raise ManyTilesError(torch.empty(self._shape(mode), dtype=_dtype(mode), device="meta"))
 
     def _is_tiled(self, mode: Mode) -> bool:
         """Tell whether the blocks' directions are what is multiplied."""

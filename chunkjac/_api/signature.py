@@ -40,6 +40,14 @@ def _options_of(function: Callable[..., Any], given: Parameter) -> list[Paramete
     ]
 
 
+def _entries(section: str) -> dict[str, str]:
+    """Return the descriptions of arguments by their names."""
+    return {entry.split(":")[0].strip(" *"): entry for entry in re.split(r"\n(?=    \S)", section)}
+
+
+_OF_OPTIONS = _entries(str(inspect.getdoc(Options)).partition("Attributes:\n")[2])
+
+
 def _completed(text: str, names: list[str]) -> str:
     """Return a docstring with an entry for each argument, in order.
 
@@ -48,10 +56,5 @@ def _completed(text: str, names: list[str]) -> str:
         names: The arguments.
     """
     before, section, after = re.split(r"^Args:\n(.*?)\n\n", inspect.cleandoc(text), maxsplit=1, flags=re.M | re.S)
-    entries = _entries(str(inspect.getdoc(Options)).partition("Attributes:\n")[2]) | _entries(section)
+    entries = _OF_OPTIONS | _entries(section)
     return "\n".join([f"{before}Args:", *(entries[name] for name in names), "", after])
-
-
-def _entries(section: str) -> dict[str, str]:
-    """Return the descriptions of arguments by their names."""
-    return {entry.split(":")[0].strip(" *"): entry for entry in re.split(r"\n(?=    \S)", section)}

@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._planner import Job, Probe
+from chunkjac._planner import GivenToRun, Job, Probe
 from chunkjac._sinks import read_out
-
-_RUN_OPTIONS = frozenset({"out", "progress", "resume", "return_report"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,30 +23,31 @@ class Repetition:
     known: Probe
 
     @classmethod
-    def of(cls, job: Job, known: Probe, args: tuple[Any, ...], options: dict[str, Any]) -> Repetition:
+    def of(cls, job: Job, known: Probe, args: tuple[Any, ...], given: GivenToRun) -> Repetition:
         """Read what a plan is to be run with.
 
         Args:
             job: What was planned.
             known: What is known of it.
             args: Other arguments; none for those that were planned for.
-            options: What the user gave.
+            given: What the user gave.
 
         Raises:
             ArgumentTypeError, ArgumentError: That cannot be changed, or is not as planned.
         """
-        if not options.keys() <= _RUN_OPTIONS:
-            unknown = ", ".join(sorted(options.keys() - _RUN_OPTIONS))
+        unknown = sorted(given.keys() - GivenToRun.__annotations__)
+        if unknown:
             raise ArgumentTypeError(
-                f"run takes out, progress, resume and return_report, found {unknown}; plan again to change that."
+                f"run takes out, progress, resume and return_report, found {', '.join(unknown)}; plan again to change "
+                "that."
             )
         if not args and job.device != job.problem.device:
             raise ArgumentError(f"this plan is for {job.device}: give run the arguments there, and let func use it.")
         out = job.out
-        resume = options.get("resume", False)
-        if "out" in options:
-            out = read_out(options["out"], resume=resume, settings=job.options.settings, here=job.device)
-        elif "resume" in options:
+        resume = given.get("resume", False)
+        if "out" in given:
+            out = read_out(given["out"], resume=resume, settings=job.options.settings, here=job.device)
+        elif "resume" in given:
             out = out.resumed(resume)
         out = out.begun(job.options.chunk_size or known.steady_size, job.problem.devices)
         out.refuse(create_graph=job.options.create_graph, verify=job.options.verify)
@@ -56,8 +55,8 @@ class Repetition:
             job,
             problem=job.problem.with_args(args, job.device) if args else job.problem,
             out=out,
-            progress=options.get("progress", job.progress),
-            return_report=options.get("return_report", False),
+            progress=given.get("progress", job.progress),
+            return_report=given.get("return_report", False),
         )
         result_bytes = known.facts.result_bytes if job.out.allocates_result else 0
         return cls(job, replace(known, cost=replace(known.cost, result_bytes=result_bytes)))

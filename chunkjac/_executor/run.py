@@ -16,7 +16,7 @@ from chunkjac._executor.recomputation import connected
 from chunkjac._executor.repetition import Repetition
 from chunkjac._executor.result import Result, Writing
 from chunkjac._memory import Gauge, OverBudget, reclaim
-from chunkjac._planner import Doubt, Job, Probe, doubt_about, over_budget
+from chunkjac._planner import Doubt, GivenToRun, Job, Probe, doubt_about, over_budget
 from chunkjac._problem import LeftAsFound
 
 
@@ -46,7 +46,7 @@ def run_job(job: Job, known: Probe | None = None, experience: Experience | None 
     raise error
 
 
-def run_planned(experience: Experience, job: Job, known: Probe, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def run_planned(experience: Experience, job: Job, known: Probe, args: tuple[Any, ...], given: GivenToRun) -> Any:
     """Run a plan, at its own inputs or at others.
 
     Args:
@@ -54,9 +54,9 @@ def run_planned(experience: Experience, job: Job, known: Probe, args: tuple[Any,
         job: What was planned.
         known: What is known of it.
         args: Other arguments; none for those that were planned for.
-        options: What the user gave.
+        given: What the user gave.
     """
-    again = Repetition.of(job, known, args, options)
+    again = Repetition.of(job, known, args, given)
     return run_job(again.job, again.known, experience).deliver(again.job)
 
 

@@ -2,7 +2,7 @@
 
 from chunkjac._planner.doubts import Doubt, doubt_about
 from chunkjac._planner.job import Job
-from chunkjac._planner.options import Given, GivenOnce, GivenToJacobian, GivenToPlan, Options
+from chunkjac._planner.options import Given, GivenOnce, GivenToJacobian, GivenToPlan, GivenToRun, Options
 from chunkjac._planner.plan import Plan
 from chunkjac._planner.probe import Probe, Runner, dry_probe, real_probe, steady_size
 from chunkjac._planner.progress import Progress, show_progress

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chunkjac._planner.bar import draw_bar
+from chunkjac._planner.options import GivenToRun
 from chunkjac._planner.table import count, listed, public_fields, table
 from chunkjac._units import format_bytes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,15 @@ class Plan:
     budget_bytes: int
     budget_source: str
     reasons: tuple[str, ...]
-    _runner: Callable[[tuple[Any, ...], dict[str, Any]], Any] = field(repr=False, compare=False)
+    _runner: Callable[[tuple[Any, ...], GivenToRun], Any] = field(repr=False, compare=False)
 
-    def run(self, *args: Any, **options: Any) -> Any:
+    def run(self, *args: Any, **given: Unpack[GivenToRun]) -> Any:
         """Compute the Jacobian as planned; nothing is probed again.
 
         Args:
             *args: Other arguments, of the same shapes, dtypes and devices as those planned
                 for; without any, the same.
-            **options: ``out``, ``resume``, ``progress`` and ``return_report``, as in :func:`chunkjac.jacobian`.
+            **given: ``out``, ``resume``, ``progress`` and ``return_report``, as in :func:`chunkjac.jacobian`.
 
         Returns:
             What :func:`chunkjac.jacobian` returns.
@@ -78,7 +82,7 @@ class Plan:
         Raises:
             ArgumentError: ``args`` differ from what was planned for; each difference is listed.
         """
-        return self._runner(args, options)
+        return self._runner(args, given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the public fields, ready for JSON."""

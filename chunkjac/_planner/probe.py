@@ -21,6 +21,7 @@ from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Mode, ModeSummary, is_empty
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
+from chunkjac._planner.options import GivenToRun
 from chunkjac._planner.plan import Plan
 from chunkjac._planner.selection import select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
@@ -86,7 +87,7 @@ class Probe:
 
 
 # What runs a plan: it is given the job, what is known of it, and the user's arguments and options.
-Runner = Callable[[Job, Probe, tuple[Any, ...], dict[str, Any]], Any]
+Runner = Callable[[Job, Probe, tuple[Any, ...], GivenToRun], Any]
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:

@@ -15,7 +15,8 @@ import torch
 
 import chunkjac as cj
 from chunkjac._planner import reading
-from chunkjac._planner.options import Given, GivenForAll, GivenOnce, GivenToJacobian, GivenToPlan, GivenToRun, Options
+from chunkjac._planner.options import Given, GivenForAll, GivenOnce, GivenToJacobian, GivenToPlan, Options
+from chunkjac._planner.plan import GivenToRun
 from tests.test_docs import API
 
 LISTS = (Given, GivenOnce, GivenForAll, GivenToJacobian, GivenToPlan, GivenToRun)

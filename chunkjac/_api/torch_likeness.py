@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 from chunkjac._api.jacobians import jacobian
 from chunkjac._api.nested_transforms import jacobian_inside
 from chunkjac._errors import ChunkjacError, FunctionError
-from chunkjac._planner import read_chunk_size, read_name
-from chunkjac._problem import RANDOMNESS, check_callable, is_inside_transform
+from chunkjac._planner import GivenToJacobian, read_options
+from chunkjac._problem import check_callable, is_inside_transform
 
 
 def derivative_of(
@@ -28,19 +28,19 @@ def derivative_of(
 ) -> Callable[..., Any]:
     """Return a function of the point that behaves as torch.func's do."""
     check_callable(func)
-    options: dict[str, Any] = {"argnums": argnums, "has_aux": has_aux, "randomness": randomness}
+    given: dict[str, Any] = {"mode": mode, "argnums": argnums, "has_aux": has_aux}
+    given |= {"randomness": randomness, "chunk_size": chunk_size}
     with Context(name):
-        read_name("randomness", randomness, RANDOMNESS)
-        options["chunk_size"] = read_chunk_size(chunk_size)
+        given["chunk_size"] = read_options(name, given, GivenToJacobian).chunk_size
 
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def derivative_at(*args: Any, **kwargs: Any) -> Any:
         called = functools.partial(func, **kwargs) if kwargs else func
         if is_inside_transform(args):
-            return jacobian_inside(called, args, mode=mode, **options)
+            return jacobian_inside(called, args, **given)
         with Context(name):
             graph = torch.is_grad_enabled() and mode != "finite-difference" and randomness != "different"
-            found = jacobian(called, *args, mode=mode, create_graph=graph, **options)
+            found = jacobian(called, *args, create_graph=graph, **given)
             if has_aux:
                 check_aux(found[1])
             return found

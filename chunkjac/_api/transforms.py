@@ -9,8 +9,8 @@ from typing import Any
 from chunkjac._api.jacobians import jacobian
 from chunkjac._api.signature import shows
 from chunkjac._api.torch_likeness import Context, derivative_of
-from chunkjac._modes import SCHEME_NAMES, Gradient
-from chunkjac._planner import read_batching, read_chunk_size, read_name
+from chunkjac._modes import Gradient
+from chunkjac._planner import GivenToJacobian, read_name, read_options
 from chunkjac._problem import check_callable
 
 _HESSIAN_MODES = ("forward", "reverse", "auto", "finite-difference")
@@ -186,15 +186,15 @@ def jacfd(
         tensor([2., 4.], dtype=torch.float64)
     """
     check_callable(func)
+    given: dict[str, Any] = {"mode": "finite-difference", "argnums": argnums, "has_aux": has_aux}
+    given |= {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds, "chunk_size": chunk_size}
     with Context("jacfd"):
-        read_name("scheme", scheme, SCHEME_NAMES)
-        options: dict[str, Any] = {"chunk_size": read_chunk_size(chunk_size), "batching": read_batching(batching)}
-        options |= {"scheme": scheme, "step": step, "bounds": bounds}
+        read_options("jacfd", given, GivenToJacobian)
 
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def differences_at(*args: Any, **kwargs: Any) -> Any:
         called = functools.partial(func, **kwargs) if kwargs else func
         with Context("jacfd"):
-            return jacobian(called, *args, mode="finite-difference", argnums=argnums, has_aux=has_aux, **options)
+            return jacobian(called, *args, **given)
 
     return differences_at

@@ -2,11 +2,11 @@
 
 from chunkjac._planner.doubts import Doubt, doubt_about
 from chunkjac._planner.job import Job
-from chunkjac._planner.options import Given, GivenOnce, GivenToJacobian, GivenToPlan, GivenToRun, Options
-from chunkjac._planner.plan import Plan
+from chunkjac._planner.options import Given, GivenOnce, GivenToJacobian, GivenToPlan, Options
+from chunkjac._planner.plan import GivenToRun, Plan
 from chunkjac._planner.probe import Probe, Runner, dry_probe, real_probe, steady_size
 from chunkjac._planner.progress import Progress, show_progress
-from chunkjac._planner.reading import job_of, read_batching, read_chunk_size, read_name, read_options
+from chunkjac._planner.reading import job_of, read_name, read_options
 from chunkjac._planner.refusal import over_budget
 from chunkjac._planner.report import Report
 from chunkjac._planner.selection import select_mode

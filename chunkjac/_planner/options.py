@@ -53,15 +53,6 @@ class GivenToPlan(GivenForAll, total=False):
     device: torch.device | str | None
 
 
-class GivenToRun(TypedDict, total=False):
-    """Hold what a run of a plan takes anew; what is left out is as planned."""
-
-    out: Any
-    resume: bool
-    progress: bool | Callable[[Progress], object] | None
-    return_report: bool
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Hold all options of a call, in the order in which signatures show them.

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from chunkjac._planner.bar import draw_bar
-from chunkjac._planner.options import GivenToRun
+from chunkjac._planner.progress import Progress
 from chunkjac._planner.table import count, listed, public_fields, table
 from chunkjac._units import format_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class GivenToRun(TypedDict, total=False):
+    """Hold what a run of a plan takes anew; what is left out is as planned."""
+
+    out: Any
+    resume: bool
+    progress: bool | Callable[[Progress], object] | None
+    return_report: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Mode, ModeSummary, is_empty
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
-from chunkjac._planner.options import GivenToRun
-from chunkjac._planner.plan import Plan
+from chunkjac._planner.plan import GivenToRun, Plan
 from chunkjac._planner.selection import select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
 from chunkjac._sinks import buffer_bytes

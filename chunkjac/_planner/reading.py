@@ -93,7 +93,7 @@ def read_name(argument: str, value: Any, known: Iterable[str]) -> str:
     return str(value)
 
 
-def read_chunk_size(chunk_size: Any) -> int | None:
+def _read_chunk_size(chunk_size: Any) -> int | None:
     """Refuse what is no count."""
     if chunk_size is None:
         return None
@@ -104,7 +104,7 @@ def read_chunk_size(chunk_size: Any) -> int | None:
     return operator.index(chunk_size)
 
 
-def read_batching(batching: Any) -> str | int:
+def _read_batching(batching: Any) -> str | int:
     """Refuse what is neither the name of a rung nor a dimension."""
     if isinstance(batching, str):
         return read_name("batching", batching, _BATCHINGS)
@@ -141,8 +141,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "mode": lambda value: read_name("mode", value, MODES),
     "scheme": lambda value: read_name("scheme", value, SCHEME_NAMES),
     "randomness": lambda value: read_name("randomness", value, RANDOMNESS),
-    "batching": read_batching,
-    "chunk_size": read_chunk_size,
+    "batching": _read_batching,
+    "chunk_size": _read_chunk_size,
     "verify": _read_verify,
     "compile": _read_compile,
     "progress": _read_progress,

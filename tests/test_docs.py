@@ -68,4 +68,5 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_files_that_are_named_are_there() -> None:
     for page in PAGES:
         for name in re.findall(r"`([a-z_]+/[\w/.]*)`", page.read_text()):
-            assert any((folder / name).exists() for folder in (ROOT, ROOT / "chunkjac")), f"{page.name}: {name}"
+            places = [folder / f"{name}{suffix}" for folder in (ROOT, ROOT / "chunkjac") for suffix in ("", ".py")]
+            assert any(place.exists() for place in places), f"{page.name}: {name}"

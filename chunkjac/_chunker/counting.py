@@ -1,4 +1,4 @@
-"""How closely memory is counted, and each share of the budget. No torch here."""
+"""How closely memory is counted, and each share of the budget."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from chunkjac._programs.graph.recorder import NotLinearError
 from chunkjac._programs.plain_evaluation import PlainEvaluation
 from chunkjac._programs.records import ModeRecord
 from chunkjac._programs.replay.running import Running
+from chunkjac._programs.sizes import evaluations_at_once, settled_size
 from chunkjac._programs.usage import Usage
-from chunkjac._programs.worth import evaluations_at_once, evaluations_pay, settled_size
+from chunkjac._programs.worth import evaluations_pay
 from chunkjac._tensors import Tensors
 
 # The last chunk may be smaller: this part of a program's size is evaluated by it, with some directions twice.

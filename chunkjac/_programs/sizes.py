@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from chunkjac._chunker import ChunkRoom, Knee, even_chunk, fit_chunks
 from chunkjac._programs.records import ModeRecord
@@ -17,6 +17,13 @@ _CALL_S, _READ_S, _OVERHEAD_SHARE = 2.5e-6, 1e-10, 0.1
 
 # Where another run may follow, a size is tried if so many times what it takes to lay out is left; else so many.
 _WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 8, 40
+
+# Of perturbed copies, the largest tensor of a chunk takes so much, and stays in the caches. In a first run, the chunk
+# that is recorded is one of so many, as it takes as long as any other without a program.
+_CACHED_BYTES, _N_CHUNKS = 4 * 2**20, 6
+
+# A size is settled on, where memory is counted, once so many chunks have led to it.
+_N_SETTLING = 2
 
 
 def knee_of(record: ModeRecord, evaluation_s: float, largest: int, n_left: int) -> Knee:
@@ -81,3 +88,23 @@ def smaller_size(needed_bytes: Mapping[int, int], room: ChunkRoom) -> int | None
     fixed_bytes, each_bytes = fit_chunks(needed_bytes)
     most = min(size - 1, (room.sure_bytes - fixed_bytes) // max(1, each_bytes))
     return None if needed_bytes[size] <= room.sure_bytes or most < LEAST_SIZE // 2 else most
+
+
+def evaluations_at_once(n_left: int, each_bytes: int, *, exact_size: int | None, is_trusted: bool) -> int:
+    """Return how many directions a program for perturbed copies is to take.
+
+    Args:
+        n_left: How many are left.
+        each_bytes: What the largest tensor of one takes.
+        exact_size: How many the user wants.
+        is_trusted: Whether nothing has to be seen first.
+    """
+    cached = max(LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes))
+    size = exact_size or min(cached, -(-n_left // (2 if is_trusted else _N_CHUNKS)))
+    return even_chunk(n_left, min(size, n_left))
+
+
+def settled_size(sizes: Sequence[int]) -> int:
+    """Return the size that chunks have come to; 0 while it changes."""
+    *_, last, size = (0, 0, *sizes)
+    return size if len(sizes) > _N_SETTLING and last == size else 0

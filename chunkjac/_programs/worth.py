@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from chunkjac._chunker import even_chunk
 from chunkjac._programs.records import Records, SeenByDifferences
 
 # Recording takes so long for each operation, beside a chunk. It saves so much of each operation of a chunk (U-Net 0.03
@@ -19,33 +16,6 @@ _NODE_S, _UNKNOWN_S, _EVALUATIONS, _SAVED_OF_DERIVATIVES = 2e-4, 0.1, 15, 0.4
 
 # Less than that is not worth looking at; and more than that for all nodes together is not spent at the second run.
 _LEAST_S, _VERY_LONG_S = 0.02, 1.0
-
-# The largest tensor of a chunk takes so much, and stays in the caches; a chunk has so many directions at least. In a
-# first run, the chunk that is recorded is one of so many, as it takes as long as any other without a program.
-_CACHED_BYTES, _LEAST_SIZE, _N_CHUNKS = 4 * 2**20, 16, 6
-
-# A size is settled on, where memory is counted, once so many chunks have led to it.
-_N_SETTLING = 2
-
-
-def evaluations_at_once(n_left: int, each_bytes: int, *, exact_size: int | None, is_trusted: bool) -> int:
-    """Return how many directions a program for perturbed copies is to take.
-
-    Args:
-        n_left: How many are left.
-        each_bytes: What the largest tensor of one takes.
-        exact_size: How many the user wants.
-        is_trusted: Whether nothing has to be seen first.
-    """
-    cached = max(_LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes))
-    size = exact_size or min(cached, -(-n_left // (2 if is_trusted else _N_CHUNKS)))
-    return even_chunk(n_left, min(size, n_left))
-
-
-def settled_size(sizes: Sequence[int]) -> int:
-    """Return the size that chunks have come to; 0 while it changes."""
-    *_, last, size = (0, 0, *sizes)
-    return size if len(sizes) > _N_SETTLING and last == size else 0
 
 
 def evaluations_pay(seen: SeenByDifferences, chunk_s: float, n_chunks: float, *, is_counted: bool) -> bool:
@@ -65,16 +35,6 @@ def evaluations_pay(seen: SeenByDifferences, chunk_s: float, n_chunks: float, *,
     return is_worth and n_chunks * saved_s > 2 * chunk_s + _OPERATION_S * seen.n_operations
 
 
-def recording_s(evaluation_s: float, n_nodes: int) -> float:
-    """Return how long it takes to record a derivative, or about that.
-
-    Args:
-        evaluation_s: How long an evaluation of the function takes.
-        n_nodes: How many nodes its graph has; 0 if that is unknown.
-    """
-    return (_NODE_S * n_nodes or _UNKNOWN_S) + _EVALUATIONS * evaluation_s
-
-
 def derivatives_pay(records: Records, mode: str, left_s: float, evaluation_s: float, n_nodes: int) -> bool:
     """Tell whether a program is worth it: in a first run, whether it saves more than it takes to record.
 
@@ -85,11 +45,16 @@ def derivatives_pay(records: Records, mode: str, left_s: float, evaluation_s: fl
         records: What the plan has so far.
         mode: The name of the mode.
         left_s: How long all takes that is left, without a program.
-        evaluation_s: As for :func:`recording_s`.
-        n_nodes: As for :func:`recording_s`.
+        evaluation_s: How long an evaluation of the function takes.
+        n_nodes: How many nodes its graph has; 0 if that is unknown.
     """
-    needed_s = recording_s(evaluation_s, n_nodes)
+    needed_s = _recording_s(evaluation_s, n_nodes)
     if not (records.n_runs or records.compiles):
         return left_s > max(_LEAST_S, needed_s / _SAVED_OF_DERIVATIVES)
     is_early = _NODE_S * n_nodes > _VERY_LONG_S and records.spent_s < needed_s and not records.of(mode).trace
     return records.wants(mode) and not is_early
+
+
+def _recording_s(evaluation_s: float, n_nodes: int) -> float:
+    """Return how long it takes to record a derivative, or about that."""
+    return (_NODE_S * n_nodes or _UNKNOWN_S) + _EVALUATIONS * evaluation_s

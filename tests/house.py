@@ -27,7 +27,7 @@ AS_TORCH_CALLS = {"_programs.passes.convolutions", "_programs.passes.rules"}
 
 # Arithmetic and tables, which can be tested and read without a tensor.
 PURE = {
-    "_chunker": ("cost", "counting", "first_guess", "knee", "limits", "pacer", "partition", "slices"),
+    "_chunker": ("cost", "counting", "first_guess", "knee", "limits", "pacer", "partition", "slices", "turns"),
     "_planner": ("bar", "plan", "report", "table"),
 }
 

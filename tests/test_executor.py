@@ -257,7 +257,7 @@ def test_a_sink_gets_each_direction_once_in_order() -> None:
 
     tracker = LiveBytes(CPU)
     limits = Limits(n_directions=30, base=Cost(0, 0, 0, 0, 1), budget_bytes=10**9, target_bytes=None)
-    chunks = [*filled(Recorder(), Reverse(problem), Pacer(limits), tracker, Log(), advance=lambda n: None)]
+    chunks = [*filled(Recorder(), Reverse(problem), Pacer(limits), tracker, Log())]
     assert chunks == written
     assert [i for chunk in written for i in range(chunk.start, chunk.stop)] == list(range(30))
 

@@ -14,6 +14,7 @@ from chunkjac._chunker.counting import Chunks
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
+from chunkjac._chunker.turns import Measured
 
 
 def fastest_at(best: int) -> Callable[[int], float]:
@@ -105,7 +106,7 @@ def run(pacer: Pacer, n: int, seconds: Callable[[int], float]) -> tuple[list[int
         size = chunk.stop - chunk.start
         measured.append(pacer.measures(chunk, len(sizes)))
         if measured[-1]:
-            pacer.learn(chunk, 10 * size, grows=False)
+            pacer.learn(chunk, Measured(10 * size, grows=False))
         else:
             pacer.time(chunk, seconds(size))
         sizes.append(size)

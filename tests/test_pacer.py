@@ -13,6 +13,7 @@ from chunkjac._chunker.cost import Cost, choose_chunk, even_chunk
 from chunkjac._chunker.counting import Chunks
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Pacer
+from chunkjac._chunker.turns import Measured
 
 MARGINS = st.sampled_from([1.0, 1.1, 1.35])
 
@@ -42,7 +43,7 @@ def run(pacer: Pacer, limits: Limits, held: Callable[[int], int]) -> tuple[list[
             assert pacer.shrink(size), "one direction fits, and yet nothing is left to halve"
             continue
         if measured:
-            pacer.learn(chunk, held(size), grows=False)
+            pacer.learn(chunk, Measured(held(size), grows=False))
         chunks.append(chunk)
         done = chunk.stop
     return chunks, failures
@@ -174,7 +175,7 @@ def test_lazy_work_in_the_first_chunk_costs_one_refusal_at_most(lazy_bytes: int)
 
 def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:
     pacer = Pacer(limits_of(2, 10_000, floor=100))
-    pacer.learn(pacer.next_chunk(0), 7000)
+    pacer.learn(pacer.next_chunk(0), Measured(7000))
     assert pacer.cost.peak_bytes(2) == 7000
 
 
@@ -182,11 +183,11 @@ def test_the_first_chunk_counts_where_it_is_the_only_one() -> None:
 def test_chunks_are_chosen_by_what_they_really_take(took: float, margin: float) -> None:
     pacer = Pacer(replace(limits_of(1000, 10_000, floor=700), margin=1.1))
     careful = pacer.next_chunk(0)
-    pacer.learn(careful, 100 * careful.stop, margin=took)
+    pacer.learn(careful, Measured(100 * careful.stop, margin=took))
     assert pacer.cost.margin == margin
     large = pacer.next_chunk(careful.stop)
     assert large.stop - large.start == even_chunk(1000 - large.start, int(10_000 / margin / 100))
-    pacer.learn(large, 100 * (large.stop - large.start))
+    pacer.learn(large, Measured(100 * (large.stop - large.start)))
     then = pacer.next_chunk(large.stop)
     assert then.stop - then.start == large.stop - large.start
 
@@ -224,7 +225,7 @@ def test_only_probes_and_the_first_full_chunk_are_measured(fixed: int, sizes: li
         chunk = pacer.next_chunk(done)
         size, done = chunk.stop - chunk.start, chunk.stop
         found.append((size, pacer.measures(chunk, 0)))
-        pacer.learn(chunk, held(size), grows=False)
+        pacer.learn(chunk, Measured(held(size), grows=False))
     assert found == list(zip(sizes, measured))
 
 
@@ -238,7 +239,7 @@ def test_chunks_are_not_measured_that_would_fit_even_if_all_kept_what_they_hold(
         chunk = pacer.next_chunk(start)
         measured.append(pacer.measures(chunk, start // 100))
         if measured[-1]:
-            pacer.learn(chunk, 640, grows=False)
+            pacer.learn(chunk, Measured(640, grows=False))
     assert measured == [i < n_measured for i in range(5)]
 
 
@@ -261,15 +262,15 @@ def test_a_full_chunk_that_holds_more_than_predicted_leads_to_smaller_ones(held_
     pacer = planned_to_be_50()
     first = pacer.next_chunk(0)
     assert first == slice(0, 50)
-    pacer.learn(first, held_bytes)
+    pacer.learn(first, Measured(held_bytes))
     assert pacer.next_chunk(50) == slice(50, 50 + then)
 
 
 def test_after_a_surprise_the_next_chunk_is_measured_again() -> None:
     pacer = planned_to_be_50()
-    pacer.learn(pacer.next_chunk(0), 1000)
+    pacer.learn(pacer.next_chunk(0), Measured(1000))
     assert pacer.measures(slice(50, 100), 1)
-    pacer.learn(pacer.next_chunk(50), 500, grows=False)
+    pacer.learn(pacer.next_chunk(50), Measured(500, grows=False))
     assert not pacer.measures(slice(50, 100), 1)
 
 
@@ -320,7 +321,7 @@ def test_chunks_are_measured_until_one_leaves_no_more_alive_than_it_found(
         chunk = pacer.next_chunk(start)
         seen.append(pacer.measures(chunk, 0))
         if seen[-1]:
-            pacer.learn(chunk, 1000, grows=rise)
+            pacer.learn(chunk, Measured(1000, grows=rise))
     assert seen == measured
 
 
@@ -345,7 +346,7 @@ def test_a_plan_that_holds_is_kept_though_one_chunk_alone_would_tell_less() -> N
     limits = limits_of(500, 1000)
     cost = replace(limits.base, fixed_bytes=100, direction_bytes=1)
     pacer = Pacer(limits, cost, 50)
-    pacer.learn(pacer.next_chunk(0), 150, grows=False)
+    pacer.learn(pacer.next_chunk(0), Measured(150, grows=False))
     assert (pacer.cost, pacer.chunk_size, pacer.measures(slice(50, 100), 1)) == (cost, 50, False)
 
 
@@ -357,15 +358,15 @@ def test_the_first_single_direction_is_measured_wherever_it_comes() -> None:
     for start in range(0, 201, 50):
         chunk = pacer.next_chunk(start)
         measured.append(pacer.measures(chunk, 0))
-        pacer.learn(chunk, 10 * (chunk.stop - chunk.start), grows=False)
+        pacer.learn(chunk, Measured(10 * (chunk.stop - chunk.start), grows=False))
     assert measured == [True, False, False, False, True]
     assert not Pacer(limits, limits.base, 50, chunks=Chunks.NONE).measures(slice(200, 201), 4)
 
 
 def test_chunks_are_looked_at_again_ever_more_seldom() -> None:
     pacer = planned_to_be_50()
-    pacer.learn(pacer.next_chunk(0), 500, grows=False)
+    pacer.learn(pacer.next_chunk(0), Measured(500, grows=False))
     again = [n_done for n_done in range(1, 300) if pacer.measures(slice(50, 100), n_done)]
     assert again == [9, 16, 33, 64, 129, 256]
-    pacer.learn(slice(450, 500), 500, grows=True)
+    pacer.learn(slice(450, 500), Measured(500, grows=True))
     assert pacer.measures(slice(500, 550), 10)

@@ -19,3 +19,4 @@ from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Learnt, Pacer
 from chunkjac._chunker.seeds import Seeds
 from chunkjac._chunker.slices import Segment, segments
+from chunkjac._chunker.turns import Measured, Turn

@@ -15,6 +15,7 @@ from chunkjac._chunker.cost import Cost, even_chunk
 from chunkjac._chunker.counting import Chunks
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import WORTH_A_NEW_SIZE, Limits
+from chunkjac._chunker.turns import Measured, Turn
 
 # What a function keeps for later (a cache, say) is no reason to plan anew.
 _TOLERANCE = 1.02
@@ -43,7 +44,7 @@ class Pacer:
     """Choose chunk sizes, and learn from each chunk.
 
     Args:
-        terms: What the job has to keep to.
+        limits: What the job has to keep to.
         cost: The job's cost, if a plan knows it: then nothing is probed.
         chunk_size: The size of all chunks, if a plan knows it.
         chunks: Which chunks are measured.
@@ -88,6 +89,22 @@ class Pacer:
         self._chunks = chunks
         self._checked = chunks is Chunks.NONE or self._is_plain
         self._first_most = limits.trial_size if self._is_plain else limits.n_directions
+
+    def turn(self, span: slice, n_done: int, wanted_size: int | None = None, *, is_new: bool = False) -> Turn:
+        """Return what comes next.
+
+        Args:
+            span: The directions that are to be computed, in one or several chunks.
+            n_done: How many chunks are finished.
+            wanted_size: The only size that suits the way of computing; what is laid out for it holds the same in all
+                chunks.
+            is_new: Whether the way is new.
+        """
+        is_free, done = wanted_size is None, span.start
+        stop = self.next_chunk(done).stop if wanted_size is None else done + wanted_size
+        chunk = slice(done, min(stop, span.stop))
+        is_measured = self.measures(chunk, n_done) if is_free else is_new and self.measures_new
+        return Turn(chunk, is_free, is_new, is_measured)
 
     def measures(self, chunk: slice, n_done: int) -> bool:
         """Tell whether a chunk must be measured: until two of its size have shown nothing new.
@@ -153,23 +170,20 @@ class Pacer:
         known = self._learnt.chunk_size
         self._knee = Knee(known or size, tries=known is None or not self._learnt.is_settled)
 
-    def learn(self, chunk: slice, held_bytes: int, *, margin: float = 1.0, grows: bool | None = None) -> None:
-        """Take in what a measured chunk held.
+    def learn(self, chunk: slice, measured: Measured) -> None:
+        """Take in what a measured chunk held; all are measured until one is seen that does not grow.
 
         Args:
             chunk: The directions that were computed.
-            held_bytes: The chunk's peak above the level between chunks.
-            margin: How many times its tensors' bytes it really took, where kernels work in memory
-                that no tensor shows.
-            grows: Whether more was alive after the chunk than before; ``None`` if that cannot be
-                told. All chunks are measured until one is seen that does not grow.
+            measured: What they held.
         """
+        held_bytes = measured.held_bytes
         size, left = chunk.stop - chunk.start, self._limits.n_directions - chunk.stop
         as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
         self._samples[size] = held_bytes
-        self._margin = max(self._margin, margin)
-        if grows is not None:
-            self._level_holds = not grows
+        self._margin = max(self._margin, measured.margin)
+        if measured.grows is not None:
+            self._level_holds = not measured.grows
         if self._n_probes or not as_predicted or len(self._samples) > 1:
             self.cost = self._limits.fit(self._samples, self._margin)
         if self._n_probes:

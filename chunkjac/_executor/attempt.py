@@ -117,28 +117,18 @@ class Attempt:
 
     def _filled(self) -> Iterator[slice]:
         """Compute what is missing; what is finished stays, whatever ends it."""
-        job, mode, sink, gauge, total = self.run.job, self.mode, self.sink, self.run.gauge, self.mode.directions.n
+        run, job, mode, sink, total = self.run, self.run.job, self.mode, self.sink, self.mode.directions.n
         spans = sink.missing(total)
         try:
             n_ahead = sum(span.stop - span.start for span in spans)  # some sinks take directions several times
             n_before = max(0, total - n_ahead)
             with show_progress(job.progress, n_before + n_ahead, n_before) as show:
-
-                def advance(size: int) -> None:
-                    show(size)
-                    if gauge is not None:
-                        gauge.sample()
-
-                if not is_empty(mode):
-                    yield from filled(
-                        sink,
-                        mode,
-                        self.pacer,
-                        self.run.tracker,
-                        self.log,
-                        advance=advance,
-                        halves_over_budget=job.options.chunk_size is None,
-                        spans=spans,
-                    )
+                halves = job.options.chunk_size is None
+                blocks = filled(sink, mode, self.pacer, run.tracker, self.log, halves_over_budget=halves, spans=spans)
+                for chunk in () if is_empty(mode) else blocks:
+                    show(chunk.stop - chunk.start)
+                    if run.gauge is not None:
+                        run.gauge.sample()
+                    yield chunk
         finally:
             sink.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from enum import Enum
 
-from chunkjac._chunker import Pacer
+from chunkjac._chunker import Measured, Pacer, Turn
 from chunkjac._errors import add_note
 from chunkjac._memory import Growth, LiveBytes, OverBudget, is_out_of_memory, reclaim
 from chunkjac._modes import Mode, OtherWayError
@@ -21,7 +22,7 @@ class Log:
     Attributes:
         chunk_sizes: The directions of each finished chunk.
         n_retries: How often memory ran out and a smaller chunk was tried.
-        level: What is alive between chunks; ``None`` before the first.
+        growth: What is alive between chunks; ``None`` before the first.
     """
 
     chunk_sizes: list[int] = field(default_factory=list)
@@ -46,9 +47,8 @@ def filled(
     tracker: LiveBytes,
     log: Log,
     *,
-    advance: Callable[[int], object],
     halves_over_budget: bool = True,
-    spans: Sequence[slice] | None = None,
+    spans: Iterable[slice] | None = None,
 ) -> Iterator[slice]:
     """Write the Jacobian block by block, and yield what was written; no second copy of it ever exists.
 
@@ -61,71 +61,83 @@ def filled(
         pacer: What says how large each chunk is.
         tracker: What counts live bytes; it runs only for chunks that tell something new.
         log: Takes what happens.
-        advance: Is told how many directions each chunk finished.
         halves_over_budget: Whether the tracker's limit is treated like running out of memory.
         spans: The directions that are to be computed, in order; ``None`` for all.
 
     Raises:
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
-    total = mode.directions.n
     growth = log.growth = Growth(tracker)
-    ahead = [slice(0, total)] if spans is None else [*spans]
-    while ahead:
-        done, stop = ahead[0].start, ahead[0].stop
-        with tracker if pacer.measures_new and not mode.repeats_what_was_counted(total - done) else nullcontext():
-            settled_size = mode.wanted_size(total - done)
-        chunk = pacer.next_chunk(done) if settled_size is None else slice(done, done + settled_size)
-        chunk = slice(done, min(chunk.stop, stop))
-        size, before_bytes, is_new = chunk.stop - chunk.start, tracker.live_bytes, mode.is_new
-        if settled_size is None:
-            measured = pacer.measures(chunk, len(log.chunk_sizes))
-        else:
-            measured = is_new and pacer.measures_new  # what is laid out holds the same in all chunks
+    for turn in _turns(mode, pacer, tracker, log, (slice(0, mode.directions.n),) if spans is None else spans):
+        before_bytes, started_s, again = tracker.live_bytes, time.perf_counter(), None
         tracker.restart_peak()
-        started_s = time.perf_counter()
-        retry = is_smaller = False
         try:
-            with growth.measured() if measured else nullcontext():
-                sink.write(chunk, mode.block(chunk, sink.places(chunk)))
-        except OtherWayError:
-            retry = True
+            with growth.measured() if turn.is_measured else nullcontext():
+                sink.write(turn.chunk, mode.block(turn.chunk, sink.places(turn.chunk)))
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.
-            retry = is_smaller = _may_retry(error, halves_over_budget) and pacer.shrink(size)
-            if not retry:
-                _say_where(error, mode, chunk, len(log.chunk_sizes), total)
+            again = _again(error, turn, pacer, halves_over_budget)
+            if again is None:
+                _say_where(error, mode, turn.chunk, len(log.chunk_sizes))
                 raise
-        if retry:
-            if is_smaller:
-                log.n_retries += 1
-                mode.release()
-                sink.release()
-            growth.forget_buffers()
-            reclaim(mode.problem.device)
+        if again is not None:
+            _begin_again(again, sink, mode, growth, log)
             continue
-        if is_new:
+        if turn.is_new:
             growth.forget_buffers()
-        if measured:
-            held_bytes, margin = tracker.peak_bytes - growth.start_bytes, tracker.margin
-            pacer.learn(chunk, held_bytes, margin=margin, grows=growth.grows(size, before_bytes))
-        elif settled_size is None:
-            pacer.time(chunk, time.perf_counter() - started_s)
-        ahead[:1] = [slice(chunk.stop, stop)] if chunk.stop < stop else []
-        log.chunk_sizes.append(size)
-        advance(size)
-        yield chunk
+        if turn.is_measured:
+            grows = growth.grows(turn.size, before_bytes)
+            pacer.learn(turn.chunk, Measured(tracker.peak_bytes - growth.start_bytes, tracker.margin, grows))
+        elif turn.is_free:
+            pacer.time(turn.chunk, time.perf_counter() - started_s)
+        log.chunk_sizes.append(turn.size)
+        yield turn.chunk
 
 
-def _may_retry(error: BaseException, halves_over_budget: bool) -> bool:
-    """Tell whether a smaller chunk may do what this one could not."""
-    if isinstance(error, OverBudget):
-        return halves_over_budget
-    return is_out_of_memory(error)
+def _turns(mode: Mode, pacer: Pacer, tracker: LiveBytes, log: Log, spans: Iterable[slice]) -> Iterator[Turn]:
+    """Yield what comes next; what was not finished when the next is asked for begins where it began."""
+    total = mode.directions.n
+    for span in spans:
+        done = span.start
+        while done < span.stop:
+            n_done = len(log.chunk_sizes)
+            is_counted = pacer.measures_new and not mode.repeats_what_was_counted(total - done)
+            with tracker if is_counted else nullcontext():
+                wanted_size = mode.wanted_size(total - done)
+            turn = pacer.turn(slice(done, span.stop), n_done, wanted_size, is_new=mode.is_new)
+            yield turn
+            if len(log.chunk_sizes) > n_done:
+                done = turn.chunk.stop
 
 
-def _say_where(error: BaseException, mode: Mode, chunk: slice, n_done: int, total: int) -> None:
+class _Again(Enum):
+    """How a chunk is computed again."""
+
+    OTHER_WAY = "the mode goes on in another way"
+    SMALLER = "memory ran out"
+
+
+def _again(error: BaseException, turn: Turn, pacer: Pacer, halves_over_budget: bool) -> _Again | None:
+    """Return how a chunk that failed is computed again; ``None`` where nothing helps."""
+    if isinstance(error, OtherWayError):
+        return _Again.OTHER_WAY
+    may_halve = halves_over_budget if isinstance(error, OverBudget) else is_out_of_memory(error)
+    return _Again.SMALLER if may_halve and pacer.shrink(turn.size) else None
+
+
+def _begin_again(again: _Again, sink: Sink, mode: Mode, growth: Growth, log: Log) -> None:
+    """Give back what the failed chunk has taken."""
+    if again is _Again.SMALLER:
+        log.n_retries += 1
+        mode.release()
+        sink.release()
+    growth.forget_buffers()
+    reclaim(mode.problem.device)
+
+
+def _say_where(error: BaseException, mode: Mode, chunk: slice, n_done: int) -> None:
     """Add to the user's own exception where it happened, and what is finished."""
+    total = mode.directions.n
     finished = f"directions 0:{chunk.start} of {total} are finished" if chunk.start else "none is finished"
     add_note(
         error,

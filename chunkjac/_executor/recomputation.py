@@ -135,7 +135,7 @@ def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut:
 
     def compute(mode: Mode, sink: PulledBack, tracker: LiveBytes) -> None:
         pacer = Pacer(job.limits(mode, tracker, counting), chunks=counting.chunks)
-        for _ in filled(sink, mode, pacer, tracker, Log(), advance=lambda _: None):
+        for _ in filled(sink, mode, pacer, tracker, Log()):
             pass
 
     try:

@@ -13,8 +13,8 @@ from chunkjac._chunker.cost import Cost
 from chunkjac._chunker.counting import Chunks
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
-from chunkjac._chunker.pacer import Learnt, Pacer
-from chunkjac._chunker.turns import Measured
+from chunkjac._chunker.pacer import Pacer
+from chunkjac._chunker.turns import Learnt, Measured
 
 
 def fastest_at(best: int) -> Callable[[int], float]:

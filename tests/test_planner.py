@@ -133,7 +133,7 @@ def test_a_chunk_is_what_fits_then_what_is_fast_then_even(
     assert choose_chunk(cost, 18, budget_bytes, target_bytes) == size
 
 
-@pytest.mark.parametrize("name", ["cost", "counting", "knee", "limits", "pacer", "turns"])
+@pytest.mark.parametrize("name", ["cost", "counting", "first_guess", "knee", "limits", "pacer", "turns"])
 def test_the_arithmetic_imports_no_torch(name: str) -> None:
     tree = ast.parse((Path(chunkjac.__file__).parent / "_chunker" / f"{name}.py").read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
@@ -147,6 +147,7 @@ def test_the_arithmetic_imports_no_torch(name: str) -> None:
     }
     assert {module for module in imported if module.startswith("chunkjac")} <= {
         "chunkjac._chunker.counting",
+        "chunkjac._chunker.first_guess",
         "chunkjac._chunker.knee",
         "chunkjac._chunker.cost",
         "chunkjac._chunker.limits",

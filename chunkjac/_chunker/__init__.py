@@ -2,21 +2,11 @@
 
 from chunkjac._chunker.copies import BatchLayout, PerturbedCopies, PerturbedPoint
 from chunkjac._chunker.cost import TIGHT_PROBES, Cost, even_chunk, fit_chunks
-from chunkjac._chunker.counting import (
-    DEFAULT_MARGIN,
-    NOTHING_FORESEEN,
-    TILE_SHARES,
-    ChunkRoom,
-    Chunks,
-    Counting,
-    Foreseen,
-    Prologue,
-    tile_bytes,
-)
+from chunkjac._chunker.counting import TILE_SHARES, ChunkRoom, Chunks, Counting, Foreseen, Prologue, tile_bytes
 from chunkjac._chunker.directions import Directions, ElementDirections
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
-from chunkjac._chunker.pacer import Learnt, Pacer
+from chunkjac._chunker.pacer import Pacer
 from chunkjac._chunker.seeds import Seeds
 from chunkjac._chunker.slices import Segment, segments
-from chunkjac._chunker.turns import Measured, Turn
+from chunkjac._chunker.turns import Learnt, Measured, Turn

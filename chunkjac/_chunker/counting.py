@@ -17,7 +17,7 @@ _RESTING_SHARE = 1 / 64
 _AMPLE_TIMES, _AMPLE_TIMES_BY_EXPERIENCE = 4, 16
 
 # For what is not foreseen, where the budget is a guess itself or an allocator has fragments.
-DEFAULT_MARGIN = 1.10
+_DEFAULT_MARGIN = 1.10
 
 # Where memory is counted, a program takes no more of the room by what is known of it: some is foreseen by nobody.
 _SURE_SHARE = 0.95
@@ -75,9 +75,6 @@ class Foreseen:
         return self.beside_bytes is not None and self.beside_bytes + self.result_bytes <= budget_bytes
 
 
-NOTHING_FORESEEN = Foreseen()
-
-
 @dataclass(frozen=True, slots=True)
 class Counting:
     """Say how closely the memory of a run is counted.
@@ -89,7 +86,7 @@ class Counting:
         chunks: Which chunks are measured.
         counts_again: Whether programs are counted that hold what they have held in an earlier run.
         is_timed: Whether a clock may decide how blocks are made; if not, they come out the same in another run.
-        margin: How many times its tensors' bytes a chunk is taken to need, at least.
+        is_exact: Whether all that is taken can be foreseen, and the budget is no guess.
     """
 
     budget_bytes: int
@@ -98,12 +95,17 @@ class Counting:
     chunks: Chunks
     counts_again: bool
     is_timed: bool
-    margin: float
+    is_exact: bool
 
     @property
     def counts(self) -> bool:
         """Tell whether live bytes are counted at all."""
         return self.chunks is not Chunks.NONE
+
+    @property
+    def margin(self) -> float:
+        """Return how many times its tensors' bytes a chunk is taken to need, at least."""
+        return 1.0 if self.is_exact else _DEFAULT_MARGIN
 
     @property
     def uncounted_bytes(self) -> int:

@@ -9,35 +9,17 @@ least time is looked for while the job runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from chunkjac._chunker.cost import Cost, even_chunk
 from chunkjac._chunker.counting import Chunks
+from chunkjac._chunker.first_guess import first_guess
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import WORTH_A_NEW_SIZE, Limits
-from chunkjac._chunker.turns import Measured, Turn
+from chunkjac._chunker.turns import Learnt, Measured, Turn
 
 # What a function keeps for later (a cache, say) is no reason to plan anew.
 _TOLERANCE = 1.02
-
-
-@dataclass(slots=True)
-class Learnt:
-    """Hold what runs of a plan have learnt, for its next run: the one thing here that changes.
-
-    Attributes:
-        chunk_size: The size that took the least time for a direction; ``None`` before the first run.
-        is_settled: Whether larger and smaller ones were tried.
-        beside_bytes: The most that a counted run has held beside the result; ``None`` before the first.
-    """
-
-    chunk_size: int | None = None
-    is_settled: bool = False
-    beside_bytes: int | None = None
-
-    def note_peak(self, beside_bytes: int) -> None:
-        """Take note of what a counted run has held beside the result."""
-        self.beside_bytes = max(self.beside_bytes or 0, beside_bytes)
 
 
 class Pacer:
@@ -70,25 +52,22 @@ class Pacer:
         self._learnt = learnt or Learnt()
         self._knee: Knee | None = None  # once there is a size to begin with
         self._even_size: int | None = None  # once the fastest size is found
-        first_size = limits.first_size()
-        is_new = self.chunk_size is None and first_size is not None
-        self._is_plain = chunks is Chunks.NOW_AND_THEN and is_new and limits.is_plain
-        self._n_probes = 0  # chunks that are to tell what others hold
-        self._probe_size = first_size or limits.careful_size
-        if self._is_plain and first_size is not None:
-            self.cost = replace(limits.base, direction_bytes=limits.cautious_bytes)
-            first_size = min(first_size, limits.sure_size)
-            self.chunk_size = first_size if limits.start_bytes is None else limits.sure_size
-            self._begin(first_size)
-        elif self.chunk_size is None:
-            self._n_probes = 1 if first_size else 2
+        guess = first_guess(limits, chunks)
+        is_new = self.chunk_size is None
+        self._is_plain = is_new and guess.is_plain
+        self._n_probes = guess.n_probes if is_new else 0  # chunks that are to tell what others hold
+        self._probe_size = guess.size
+        if self._is_plain:
+            self.cost = replace(limits.base, direction_bytes=guess.direction_bytes)
+            self.chunk_size = guess.most
+            self._begin(guess.size)
         self._samples: dict[int, int] = {}
         self._margin = 1.0
         self._most = limits.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
         self._chunks = chunks
         self._checked = chunks is Chunks.NONE or self._is_plain
-        self._first_most = limits.trial_size if self._is_plain else limits.n_directions
+        self._trial_size = guess.trial_size if self._is_plain else limits.n_directions
 
     def turn(self, span: slice, n_done: int, wanted_size: int | None = None, *, is_new: bool = False) -> Turn:
         """Return what comes next.
@@ -142,7 +121,7 @@ class Pacer:
         else:
             size = self._fastest(self.chunk_size, left)
         if not done:
-            size = min(size, self._first_most)
+            size = min(size, self._trial_size)
         return slice(done, done + max(1, min(size, left)))
 
     def time(self, chunk: slice, seconds: float) -> None:

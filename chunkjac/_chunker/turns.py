@@ -1,4 +1,4 @@
-"""What comes next in a job, and what it turned out to hold. No torch here."""
+"""What comes next, what it held, and what a next run knows of that."""
 
 from __future__ import annotations
 
@@ -40,3 +40,22 @@ class Measured:
     held_bytes: int
     margin: float = 1.0
     grows: bool | None = None
+
+
+@dataclass(slots=True)
+class Learnt:
+    """Hold what runs of a plan have learnt, for its next run: the one thing here that changes.
+
+    Attributes:
+        chunk_size: The size that took the least time for a direction; ``None`` before the first run.
+        is_settled: Whether larger and smaller ones were tried.
+        beside_bytes: The most that a counted run has held beside the result; ``None`` before the first.
+    """
+
+    chunk_size: int | None = None
+    is_settled: bool = False
+    beside_bytes: int | None = None
+
+    def note_peak(self, beside_bytes: int) -> None:
+        """Take note of what a counted run has held beside the result."""
+        self.beside_bytes = max(self.beside_bytes or 0, beside_bytes)

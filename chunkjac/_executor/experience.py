@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from chunkjac._chunker import NOTHING_FORESEEN, Foreseen, Learnt
+from chunkjac._chunker import Foreseen, Learnt
 from chunkjac._planner import Probe
 from chunkjac._programs import Records
 
@@ -31,13 +31,13 @@ class Experience:
         """
         return cls(programs=Records(is_kept=is_kept, compiles=compiles))
 
-    def foreseen(self, known: Probe | None) -> Foreseen:
+    def foreseen(self, known: Probe | None) -> Foreseen | None:
         """Return what is known of the next run.
 
         Args:
             known: What the plan says of it; ``None`` without one.
         """
         if known is None:
-            return NOTHING_FORESEEN
+            return None
         planned_bytes = known.cost.peak_bytes(known.chunk_size) if known.certain else None
         return Foreseen(planned_bytes, self.learnt.beside_bytes, known.cost.result_bytes)

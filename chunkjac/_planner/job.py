@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from chunkjac._chunker import (
-    DEFAULT_MARGIN,
-    NOTHING_FORESEEN,
     Chunks,
     Cost,
     Counting,
@@ -81,12 +79,13 @@ class Job:
         """Return the chunk size if it is settled: by the user, or by what was planned for a file."""
         return self.out.exact_size(self.options.chunk_size)
 
-    def counting(self, foreseen: Foreseen = NOTHING_FORESEEN) -> Counting:
+    def counting(self, foreseen: Foreseen | None = None) -> Counting:
         """Return how closely a run is counted: a limit that somebody set is kept, and figures are told exactly.
 
         Args:
-            foreseen: What is known of the run.
+            foreseen: What is known of the run; ``None`` for nothing.
         """
+        foreseen = foreseen or Foreseen()
         is_set, tells, n_bytes, on_cpu = self.budget.explicit, self.return_report, self.budget.n_bytes, self._is_on_cpu
         trusts = not (is_set or tells or self.options.create_graph)
         by_calls = trusts and on_cpu and not self.problem.runs_compiled_code
@@ -101,7 +100,7 @@ class Job:
             chunks=chunks,
             counts_again=not (repeats or chunks is Chunks.NONE),
             is_timed=not self.out.is_repeatable,
-            margin=1.0 if on_cpu and is_set else DEFAULT_MARGIN,
+            is_exact=on_cpu and is_set,
         )
 
     @property

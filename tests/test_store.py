@@ -891,6 +891,15 @@ def test_a_device_is_where_the_result_is_allocated(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "cpu" / "0_0.npy").exists()
 
 
+def test_a_plan_for_a_file_has_the_chunk_size_that_was_asked_for(tmp_path: Path) -> None:
+    plan = cj.plan(_net(), _point(30), mode="reverse", chunk_size=3, out=tmp_path / "J.npy")
+    assert (plan.chunk_size, plan.n_chunks) == (3, 7)
+    _, report = plan.run(return_report=True)
+    assert report.chunk_sizes == (3,) * 6 + (2,)
+    with pytest.raises(cj.BudgetError, match="chunks of 20"):
+        cj.plan(_net(), _point(30), mode="reverse", chunk_size=20, max_memory=9_000, out=tmp_path / "K.npy")
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_blocks_are_copied_to_another_device(mode: str) -> None:
     """A sink for another device lends no places, and its result is not where blocks are made."""

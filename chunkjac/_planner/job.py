@@ -77,7 +77,7 @@ class Job:
     @property
     def exact_size(self) -> int | None:
         """Return the chunk size if it is settled: by the user, or by what was planned for a file."""
-        return self.out.exact_size(self.options.chunk_size)
+        return self.out.fixed_chunk_size or self.options.chunk_size
 
     def counting(self, foreseen: Foreseen | None = None) -> Counting:
         """Return how closely a run is counted: a limit that somebody set is kept, and figures are told exactly.

@@ -36,12 +36,14 @@ class Destination(ABC):
         allocates_result: Whether the Jacobian is allocated where the function runs.
         is_repeatable: Whether blocks must come out the same in another run: the job is planned first, and no clock
             decides how they are made.
+        fixed_chunk_size: The size that all chunks have for that, once the job has begun.
         why_no_graph: Why its result cannot be differentiated, for people.
         why_unverified: Why it cannot be checked.
     """
 
     allocates_result = False
     is_repeatable = False
+    fixed_chunk_size: int | None = None
     why_no_graph = "cannot write into out=, which has no graph"
     why_unverified = ""
 
@@ -63,10 +65,6 @@ class Destination(ABC):
             room_bytes: What sink and chunks may hold together.
         """
         return 0
-
-    def exact_size(self, chunk_size: int | None) -> int | None:
-        """Return the chunk size if it is settled: what the user asked for, if it was anything."""
-        return chunk_size
 
     def refuse(self, *, create_graph: bool, verify: int) -> None:
         """Refuse what would need a Jacobian that is not there, or one with a graph.

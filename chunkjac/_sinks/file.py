@@ -26,14 +26,14 @@ class Files(Destination):
     Attributes:
         target: What is there.
         settings: What else than function, inputs and mode the values depend on, in words.
-        chunk_size: How many directions are computed at once, once the job has begun: always the same ones, since
+        fixed_chunk_size: How many directions are computed at once, once the job has begun: always the same ones, since
             rounding depends on it.
         before: The states of the random generators when the job began, which values may depend on.
     """
 
     target: Target
     settings: tuple[tuple[str, str], ...]
-    chunk_size: int | None = None
+    fixed_chunk_size: int | None = None
     before: RandomState | None = None
     is_repeatable = True
     why_unverified = "a file holds on disk"
@@ -65,10 +65,6 @@ class Files(Destination):
         plan = self.target.written_plan
         return None if plan is None else plan["facts"]["mode"]
 
-    def exact_size(self, _chunk_size: int | None) -> int | None:
-        """Return the chunk size once the job has begun."""
-        return self.chunk_size
-
     def resumed(self, resume: bool) -> Files:
         """Return the same with another answer to whether what is there is gone on with.
 
@@ -83,7 +79,7 @@ class Files(Destination):
         """Return that of a job that begins now, with the chunk size of what is there, or this one if nothing is."""
         known = (self.target.written_plan or {}).get("layout", {}).get("chunk_size")
         target = replace(self.target)  # which reads the plan anew
-        return replace(self, target=target, chunk_size=known or size, before=RandomState.now(devices))
+        return replace(self, target=target, fixed_chunk_size=known or size, before=RandomState.now(devices))
 
     def sink(self, mode: Mode, _allowance: Allowance) -> FileSink:
         """Return what takes the blocks.
@@ -98,14 +94,14 @@ class Files(Destination):
                 f"out={target.given!r} is one file, and there are {len(outputs)} outputs by {len(inputs)} inputs; "
                 f"give a folder, such as out={str(Path(target.given).with_suffix(''))!r}."
             )
-        assert self.chunk_size is not None  # jobs with files are planned first
+        assert self.fixed_chunk_size is not None  # jobs with files are planned first
         layout = FileLayout.of(
             outputs,
             inputs,
             (mode.outputs.spec, mode.problem.spec),
             by_rows=mode.by_rows,
             kind=target.kind,
-            chunk_size=self.chunk_size,
+            chunk_size=self.fixed_chunk_size,
         )
         facts = facts_of(mode.problem, outputs, mode.name, self.settings, self.before)
         return FileSink(mode, target.path, Store(target, layout, facts))

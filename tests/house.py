@@ -315,7 +315,7 @@ def _fields_set(method: Function) -> Iterator[str]:
             yield from [node.attr] if node.value.id == "self" else []
 
 
-_BUDGET = re.compile(r"_?(budget|room|limit)(_bytes)?")
+_BUDGET = re.compile(r"_?(budget|room|limit|left_bytes|spare_bytes)(_bytes)?")
 
 
 def _is_of_budget(node: ast.AST) -> bool:

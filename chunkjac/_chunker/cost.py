@@ -80,8 +80,8 @@ def largest_chunk(cost: Cost, budget_bytes: int) -> int:
     """
     if cost.smallest_bytes > budget_bytes:
         return 0
-    room_bytes = int((budget_bytes - cost.result_bytes) / cost.margin) - cost.kept_bytes - cost.fixed_bytes
-    return max(1, room_bytes // max(1, cost.direction_bytes))
+    chunk_bytes = int((budget_bytes - cost.result_bytes) / cost.margin) - cost.kept_bytes - cost.fixed_bytes
+    return max(1, chunk_bytes // max(1, cost.direction_bytes))
 
 
 def even_chunk(n_directions: int, chunk_size: int) -> int:

@@ -144,6 +144,6 @@ class ChunkRoom:
         return min(_KEPT_BYTES, int(_KEPT_SHARE * self.n_bytes))
 
 
-def tile_bytes(room_bytes: int, share: float) -> int:
-    """Return what a tile of rows may take of the room for it and chunks."""
-    return int(share * room_bytes)
+def tile_bytes(left_bytes: int, share: float) -> int:
+    """Return what a tile of rows may take of what is left for it and chunks."""
+    return int(share * left_bytes)

@@ -224,11 +224,11 @@ class Pacer:
         what was measured, and so would tell nothing new, twice that is tried: if it does not
         fit, it is refused before it is computed.
         """
-        room_bytes = int(self._limits.room_bytes / self.cost.margin)
+        shown_bytes = int(self._limits.room_bytes / self.cost.margin)  # what tensors may take
         if not self._samples:
-            return max(1, room_bytes // max(1, self._limits.base.direction_bytes))
+            return max(1, shown_bytes // max(1, self._limits.base.direction_bytes))
         size = max(self._samples)
-        surely = size * room_bytes // max(1, self._samples[size])
+        surely = size * shown_bytes // max(1, self._samples[size])
         return surely if surely > size else 2 * size
 
 

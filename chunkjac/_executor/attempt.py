@@ -100,7 +100,7 @@ class Attempt:
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")
         by_calls = counting.prologue is Prologue.CALLS
         with nullcontext() if by_calls else run.watched():
-            self.sink = job.out.sink(mode, Allowance(job.room_bytes(tracker), tracker, keeps=by_calls))
+            self.sink = job.out.sink(mode, Allowance(job.left_bytes(tracker), tracker, keeps=by_calls))
         if by_calls and counting.counts:
             tracker.assume(limits.base.result_bytes)
         cost, chunk_size = (run.known.cost, run.known.chunk_size) if run.known else (None, None)

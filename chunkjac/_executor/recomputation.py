@@ -22,17 +22,16 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from chunkjac._chunker import Pacer
-from chunkjac._errors import BudgetError, FunctionError
+from chunkjac._errors import FunctionError
 from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recipe import Recipe
 from chunkjac._executor.result import Result
 from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Forward, Mode, Reverse, is_final, random_tangent
-from chunkjac._planner import Job, Plan
+from chunkjac._planner import Job, Plan, over_budget_backwards
 from chunkjac._problem import LeftAsFound, WriteWatcher, plain_kernels
 from chunkjac._sinks import PulledBack, TensorSink
 from chunkjac._tensors import Tensors
-from chunkjac._units import format_bytes
 
 Grads = tuple[torch.Tensor | None, ...]
 
@@ -142,13 +141,7 @@ def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut:
         return _in_any_way(recipe, cotangents, sources, cut, compute, keeps_graph=False)
     except OverBudget as error:
         failure = str(error)
-    raise BudgetError(
-        f"the backward pass of the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source}), "
-        f"not even one direction with its graph: {failure}. Give more max_memory, or a smaller function.",
-        needed_bytes=None,
-        needed_bytes_by_mode={},
-        budget_bytes=job.budget.n_bytes,
-    )
+    raise over_budget_backwards(job, failure)
 
 
 def _pull_back_with_graph(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut: Tensors) -> Grads:

@@ -106,12 +106,12 @@ def bytes_to_be_made(
     kwargs: dict[str, Any],
     tensors: list[torch.Tensor],
     device: torch.device,
-    room_bytes: int,
+    spare_bytes: int,
 ) -> int:
     """Return the bytes that ``func(*args, **kwargs)`` will allocate for its results on a device.
 
     The operation runs on meta tensors, which have shapes and no memory, unless its arguments
-    show that it cannot fill ``room_bytes`` (0 then), or one like it was seen: that takes 2 microseconds
+    show that it cannot fill ``spare_bytes`` (0 then), or one like it was seen: that takes 2 microseconds
     instead of 50. Operations without a meta kernel, and those whose results depend on values, give 0 as
     well: they are seen afterwards only.
 
@@ -121,10 +121,10 @@ def bytes_to_be_made(
         kwargs: Its arguments by name.
         tensors: The tensors among them.
         device: Where memory counts.
-        room_bytes: What is left.
+        spare_bytes: What is left.
     """
     traits = traits_of(func)
-    if _most_bytes(traits, args, kwargs, tensors) <= room_bytes:
+    if _most_bytes(traits, args, kwargs, tensors) <= spare_bytes:
         return 0
     place = kwargs.get("device")
     if any(tensor.is_meta for tensor in tensors) or (place is not None and place.type != device.type):

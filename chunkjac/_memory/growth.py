@@ -69,7 +69,7 @@ class Growth:
             return None
         rises = self._tracker.live_bytes > before_bytes
         held_bytes = self._tracker.peak_bytes - self.start_bytes
-        if rises and (self._is_garbage is None or self._tracker.room_bytes - held_bytes < held_bytes):
+        if rises and (self._is_garbage is None or self._tracker.spare_bytes - held_bytes < held_bytes):
             gc.collect()
             self._is_garbage = self._tracker.live_bytes <= before_bytes
         kept = rises and not self._is_garbage

@@ -114,7 +114,7 @@ class LiveBytes(Watcher):
         return max(1.0, (self._worked_bytes - self._level_bytes) / held_bytes) if held_bytes > 0 else 1.0
 
     @property
-    def room_bytes(self) -> float:
+    def spare_bytes(self) -> float:
         """Return what may still be made."""
         return inf if self._limit_bytes is None else self._limit_bytes - self.live_bytes
 
@@ -161,10 +161,10 @@ class LiveBytes(Watcher):
         tensors = tensors_among((*args, *kwargs.values()) if kwargs else args)
         limit_bytes = self._limit_bytes
         if limit_bytes is not None:
-            room_bytes = limit_bytes - self.live_bytes
-            made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
-            if _rounded(made_bytes, self._granule) > room_bytes:
-                raise OverBudget(f"{func} would make {made_bytes} bytes where {room_bytes} are left")
+            spare_bytes = limit_bytes - self.live_bytes
+            made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, spare_bytes)
+            if _rounded(made_bytes, self._granule) > spare_bytes:
+                raise OverBudget(f"{func} would make {made_bytes} bytes where {spare_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
             self._count(made, [] if traits.is_new or func is LIFT_FRESH else tensors)

@@ -117,8 +117,8 @@ class Job:
             gauge=None if self._is_on_cpu else Gauge.of(self.device),
         )
 
-    def room_bytes(self, tracker: LiveBytes) -> int:
-        """Return what result and chunks may hold together."""
+    def left_bytes(self, tracker: LiveBytes) -> int:
+        """Return what the prologue has left for result and chunks."""
         return self.budget.n_bytes - tracker.live_bytes
 
     def limits(self, mode: Mode, tracker: LiveBytes, counting: Counting) -> Limits:
@@ -133,7 +133,7 @@ class Job:
         base = Cost(
             prologue_bytes=tracker.peak_bytes,
             kept_bytes=tracker.live_bytes,
-            result_bytes=self.out.held_bytes(mode, self.room_bytes(tracker)),
+            result_bytes=self.out.held_bytes(mode, self.left_bytes(tracker)),
             fixed_bytes=0,
             direction_bytes=least_direction_bytes(mode),
         )

@@ -43,6 +43,22 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
     )
 
 
+def over_budget_backwards(job: Job, failure: str) -> BudgetError:
+    """Return the error that says that a Jacobian cannot be differentiated in the budget.
+
+    Args:
+        job: What is computed again for that.
+        failure: What is known of the need.
+    """
+    return BudgetError(
+        f"the backward pass of the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source}), "
+        f"not even one direction with its graph: {failure}. Give more max_memory, or a smaller function.",
+        needed_bytes=None,
+        needed_bytes_by_mode={},
+        budget_bytes=job.budget.n_bytes,
+    )
+
+
 def _least(job: Job, name: str) -> Probe | None:
     """Return what a mode needs one direction at a time; ``None`` if a dry run cannot tell."""
     try:

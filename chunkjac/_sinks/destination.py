@@ -57,12 +57,12 @@ class Destination(ABC):
         """Return the mode of what is there already."""
         return None
 
-    def held_bytes(self, _mode: Mode, _room_bytes: int) -> int:
+    def held_bytes(self, _mode: Mode, _left_bytes: int) -> int:
         """Return what its sink allocates where the function runs, for as long as the job runs.
 
         Args:
             mode: What makes the blocks.
-            room_bytes: What sink and chunks may hold together.
+            left_bytes: What sink and chunks may hold together.
         """
         return 0
 

@@ -26,7 +26,7 @@ class NewTensor(Destination):
     allocates_result = True
     why_no_graph = ""
 
-    def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
+    def held_bytes(self, mode: Mode, _left_bytes: int) -> int:
         """Return what the result takes."""
         return result_bytes(mode)
 

@@ -21,7 +21,7 @@ class Diagonal(Destination):
 
     name = "a diagonal"
 
-    def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
+    def held_bytes(self, mode: Mode, _left_bytes: int) -> int:
         """Return what the diagonal takes; see :class:`Destination`."""
         return sum(leaf.n_bytes for leaf in mode.problem.leaves)
 

@@ -56,10 +56,10 @@ class Gram(Destination):
     far_apart: Callable[[], bool] | None = None
     name = "a Gram matrix"
 
-    def held_bytes(self, mode: Mode, room_bytes: int) -> int:
+    def held_bytes(self, mode: Mode, left_bytes: int) -> int:
         """Return what the products and the tile take; see :class:`Destination`."""
         products_bytes = self._shape(mode).numel() * _dtype(mode).itemsize
-        return products_bytes + self._tile_size(mode, room_bytes) * _row_bytes(mode)
+        return products_bytes + self._tile_size(mode, left_bytes) * _row_bytes(mode)
 
     def sink(self, mode: Mode, allowance: Allowance) -> ReducingSink:
         """Return what takes the blocks; see :class:`Destination`.
@@ -80,7 +80,7 @@ class Gram(Destination):
             return Tiled(mode, products, self._tile_size(mode, allowance.n_bytes), is_cross=self.is_cross)
         return AddedUp(mode, products, is_cross=self.is_cross)
 
-    def _leave_if_slow(self, mode: Mode, room_bytes: int) -> None:
+    def _leave_if_slow(self, mode: Mode, left_bytes: int) -> None:
         """Raise an error if rows would be computed several times, and there is a way that may be faster.
 
         Numbers in half precision stay: that way rounds what is added up. So do finite differences, which are taken
@@ -88,7 +88,7 @@ class Gram(Destination):
         """
         leaves = (*mode.outputs.leaves, *mode.problem.leaves)
         is_half = any(leaf.dtype.itemsize < torch.float32.itemsize for leaf in leaves)
-        one_tile = not self._is_tiled(mode) or self._tile_size(mode, room_bytes) >= self._shape(mode)[0]
+        one_tile = not self._is_tiled(mode) or self._tile_size(mode, left_bytes) >= self._shape(mode)[0]
         has_derivatives = mode.name != "finite-difference"
         if has_derivatives and self.before is not None and not (one_tile or is_half or self.before.has_moved()):
             raise ManyTilesError(torch.empty(self._shape(mode), dtype=_dtype(mode), device="meta"))
@@ -106,7 +106,7 @@ class Gram(Destination):
         n_first = starts_of(leaves)[n_of_first_point(mode)]
         return torch.Size((n_first, total - n_first))
 
-    def _tile_size(self, mode: Mode, room_bytes: int) -> int:
+    def _tile_size(self, mode: Mode, left_bytes: int) -> int:
         """Return how many rows are held.
 
         Each tile takes another pass over the rows after it, so few large tiles are fastest. One takes its share of the
@@ -118,7 +118,7 @@ class Gram(Destination):
         row_bytes = max(1, _row_bytes(mode))
         products_bytes = self._shape(mode).numel() * _dtype(mode).itemsize
         most_bytes = max(_SMALL_BYTES, n_rows * row_bytes // 2)
-        fitting = min(tile_bytes(room_bytes - products_bytes, self.tile_share), most_bytes) // row_bytes
+        fitting = min(tile_bytes(left_bytes - products_bytes, self.tile_share), most_bytes) // row_bytes
         return even_chunk(n_rows, max(1, min(fitting, n_rows))) if n_rows else 0
 
 

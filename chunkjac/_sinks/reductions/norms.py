@@ -24,7 +24,7 @@ class NormsOf(Destination):
 
     name = "norms"
 
-    def held_bytes(self, mode: Mode, _room_bytes: int) -> int:
+    def held_bytes(self, mode: Mode, _left_bytes: int) -> int:
         """Return what the norms take; see :class:`Destination`."""
         leaves = (*mode.outputs.leaves, *mode.problem.leaves, *block_leaves(mode))  # the last: those of one block
         return sum(leaf.numel * wide_type(leaf.device).itemsize for leaf in leaves)

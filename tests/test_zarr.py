@@ -114,7 +114,7 @@ def test_a_damaged_piece_is_found_and_only_its_block_is_computed_again(
     else:
         piece.write_bytes(data[:-3] if damage == "cut" else data[:-9] + bytes([data[-9] ^ 4]) + data[-8:])
         damaged, unfinished, _ = check(path)
-        assert [block.directions for block in damaged] == [slice(30, 40)]
+        assert damaged == [slice(30, 40)]
         assert unfinished == []
     computed.clear()
     found = cj.jacobian(net, x, mode=mode, out=path, resume=True)

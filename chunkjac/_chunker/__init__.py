@@ -7,6 +7,7 @@ from chunkjac._chunker.directions import Directions, ElementDirections
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Pacer
+from chunkjac._chunker.partition import Partition
 from chunkjac._chunker.seeds import Seeds
 from chunkjac._chunker.slices import Segment, segments
 from chunkjac._chunker.turns import Learnt, Measured, Turn

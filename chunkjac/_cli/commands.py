@@ -193,8 +193,7 @@ def _run(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     """Compare blocks with their checksums."""
     damaged, unfinished, n_blocks = check(options.path)
-    for block in damaged:
-        span = block.directions
+    for span in damaged:
         print(f"directions {span.start}:{span.stop} are not what was written", file=sys.stderr)
     if damaged or unfinished:
         raise chunkjac.StoreError(

@@ -62,7 +62,8 @@ def filled(
         tracker: What counts live bytes; it runs only for chunks that tell something new.
         log: Takes what happens.
         halves_over_budget: Whether the tracker's limit is treated like running out of memory.
-        spans: The directions that are to be computed, in order; ``None`` for all.
+        spans: The directions that are to be computed, in order; ``None`` for all. Each is asked for when those
+            before it are finished, so that several processes may share what is left.
 
     Raises:
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.

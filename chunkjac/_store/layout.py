@@ -7,15 +7,16 @@ comes out the same to the last bit. A machine with less memory may go on all the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import product
-from math import ceil
 from typing import Any, Literal
 
 import torch
 from torch.utils._pytree import TreeSpec, treespec_dumps
 
+from chunkjac._chunker import Partition
 from chunkjac._errors import ArgumentError
 from chunkjac._problem import Leaf
 
@@ -23,8 +24,8 @@ from chunkjac._problem import Leaf
 Kind = Literal["file", "folder", "zarr"]
 
 # A block is written and synchronised at once, and is what a crash costs. Smaller ones spend their time on the latter
-# (0.1 ms where there is nothing to wait for); a tensor of many directions has so many blocks at least.
-_BLOCK_BYTES, _N_BLOCKS = 32 * 2**20, 64
+# (0.1 ms where there is nothing to wait for).
+_BLOCK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +51,7 @@ class Part:
     n_output_dims: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileBlock:
-    """Hold a block: directions of one tensor.
-
-    Attributes:
-        number: Its number in the journal.
-        leaf: The number of the tensor.
-        elements: Which of its elements.
-        directions: The same, numbered through all tensors.
-    """
-
-    number: int
-    leaf: int
-    elements: slice
-    directions: slice
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileLayout:
     """Hold how a Jacobian lies in files.
 
@@ -119,12 +103,10 @@ class FileLayout:
             flat = shape if is_plain else (output.numel, x.numel)
             dtype, n_dims = _numpy_name(block.dtype), len(output.shape)
             parts.append(Part(name, tuple(flat), not by_rows, dtype, block.n_bytes, tuple(shape), n_dims))
-        sizes = tuple(seed.numel for seed in seeds)
-        most = _BLOCK_BYTES // max(1, sum(block.n_bytes for block in blocks))
-        n_chunks = [1 if kind == "zarr" else max(1, min(most, ceil(size / _N_BLOCKS)) // chunk_size) for size in sizes]
-        block_sizes = tuple(n * chunk_size for n in n_chunks)
+        most = chunk_size if kind == "zarr" else _BLOCK_BYTES // max(1, sum(block.n_bytes for block in blocks))
+        whole = Partition.of([seed.numel for seed in seeds], chunk_size, most)
         trees = _text_of(specs[0]), _text_of(specs[1])
-        return cls(by_rows, len(outputs), len(inputs), chunk_size, sizes, block_sizes, tuple(parts), trees)
+        return cls(by_rows, len(outputs), len(inputs), chunk_size, whole.sizes, whole.block_sizes, tuple(parts), trees)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> FileLayout:
@@ -140,17 +122,11 @@ class FileLayout:
         """Return the fields, ready for JSON."""
         return asdict(self)
 
-    def blocks(self) -> Iterator[FileBlock]:
-        """Yield all blocks, in order; none where directions have no values, since those are never computed."""
-        if not any(part.direction_bytes for part in self.parts):
-            return
-        number = first = 0
-        for leaf, (size, block_size) in enumerate(zip(self.sizes, self.block_sizes)):
-            for start in range(0, size, block_size):
-                stop = min(start + block_size, size)
-                yield FileBlock(number, leaf, slice(start, stop), slice(first + start, first + stop))
-                number += 1
-            first += size
+    @cached_property
+    def partition(self) -> Partition:
+        """Return the blocks; none where directions have no values, since those are never computed."""
+        has_values = any(part.direction_bytes for part in self.parts)
+        return Partition(self.sizes, self.block_sizes) if has_values else Partition((), ())
 
     def parts_of(self, leaf: int) -> tuple[Part, ...]:
         """Return the files that a tensor's directions go to."""

@@ -11,7 +11,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
 
 from chunkjac._errors import StoreError
 from chunkjac._store.journal import append, drop_torn_line, lines_of, read_journal
-from chunkjac._store.layout import FileBlock, FileLayout
+from chunkjac._store.layout import FileLayout
 from chunkjac._store.lock import locked_journal
 from chunkjac._store.target import Target
 from chunkjac._store.values import values_at
@@ -37,7 +37,8 @@ def open_store(path: str | os.PathLike[str], specs: tuple[TreeSpec, TreeSpec] | 
         StoreError: There is none, or it is not finished.
     """
     found = _find(path)
-    missing = [block.directions for block in found.layout.blocks() if block.number not in found.finished]
+    partition = found.layout.partition
+    missing = [partition.block(number) for number in partition.missing(found.finished)]
     if missing:
         raise StoreError(f"{str(path)!r} is not finished: {_told(found.layout, missing)}; give resume=True to go on.")
     layout = found.layout
@@ -50,11 +51,11 @@ def open_store(path: str | os.PathLike[str], specs: tuple[TreeSpec, TreeSpec] | 
     return rows if outside is None else tree_unflatten(rows, outside)
 
 
-def check(path: str | os.PathLike[str]) -> tuple[list[FileBlock], list[FileBlock], int]:
+def check(path: str | os.PathLike[str]) -> tuple[list[slice], list[slice], int]:
     """Compare all finished blocks with their checksums; those that differ count as unfinished from now on.
 
     Returns:
-        The blocks that differ, those that are not finished, and how many there are in all.
+        The directions of the blocks that differ, of those that are not finished, and how many there are in all.
 
     Raises:
         StoreError: There is no Jacobian in files, another process writes to it, or a file has another header.
@@ -63,12 +64,12 @@ def check(path: str | os.PathLike[str]) -> tuple[list[FileBlock], list[FileBlock
     if found.finished:  # all files were made before
         for part in found.layout.parts:
             values_at(found.target, part).is_whole()
-    blocks = list(found.layout.blocks())
-    damaged = [block for block in blocks if block.number in found.finished and not _is_whole(found, block)]
-    unfinished = [block for block in blocks if block.number not in found.finished]
+    partition = found.layout.partition
+    unfinished = list(partition.missing(found.finished))
+    damaged = [number for number in partition.missing({*unfinished}) if not _is_whole(found, number)]
     if damaged:
         _strike(found.target, damaged)
-    return damaged, unfinished, len(blocks)
+    return [*map(partition.block, damaged)], [*map(partition.block, unfinished)], partition.n_blocks
 
 
 def _spec_of(text: str) -> TreeSpec | None:
@@ -103,17 +104,17 @@ def _told(layout: FileLayout, missing: Sequence[slice]) -> str:
     return f"{'rows' if layout.by_rows else 'columns'} {shown} of {sum(layout.sizes)} are missing"
 
 
-def _is_whole(found: _Found, block: FileBlock) -> bool:
+def _is_whole(found: _Found, number: int) -> bool:
     """Tell whether a block's bytes are those that were written."""
-    sums = found.finished[block.number]
+    sums, block = found.finished[number], found.layout.partition.part(number)
     parts = found.layout.parts_of(block.leaf)
     return len(sums) == len(parts) and all(
         values_at(found.target, part).sum_of(block.elements) == known for part, known in zip(parts, sums)
     )
 
 
-def _strike(target: Target, blocks: Sequence[FileBlock]) -> None:
+def _strike(target: Target, numbers: Sequence[int]) -> None:
     """Take blocks back in the journal."""
     with locked_journal(target) as file:
         drop_torn_line(file, target.journal_path.read_bytes())
-        append(file, lines_of({block.number: None for block in blocks}))
+        append(file, lines_of(dict.fromkeys(numbers)))

@@ -51,8 +51,7 @@ class Store:
             else:  # a run that was stopped may have made some of them, or parts of some
                 for file, block_size in self._all_files():
                     file.make(block_size, self._made if is_new else None)
-            blocks = list(self._layout.blocks())
-            self._missing = [block for block in blocks if block.number not in finished]
+            self._missing = list(self._layout.partition.missing(finished))
             self._writer = self._started()
         except BaseException:
             self._abandon()
@@ -60,7 +59,7 @@ class Store:
 
     def missing(self) -> list[slice]:
         """Return the directions that are to be computed, block by block."""
-        return [block.directions for block in self._missing]
+        return [self._layout.partition.block(number) for number in self._missing]
 
     def put(self, piece: Piece) -> None:
         """Take values; they are written while others are computed."""
@@ -160,16 +159,18 @@ class Store:
     def _mended(self, finished: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
         """Give files back what they have lost; return the blocks that are finished all the same."""
         short = [file for file in self._all_files() if not file[0].is_whole()]
-        lost = [
-            block.number
-            for block in self._layout.blocks()
-            if block.number in finished and not all(file.has(block.elements) for file in self._files[block.leaf])
-        ]
+        numbers = range(self._layout.partition.n_blocks)
+        lost = [number for number in numbers if number in finished and not self._may_have(number)]
         if lost:  # told of first: the room that is taken for them is full of zeros
             append(self._journal, lines_of(dict.fromkeys(lost)))
         for file, block_size in short:
             file.make(block_size, None)
         return {number: sums for number, sums in finished.items() if number not in lost}
+
+    def _may_have(self, number: int) -> bool:
+        """Tell whether all of a finished block may still be there."""
+        part = self._layout.partition.part(number)
+        return all(file.has(part.elements) for file in self._files[part.leaf])
 
     def _started(self) -> Writer:
         """Return what writes the missing blocks.
@@ -180,8 +181,8 @@ class Store:
         for file, _ in self._all_files():
             self._closing.callback(file.close)
             file.open()
-        blocks = {(block.leaf, block.elements.start): block for block in self._missing}
-        return Writer(blocks, self._files, self._journal, self._end)
+        parts = {number: self._layout.partition.part(number) for number in self._missing}
+        return Writer(parts, self._files, self._journal, self._end)
 
     def _all_files(self) -> Iterator[tuple[Values, int]]:
         """Yield what holds values, each with the size of its blocks."""

@@ -6,14 +6,14 @@ then told of. Several blocks that arrive while the disk is busy are synchronised
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
 from zlib import crc32
 
+from chunkjac._chunker import Segment
 from chunkjac._store.journal import append, lines_of
-from chunkjac._store.layout import FileBlock
 from chunkjac._store.values import Values
 
 
@@ -40,7 +40,8 @@ class Piece:
 class _Growing:
     """Hold a block that is written in part."""
 
-    block: FileBlock
+    number: int
+    stop: int
     sums: list[int]
 
 
@@ -48,7 +49,7 @@ class Writer:
     """Write pieces in a thread, in order.
 
     Args:
-        blocks: Those that are to be written, by tensor and first element.
+        parts: Where the blocks lie that are to be written, by number.
         files: For each tensor, its files.
         journal: The journal's descriptor.
         close: Is called in the thread when all is written: also where who waits for that is interrupted.
@@ -56,13 +57,14 @@ class Writer:
 
     def __init__(
         self,
-        blocks: dict[tuple[int, int], FileBlock],
+        parts: Mapping[int, Segment],
         files: Sequence[Sequence[Values]],
         journal: int,
         close: Callable[[], object],
     ) -> None:
         self.error: BaseException | None = None
-        self._blocks, self._files, self._journal, self._close = blocks, files, journal, close
+        self._files, self._journal, self._close = files, journal, close
+        self._begins = {(part.leaf, part.elements.start): (number, part) for number, part in parts.items()}
         self._growing: _Growing | None = None
         self._queue: SimpleQueue[Piece | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="chunkjac-writer", daemon=True)
@@ -129,13 +131,14 @@ class Writer:
     def _write_piece(self, piece: Piece, finished: dict[int, tuple[int, ...] | None]) -> None:
         """Write a piece; add its block to those that are finished, if it ends with it."""
         first = piece.elements.start
-        begun = self._blocks.get((piece.leaf, first))
+        begun = self._begins.get((piece.leaf, first))
         if begun is not None:
-            self._growing = _Growing(begun, [0] * len(piece.values))
+            number, part = begun
+            self._growing = _Growing(number, part.elements.stop, [0] * len(piece.values))
         growing = self._growing
         assert growing is not None
         for i, (values, file) in enumerate(zip(piece.values, self._files[piece.leaf])):
             file.write(first, values)
             growing.sums[i] = crc32(values, growing.sums[i])
-        if piece.elements.stop == growing.block.elements.stop:
-            finished[growing.block.number] = tuple(growing.sums)
+        if piece.elements.stop == growing.stop:
+            finished[growing.number] = tuple(growing.sums)

@@ -9,5 +9,5 @@ from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Pacer
 from chunkjac._chunker.partition import Partition
 from chunkjac._chunker.seeds import Seeds
-from chunkjac._chunker.slices import Segment, segments
+from chunkjac._chunker.slices import Segment
 from chunkjac._chunker.turns import Learnt, Measured, Turn

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._chunker import PerturbedPoint, segments
+from chunkjac._chunker import ElementDirections, PerturbedPoint
 from chunkjac._errors import FunctionError
 from chunkjac._modes.differences.schemes import Scheme
 from chunkjac._modes.differences.slopes import imaginary
@@ -51,7 +51,7 @@ class OneByOne:
         self._problem = problem
         self._outputs = outputs
         self._base: Tensors | None = None  # its values, once they are needed
-        self._sizes = [tensor.numel() for tensor in inputs]
+        self._directions = ElementDirections(problem.leaves)
         self._point = PerturbedPoint(inputs)
 
     def slopes(self, chunk: slice, placed: Points, scheme: Scheme) -> list[list[torch.Tensor]]:
@@ -71,7 +71,7 @@ class OneByOne:
         """Return the directions of a chunk."""
         n_levels = placed.weights.shape[0]
         directions = []
-        for segment, points in zip(segments(chunk, self._sizes), placed.points, strict=True):
+        for segment, points in zip(self._directions.parts(chunk), placed.points, strict=True):
             elements = range(segment.elements.start, segment.elements.stop)
             all_points = _numbers(points.view(n_levels, -1, len(elements)).permute(2, 0, 1))
             all_weights = _numbers(placed.weights[..., segment.rows].permute(2, 0, 1))

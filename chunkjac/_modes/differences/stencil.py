@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._chunker import Segment, segments
+from chunkjac._chunker import ElementDirections, Segment
 from chunkjac._errors import ArgumentError
 from chunkjac._modes.differences.bounds import Bounds, find_room
 from chunkjac._modes.differences.schemes import Scheme, derivative_weights
 from chunkjac._modes.differences.steps import Steps
+from chunkjac._problem import Leaf
 from chunkjac._tensors import Tensors
 
 # So many directions are placed at once.
@@ -60,8 +61,8 @@ class Stencil:
         Raises:
             ArgumentError: A step does not move its element, or moves it out of the dtype's range.
         """
-        sizes = [x.numel() for x in self.inputs]
-        placed = [self._place(segment) for segment in segments(chunk, sizes)]
+        directions = ElementDirections([Leaf.of(x) for x in self.inputs])
+        placed = [self._place(segment) for segment in directions.parts(chunk)]
         weights = _joined([one.weights for one in placed])
         if not (isinstance(weights, FakeTensor) or bool(weights.isfinite().all())):
             raise ArgumentError(
@@ -104,7 +105,7 @@ class Spans:
 
     def __init__(self, stencil: Stencil) -> None:
         self._stencil = stencil
-        self._sizes = [x.numel() for x in stencil.inputs]
+        self._directions = ElementDirections([Leaf.of(x) for x in stencil.inputs])
         self._span = slice(0, 0)
         self._placed: Points | None = None
         self._latest: tuple[slice, Points] | None = None
@@ -118,10 +119,10 @@ class Spans:
         if self._latest is not None and self._latest[0] == chunk:
             return self._latest[1]
         if self._placed is None or not self._span.start <= chunk.start <= chunk.stop <= self._span.stop:
-            (first, *others) = segments(chunk, self._sizes)
+            (first, *others) = self._directions.parts(chunk)
             if others:
                 return self._stencil.place(chunk)
-            n_behind = self._sizes[first.leaf] - first.elements.stop
+            n_behind = self._directions.leaves[first.leaf].numel - first.elements.stop
             self._placed = self._latest = None  # first, so that old and new are never both alive
             self._span = slice(chunk.start, max(chunk.stop, min(chunk.start + _SPAN, chunk.stop + n_behind)))
             self._placed = self._stencil.place(self._span)

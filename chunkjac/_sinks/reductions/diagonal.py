@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_unflatten
 
-from chunkjac._chunker import segments
+from chunkjac._chunker import ElementDirections
 from chunkjac._errors import FunctionError
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import check_computed
@@ -53,10 +53,10 @@ class DiagonalSink(ReducingSink):
         """Take what a block has of the diagonal."""
         check_computed(block, self._mode.problem.inputs)
         starts = starts_of(self._mode.directions.leaves)
-        sizes = [leaf.numel for leaf in block_leaves(self._mode)]
+        across = ElementDirections(block_leaves(self._mode))
         for own in self._mode.directions.parts(chunk):
             first = starts[own.leaf] + own.elements.start
-            for other in segments(slice(first, first + own.rows.stop - own.rows.start), sizes):
+            for other in across.parts(slice(first, first + own.rows.stop - own.rows.start)):
                 values = rows_of(block[other.leaf])[own.rows][other.rows, other.elements].diagonal()
                 if self._mode.by_rows:
                     self._found[other.leaf][other.elements] = values

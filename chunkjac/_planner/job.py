@@ -39,7 +39,7 @@ class Job:
 
     Attributes:
         problem: The function and its inputs.
-        options: The user's options, as they were given.
+        options: The options of the call, read.
         device: Where the function is to run: where its inputs are, or where a plan is for.
         budget: What the job may hold there.
         out: Where blocks go.

@@ -66,11 +66,8 @@ def _named(func: Any, name: str) -> Into:
     return call
 
 
-def _clone(source: torch.Tensor, *, out: torch.Tensor, memory_format: Any = None) -> None:
-    out.copy_(source)
-
-
-def _to_copy(source: torch.Tensor, *, out: torch.Tensor, **_: Any) -> None:
+def _clone(source: torch.Tensor, *, out: torch.Tensor, **_: Any) -> None:
+    """Copy; a destination has its dtype and its order in memory already."""
     out.copy_(source)
 
 
@@ -98,17 +95,9 @@ def _pad(source: torch.Tensor, pads: list[int], value: float = 0, *, out: torch.
     inner.copy_(source)
 
 
-def _stack(tensors: list[torch.Tensor], dim: int = 0, *, out: torch.Tensor) -> None:
-    torch.stack(tensors, dim, out=out)
-
-
-def _scale(tensor: torch.Tensor, factor: float, *, out: torch.Tensor) -> None:
-    torch.mul(tensor, factor, out=out)
-
-
 _HANDMADE: dict[Any, Into] = {
     aten.clone.default: _clone,
-    aten._to_copy.default: _to_copy,
+    aten._to_copy.default: _clone,
     copied: _copy,
     aten.new_zeros.default: _zeros,
     aten.zeros.default: _zeros,
@@ -116,6 +105,6 @@ _HANDMADE: dict[Any, Into] = {
     aten.zero.default: _zeros,
     aten.new_empty_strided.default: _nothing,
     aten.constant_pad_nd.default: _pad,
-    aten.stack.default: _stack,
-    aten.mul.Scalar: _scale,
+    aten.stack.default: torch.stack,
+    aten.mul.Scalar: torch.mul,
 }

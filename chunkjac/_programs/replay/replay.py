@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -19,6 +20,7 @@ from chunkjac._programs.graph.lives import last_uses, peak_bytes
 from chunkjac._programs.replay.arena import Arena, Life, lay_out
 from chunkjac._programs.replay.code import straight_code
 from chunkjac._programs.replay.destinations import destination_call, works_in_place
+from chunkjac._tensors import Tensors
 
 # A cache line; accelerators' allocators give multiples of 512 bytes.
 _ALIGNMENT = 512
@@ -157,6 +159,7 @@ class Replay:
         return lives
 
 
+@dataclass(frozen=True, slots=True)
 class Bound:
     """Hold memory, and the code that runs in it.
 
@@ -168,21 +171,12 @@ class Bound:
         kept: The memory of what is kept, a tensor of each dtype.
     """
 
-    __slots__ = ("code", "kept", "own", "values")
+    code: Callable[..., Tensors]
+    own: Tensors
+    values: Mapping[Node, Any]
+    kept: Tensors
 
-    def __init__(
-        self,
-        code: Callable[..., tuple[torch.Tensor, ...]],
-        own: tuple[torch.Tensor, ...],
-        values: Mapping[Node, Any],
-        kept: tuple[torch.Tensor, ...],
-    ) -> None:
-        self.code = code
-        self.own = own
-        self.values = values
-        self.kept = kept
-
-    def run(self, start: int = 0) -> tuple[torch.Tensor, ...]:
+    def run(self, start: int = 0) -> Tensors:
         """Run the operations; return the outputs, which hold until the next run."""
         return self.code(start, *self.own)
 

@@ -190,14 +190,11 @@ def run_all(nodes: Sequence[Node], values: Mapping[Node, Any], needed: set[Node]
     """Run operations one after the other; return the needed values, and let go of others after their last use."""
     env = dict(values)
     last = {operand: i for i, node in enumerate(nodes) for operand in node.operands}
-    dead: dict[int, list[Node]] = {}
-    for operand, i in last.items():
-        if operand not in needed:
-            dead.setdefault(i, []).append(operand)
     for i, node in enumerate(nodes):
         env[node] = run_node(node, env)
-        for operand in dead.get(i, ()):
-            del env[operand]
+        for operand in {*node.operands} - needed:
+            if last[operand] == i:
+                del env[operand]
     return {node: env[node] for node in needed if node in env}
 
 

@@ -92,12 +92,16 @@ class Node:
 
     def with_operands(self, stands_for: Mapping[Node, Node]) -> Node:
         """Return the same operation on what stands for its operands; those that are not there stand for themselves."""
+
+        def found(node: Node) -> Node:
+            return stands_for.get(node, node)
+
         return replace(
             self,
-            args=_exchanged(self.args, stands_for),
-            kwargs={key: _exchanged(value, stands_for) for key, value in self.kwargs.items()},
-            memory=None if self.memory is None else stands_for.get(self.memory, self.memory).root,
-            writes=None if self.writes is None else stands_for.get(self.writes, self.writes),
+            args=_exchanged(self.args, found),
+            kwargs={key: _exchanged(value, found) for key, value in self.kwargs.items()},
+            memory=None if self.memory is None else found(self.memory).root,
+            writes=None if self.writes is None else found(self.writes),
         )
 
 
@@ -159,31 +163,20 @@ class Graph:
         return replace(self, nodes=tuple(nodes), outputs=tuple(stands_for.get(node, node) for node in self.outputs))
 
 
-def _exchanged(value: Any, stands_for: Mapping[Node, Node]) -> Any:
-    """Return arguments with nodes replaced by what stands for them, if anything does."""
+def _exchanged(value: Any, found: Callable[[Node], Any]) -> Any:
+    """Return arguments with nodes replaced by what is found for them."""
     if isinstance(value, Node):
-        return stands_for.get(value, value)
+        return found(value)
     if isinstance(value, (tuple, list)):
-        return type(value)([_exchanged(part, stands_for) for part in value])
-    return value
-
-
-def substituted(value: Any, values: Mapping[Node, Any]) -> Any:
-    """Return arguments with nodes replaced by what stands for them."""
-    if isinstance(value, Node):
-        return values[value]
-    if isinstance(value, (tuple, list)):
-        return type(value)([substituted(part, values) for part in value])
+        return type(value)([_exchanged(part, found) for part in value])
     return value
 
 
 def run_node(node: Node, values: Mapping[Node, Any]) -> Any:
     """Run an operation on what stands for its arguments."""
     assert node.func is not None
-    args = [substituted(part, values) for part in node.args]
-    if not node.kwargs:
-        return node.func(*args)
-    return node.func(*args, **{key: substituted(part, values) for key, part in node.kwargs.items()})
+    args = [_exchanged(part, values.__getitem__) for part in node.args]
+    return node.func(*args, **{key: _exchanged(part, values.__getitem__) for key, part in node.kwargs.items()})
 
 
 def run_all(nodes: Sequence[Node], values: Mapping[Node, Any], needed: set[Node]) -> dict[Node, Any]:

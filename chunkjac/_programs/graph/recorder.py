@@ -97,8 +97,7 @@ class Recorder(TorchDispatchMode):
                 return made
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotLinearError(f"it draws random numbers ({func})")
-        reads = reads_values(func, tensors)
-        reads = reads and not self._is_free(operands)
+        reads = reads_values(func, tensors) and not self._is_free(operands)
         if reads and any(node not in self._constants for node in operands):
             raise NotLinearError(f"it reads values ({func})")
         made = func(*args, **kwargs)
@@ -128,11 +127,8 @@ class Recorder(TorchDispatchMode):
                 self._stale.add(writes.root)
                 func, tensors, writes = functional, [], None
         if func is _AS_STRIDED:
-            func, args, kwargs = (
-                strided_from,
-                (args[0], *args[1:3], made.storage_offset() - args[0].storage_offset()),
-                {},
-            )
+            offset = made.storage_offset() - args[0].storage_offset()
+            func, args, kwargs = strided_from, (*args[:3], offset), {}
         given_args = tuple(map(self._node_or_value, args))
         given_kwargs = {key: self._node_or_value(value) for key, value in kwargs.items()}
         if isinstance(made, torch.Tensor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._memory import first_line
-from chunkjac._programs.graph.graph import Graph, Node
+from chunkjac._programs.graph.graph import Node
 from chunkjac._programs.passes.one_hot_seeds import seeded_ahead
 from chunkjac._programs.replay.compilation import Compiled, captured, remedy, with_seeded
 from chunkjac._programs.replay.program import Bind, Program, RunStep
@@ -77,7 +77,8 @@ def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
     seeded, rest = seeded_ahead(program.step.graph)
     given = (*(seed for seed in program.seeds if program.reads_seeds), *seeded)
     rest = replace(rest, given=given)
-    needs = [node for node in program.step.uses if node in set(_operands(rest)) and node not in program.seeds]
+    used = {*rest.outputs, *(operand for node in rest.nodes for operand in node.operands)}
+    needs = [node for node in program.step.uses if node in used and node not in program.seeds]
 
     def ahead(bind: Bind, wrap: Callable[[RunStep], RunStep] = lambda step: step) -> Bind:
         def bound(seeds: Tensors, values: Mapping[Node, Any]) -> RunStep:
@@ -95,13 +96,6 @@ def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
         forms["compiled and captured"] = ahead(compiled, lambda step: captured(step, device))
         forms["captured"] = ahead(replayed, lambda step: captured(step, device))
     return forms
-
-
-def _operands(graph: Graph) -> Iterator[Node]:
-    """Yield what a graph's operations and outputs are made of."""
-    for node in graph.nodes:
-        yield from node.operands
-    yield from graph.outputs
 
 
 def _place(node: Node, device: torch.device) -> torch.Tensor:

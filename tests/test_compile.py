@@ -84,7 +84,7 @@ def test_the_least_of_three_turns_is_the_time_of_a_step(monkeypatch: pytest.Monk
 
         return run
 
-    assert _in_turns((step("a"), step("b")), 0, torch.device("cpu")) == [2.0, 1.0]
+    assert _in_turns((step("a"), step("b")), torch.device("cpu")) == [2.0, 1.0]
     assert order == ["a", "b"] * 3
 
 

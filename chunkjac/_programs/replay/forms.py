@@ -57,7 +57,7 @@ def choose_form(running: Running) -> Form:
                 slower = f"{name} step gives other values than the plain one"
                 continue
             with _disable_current_modes():  # they would watch the plain one only, which takes time
-                step_s, this_plain_s = _in_turns((step, plain), 0, device)
+                step_s, this_plain_s = _in_turns((step, plain), device)
         except Exception as error:
             trouble = f"the step is not compiled: {first_line(error)}; {remedy(error, device)}"
             continue
@@ -104,14 +104,14 @@ def _place(node: Node, device: torch.device) -> torch.Tensor:
     return torch.empty_strided(node.layout.shape, node.layout.strides, dtype=node.layout.dtype, device=device)
 
 
-def _in_turns(steps: tuple[RunStep, ...], start: int, device: torch.device) -> list[float]:
+def _in_turns(steps: tuple[RunStep, ...], device: torch.device) -> list[float]:
     """Return the seconds that each step takes, the least of some turns."""
     seconds = [float("inf")] * len(steps)
     for _ in range(_TURNS):
         for i, step in enumerate(steps):
             _wait(device)
             started_s = time.perf_counter()
-            step(start)
+            step(0)
             _wait(device)
             seconds[i] = min(seconds[i], time.perf_counter() - started_s)
     return seconds

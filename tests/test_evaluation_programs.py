@@ -72,7 +72,7 @@ def test_a_nudged_product_is_the_product_of_the_copies(data: st.DataObject) -> N
     x = inputs[1].view(n_lines, n_columns)
     ends = torch.cat([x, *([last[1].view(n_lines, n_columns)] if last else [])])
     out = torch.full((batch.shape[0], width), torch.nan, dtype=torch.float64)
-    nudged = Nudged(BatchLayout(k, n_points, with_base, with_last), others, n_lines)
+    nudged = Nudged(BatchLayout(k, n_points, with_base, with_last), others)
     nudged(start, batch, x, ends @ matrix + bias, matrix, out=out)
     torch.testing.assert_close(out, batch @ matrix + bias)
 

@@ -28,12 +28,10 @@ class Nudged(Seeded):
     Attributes:
         copies: How the batch is made up.
         first: The number of the first direction that moves this input.
-        n_lines: How many rows of the product a copy has.
     """
 
     copies: BatchLayout
     first: int
-    n_lines: int
 
     def __call__(  # type: ignore[override]
         self, start: int, points: torch.Tensor, x: torch.Tensor, base: torch.Tensor, matrix: torch.Tensor, *, out: Any
@@ -102,7 +100,7 @@ def _nudged(product: Node, ends: Sequence[Node], copies: BatchLayout, first: int
     n_ends = n_lines * len(flat)
     joined = _node(aten.cat.default, (flat,), flat[0], (n_ends, n_columns), own=True)
     base = _node(product.func, (*others, joined, matrix), factor, (n_ends, width), own=True)
-    moved = replace(product, func=Nudged(copies, first, n_lines), args=(factor, flat[0], base, matrix))
+    moved = replace(product, func=Nudged(copies, first), args=(factor, flat[0], base, matrix))
     return [*flat, joined, base, moved]
 
 

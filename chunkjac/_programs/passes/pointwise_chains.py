@@ -43,7 +43,7 @@ class Scaled:
 
     def times(self, factor: torch.Tensor | float) -> Scaled:
         """Return it times a constant."""
-        return Scaled(self.base, factor if self.factor is None else _product(self.factor, factor))
+        return Scaled(self.base, factor if self.factor is None else self.factor * factor)
 
 
 def replay(graph: Graph, values: dict[Node, Any], wanted: Sequence[Node]) -> list[torch.Tensor]:
@@ -67,16 +67,13 @@ def replay(graph: Graph, values: dict[Node, Any], wanted: Sequence[Node]) -> lis
                     env[operand] = env[operand].value()
             rule = None if node.root in plain else _RULES.get(node.func)
             made = rule(node, env) if rule is not None else None
-        env[node] = _computed(node, env) if made is None else made
+        if made is None:
+            made = run_node(node, {operand: _value(env[operand]) for operand in node.operands})
+        env[node] = made
         for operand in set(node.operands):
             if operand.varies and last_use[operand] == i and operand not in kept:
                 del env[operand]
     return [_value(env[node]) for node in wanted]
-
-
-def _computed(node: Node, env: Mapping[Node, Any]) -> Any:
-    """Run an operation as it is."""
-    return run_node(node, {operand: _value(env[operand]) for operand in node.operands})
 
 
 def _value(held: Any) -> Any:
@@ -85,10 +82,6 @@ def _value(held: Any) -> Any:
 
 def _scaled(held: Any) -> Scaled:
     return held if isinstance(held, Scaled) else Scaled(held)
-
-
-def _product(a: torch.Tensor | float, b: torch.Tensor | float) -> torch.Tensor | float:
-    return a * b
 
 
 def _keeps_shape(node: Node, operand: Node) -> bool:

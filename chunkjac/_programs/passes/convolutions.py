@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 from typing import Any
@@ -32,62 +33,54 @@ def convolution_backward(
     mask: Sequence[bool],
 ) -> Any:
     """Send the gradient back to the image, the filters and the biases."""
-    options = stride, padding, dilation
-    to_image = _to_image(grad, x, weight, *options, transposed, groups) if mask[0] else None
-    to_weight = _to_weight(grad, x, weight, *options, transposed, groups) if mask[1] else None
+    convolution = _Convolution(weight, stride, padding, dilation, transposed, groups)
+    to_image = convolution.to_image(grad, x) if mask[0] else None
+    to_weight = convolution.to_weight(grad, x) if mask[1] else None
     if (mask[0] and to_image is None) or (mask[1] and to_weight is None):
         return NotImplemented
     return to_image, to_weight, grad.sum([0, *range(2, grad.dim())]) if mask[2] else None
 
 
-def _to_image(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    groups: int,
-) -> torch.Tensor | None:
-    """Convolve the other way around: the transpose of a convolution is a transposed convolution, and back."""
-    kernel = weight.shape[2:]
-    if transposed:
-        back = aten.convolution(grad, weight, None, stride, padding, dilation, False, [0] * len(kernel), groups)
-        return back if back.shape == x.shape else None
-    is_plain = groups == 1 and all(d == 1 for d in dilation)
-    if is_plain and list(stride) == list(kernel) and not any(padding):
-        return _patches(grad, weight, x.shape)
-    if is_plain and len(kernel) == 2 and x.shape[1] <= _NARROW and grad.device.type == "cpu":
-        image = _by_blocks(grad, weight, x.shape, stride, padding)
-        if image is not None:
-            return image
-    reached = [
-        (out - 1) * s - 2 * p + d * (k - 1) + 1
-        for out, s, p, d, k in zip(grad.shape[2:], stride, padding, dilation, kernel)
-    ]
-    left = [size - reach for size, reach in zip(x.shape[2:], reached)]
-    return aten.convolution(grad, weight, None, stride, padding, dilation, True, left, groups)
+@dataclass(frozen=True, slots=True)
+class _Convolution:
+    """Hold what an image was convolved with, and how."""
 
+    weight: torch.Tensor
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    transposed: bool
+    groups: int
 
-def _to_weight(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    groups: int,
-) -> torch.Tensor | None:
-    """Multiply by what each filter sees: the patches of the image, which are laid side by side."""
-    n_bytes = grad[:, :1].numel() * weight[:1].numel() * x.element_size()
-    if transposed or groups != 1 or weight.dim() != 4 or n_bytes > _MOST_BYTES:
-        return None
-    kernel = list(weight.shape[2:])
-    seen = aten.im2col(x, kernel, list(dilation), list(padding), list(stride))  # (images, in a patch, patches)
-    seen = seen.permute(0, 2, 1).reshape(-1, seen.shape[1])
-    return torch.mm(grad.transpose(0, 1).reshape(len(weight), -1), seen).view(weight.shape)
+    def to_image(self, grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
+        """Convolve the other way around: the transpose of a convolution is a transposed convolution, and back."""
+        weight, kernel, options = self.weight, self.weight.shape[2:], (self.stride, self.padding, self.dilation)
+        if self.transposed:
+            back = aten.convolution(grad, weight, None, *options, False, [0] * len(kernel), self.groups)
+            return back if back.shape == x.shape else None
+        is_plain = self.groups == 1 and all(d == 1 for d in self.dilation)
+        if is_plain and list(self.stride) == list(kernel) and not any(self.padding):
+            return _patches(grad, weight, x.shape)
+        if is_plain and len(kernel) == 2 and x.shape[1] <= _NARROW and grad.device.type == "cpu":
+            image = _by_blocks(grad, weight, x.shape, self.stride, self.padding)
+            if image is not None:
+                return image
+        left = [
+            size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
+            for size, out, s, p, d, k in zip(x.shape[2:], grad.shape[2:], *options, kernel)
+        ]
+        return aten.convolution(grad, weight, None, *options, True, left, self.groups)
+
+    def to_weight(self, grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
+        """Multiply by what each filter sees: the patches of the image, which are laid side by side."""
+        weight = self.weight
+        n_bytes = grad[:, :1].numel() * weight[:1].numel() * x.element_size()
+        if self.transposed or self.groups != 1 or weight.dim() != 4 or n_bytes > _MOST_BYTES:
+            return None
+        kernel, dilation, padding, stride = map(list, (weight.shape[2:], self.dilation, self.padding, self.stride))
+        seen = aten.im2col(x, kernel, dilation, padding, stride)  # (images, in a patch, patches)
+        seen = seen.permute(0, 2, 1).reshape(-1, seen.shape[1])
+        return torch.mm(grad.transpose(0, 1).reshape(len(weight), -1), seen).view(weight.shape)
 
 
 def max_pool_backward(

@@ -22,7 +22,7 @@ from chunkjac._modes.differences.error_estimate import estimate_error
 from chunkjac._modes.differences.evaluator import Evaluator
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation
 from chunkjac._modes.differences.rungs import starting_rung
-from chunkjac._modes.differences.schemes import Scheme, find_scheme
+from chunkjac._modes.differences.schemes import SCHEMES, Scheme
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
 from chunkjac._modes.differences.stencil import Stencil
 from chunkjac._modes.differences.steps import Step, Steps, check_steps
@@ -69,7 +69,7 @@ class FiniteDifference:
         self.problem = problem.with_inputs([x.contiguous() for x in problem.inputs])
         self.directions: Directions = ElementDirections(self.problem.leaves)
         self.writes_in_place = False  # to hold other memory than a dry run does, since nobody counts it
-        formula = find_scheme(scheme) if bounds is None else find_scheme(scheme).bounded()
+        formula = SCHEMES[scheme] if bounds is None else SCHEMES[scheme].bounded()
         given = step or (None,) * len(problem.inputs)
         _check(self.problem.inputs, formula, given, bounds)
 

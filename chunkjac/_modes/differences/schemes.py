@@ -74,17 +74,11 @@ SCHEMES = {
     "central4": Scheme(_CENTRAL_4, (1.0, 2.0, 3.0, 4.0), False, 4, better=(*_CENTRAL_4, 3.0, -3.0)),
     # Four levels take the error from the second order to the eighth.
     "richardson": Scheme(_CENTRAL, (1.0, 2.0), False, 8, levels=(1.0, 1 / 2, 1 / 4, 1 / 8)),
+    # Nothing is subtracted, so its step need not be balanced against rounding: see `tiny_step`.
+    "complex": Scheme((1.0,), (1.0,), False, 2, is_complex=True),
 }
 
-# Nothing is subtracted, so its step need not be balanced against rounding: see `tiny_step`.
-COMPLEX = Scheme((1.0,), (1.0,), False, 2, is_complex=True)
-
-SCHEME_NAMES = (*SCHEMES, "complex")
-
-
-def find_scheme(name: str) -> Scheme:
-    """Return a scheme by its name."""
-    return COMPLEX if name == "complex" else SCHEMES[name]
+SCHEME_NAMES = tuple(SCHEMES)
 
 
 def tiny_step(eps: float) -> float:

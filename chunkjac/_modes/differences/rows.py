@@ -44,8 +44,7 @@ class Known:
 
     def is_last_of(self, values: Tensors) -> bool:
         """Tell whether the last row has the value that is known."""
-        triples = zip(values, self.values, self.tolerances, strict=True)
-        return all(distance(value[-1], known) <= allowed for value, known, allowed in triples)
+        return _all_near([value[-1] for value in values], self.values, self.tolerances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ class RowCheck:
             return RowVerdict(fault)
         values = tuple(value.clone() for value in values)  # some functions write each value into the same memory
         known = self._known(tuple(rows[-1].clone() for rows in batch), values)
-        if not (known.is_last_of(values) and self._is_base(tuple(value[0] for value in values), known.tolerances)):
+        if not (known.is_last_of(values) and _all_near([rows[0] for rows in values], self.base, known.tolerances)):
             return RowVerdict("a row's value is not that of its point alone")
         middle = n_rows // 2
         still = tuple(value[middle].clone() for value in values)
@@ -139,11 +138,6 @@ class RowCheck:
         """Evaluate a point alone; rounding goes by how large its values are, or those of a batch."""
         alone = tuple(value.clone() for value in self.alone(tuple(x.clone() for x in point)))
         return Known(point, alone, tuple(_NOISE * self.eps * _size(value) for value in values or alone))
-
-    def _is_base(self, values: Tensors, tolerances: Sequence[float]) -> bool:
-        """Tell whether values are those at the base point."""
-        triples = zip(values, self.base, tolerances, strict=True)
-        return all(distance(value, base) <= allowed for value, base, allowed in triples)
 
     def _misshapen(self, values: Tensors, n_rows: int) -> str | None:
         """Return what does not have one row for each point."""
@@ -214,8 +208,13 @@ def _same_bits(was: torch.Tensor, now: torch.Tensor) -> bool:
 
 def same_within_noise(values: Tensors, others: Tensors, eps: float) -> bool:
     """Tell whether the values of two batches differ by rounding only."""
-    pairs = zip(values, others, strict=True)
-    return all(distance(value, other) <= _NOISE * eps * _size(other) for value, other in pairs)
+    return _all_near(values, others, [_NOISE * eps * _size(other) for other in others])
+
+
+def _all_near(values: Sequence[torch.Tensor], others: Sequence[torch.Tensor], tolerances: Sequence[float]) -> bool:
+    """Tell whether each value is as near to another as is allowed."""
+    triples = zip(values, others, tolerances, strict=True)
+    return all(distance(value, other) <= allowed for value, other, allowed in triples)
 
 
 def distance(value: torch.Tensor, alone: torch.Tensor) -> float:

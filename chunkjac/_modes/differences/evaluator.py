@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from chunkjac._chunker import PerturbedCopies
-from chunkjac._errors import FunctionError
 from chunkjac._memory import first_line, is_out_of_memory
 from chunkjac._modes.differences.first_evaluation import check_deterministic
-from chunkjac._modes.differences.loop import OneByOne
+from chunkjac._modes.differences.loop import OneByOne, called
 from chunkjac._modes.differences.rows import same_within_noise
 from chunkjac._modes.differences.rungs import BatchRung, fall_from_native
 from chunkjac._modes.differences.stencil import Points, Spans, Stencil
@@ -141,7 +139,7 @@ class Evaluator:
         n_directions = chunk.stop - chunk.start
         while self.rung.call is not None:
             tells, started_s = is_warm(), time.perf_counter()
-            values = _called(self.rung.call, self._copies.batch(chunk, placed.points))
+            values = called(self.rung.call, self._copies.batch(chunk, placed.points))
             if self._is_right(values):
                 if self.program is not None and tells:
                     self.program.note(n_directions, time.perf_counter() - started_s)
@@ -164,16 +162,3 @@ class Evaluator:
     def _is_right(self, values: Tensors) -> bool:
         """Tell whether the last row of a native batch is what it is alone."""
         return self.rung.known is None or self.rung.known.is_last_of(values)
-
-
-def _called(call: Callable[..., Tensors], batch: Tensors) -> Tensors:
-    """Evaluate a function at all copies.
-
-    Raises:
-        FunctionError: It writes to them.
-    """
-    versions = [copies._version for copies in batch]
-    values = call(batch)
-    if [copies._version for copies in batch] != versions:
-        raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
-    return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +116,7 @@ class OneByOne:
 
     def _evaluate(self, point: Tensors) -> Tensors:
         """Evaluate the function at one point, and check what it gives."""
-        versions = [copy._version for copy in point]
-        values = self._problem.flat(*point)
-        if [copy._version for copy in point] != versions:
-            raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
+        values = called(lambda copies: self._problem.flat(*copies), point)
         check_computed(values, point)
         for value, leaf in zip(values, self._outputs.leaves, strict=True):
             if value.shape != leaf.shape:
@@ -128,6 +125,19 @@ class OneByOne:
                     "its output must not change shape."
                 )
         return values
+
+
+def called(call: Callable[[Tensors], Tensors], copies: Tensors) -> Tensors:
+    """Evaluate a function at copies of its inputs.
+
+    Raises:
+        FunctionError: It writes to them.
+    """
+    versions = [copy._version for copy in copies]
+    values = call(copies)
+    if [copy._version for copy in copies] != versions:
+        raise FunctionError("func changes its input in place; clone the input in func before writing to it.")
+    return values
 
 
 def _kept(values: Tensors) -> Tensors:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import TreeSpec, tree_flatten
+from torch.utils._pytree import TreeSpec
 
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes.differences.schemes import Scheme
+from chunkjac._modes.differences.steps import leaves_like
 
 Limit = torch.Tensor | float
 
@@ -109,18 +110,8 @@ def _read_limit(limit: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> t
         if limit != limit:
             raise ArgumentError("bounds must be numbers, found nan; an open end is float('inf').")
         return (float(limit),) * len(inputs)
-    leaves, limit_spec = tree_flatten(limit)
-    if limit_spec != spec or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
-        raise ArgumentTypeError(
-            f"bounds must be a pair of floats, or of tensors shaped like the inputs; one is a {type(limit).__name__}."
-        )
-    for x, leaf in zip(inputs, leaves):
-        if leaf.shape != x.shape or leaf.dtype != x.dtype or leaf.device != x.device:
-            raise ArgumentError(
-                f"bounds must be like the input, {tuple(x.shape)} {x.dtype} on {x.device}, "
-                f"found {tuple(leaf.shape)} {leaf.dtype} on {leaf.device}."
-            )
-    return tuple(leaves)
+    wanted = f"must be a pair of floats, or of tensors shaped like the inputs; one is a {type(limit).__name__}"
+    return leaves_like("bounds", limit, inputs, spec, wanted)
 
 
 def check_bounds(bounds: Sequence[Bounds], inputs: Sequence[torch.Tensor]) -> None:

@@ -12,6 +12,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes.differences.schemes import Scheme, tiny_step
+from chunkjac._tensors import Tensors
 
 Step = torch.Tensor | float | None
 
@@ -67,16 +68,32 @@ def read_step(step: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tupl
         if not 0 < step < float("inf"):
             raise ArgumentError(f"step must be positive and finite, found {step!r}.")
         return (float(step),) * len(inputs)
-    leaves, step_spec = tree_flatten(step)
-    if step_spec != spec or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
-        raise ArgumentTypeError(
-            f"step must be None, a float, or tensors shaped like the inputs, found {type(step).__name__}."
-        )
-    for x, h in zip(inputs, leaves):
-        if h.shape != x.shape or h.dtype != x.dtype or h.device != x.device:
+    wanted = f"must be None, a float, or tensors shaped like the inputs, found {type(step).__name__}"
+    return leaves_like("step", step, inputs, spec, wanted)
+
+
+def leaves_like(name: str, given: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec, wanted: str) -> Tensors:
+    """Return an argument's tensors, one for each leaf and like it.
+
+    Args:
+        name: The argument, for messages.
+        given: What the user gave.
+        inputs: The leaves.
+        spec: Their tree.
+        wanted: What it must be, and what it is.
+
+    Raises:
+        ArgumentTypeError: It is no tree of tensors like that of the inputs.
+        ArgumentError: A tensor is unlike its leaf.
+    """
+    leaves, given_spec = tree_flatten(given)
+    if given_spec != spec or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        raise ArgumentTypeError(f"{name} {wanted}.")
+    for x, leaf in zip(inputs, leaves):
+        if leaf.shape != x.shape or leaf.dtype != x.dtype or leaf.device != x.device:
             raise ArgumentError(
-                f"step must be like the input, {tuple(x.shape)} {x.dtype} on {x.device}, "
-                f"found {tuple(h.shape)} {h.dtype} on {h.device}."
+                f"{name} must be like the input, {tuple(x.shape)} {x.dtype} on {x.device}, "
+                f"found {tuple(leaf.shape)} {leaf.dtype} on {leaf.device}."
             )
     return tuple(leaves)
 

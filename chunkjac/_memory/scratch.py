@@ -47,7 +47,7 @@ def scratch_bytes(func: Any, args: tuple[Any, ...], made: Any, held_bytes: int) 
     if func is _FORWARD:
         image, weight, _, strides, _, dilation, transposed, _, _ = args
         if image.dtype in _BLOCKED:
-            return int((2.0 if transposed else 1.0) * max(_n_bytes(image), _n_bytes(made))) + _copied_bytes(args[:2])
+            return int((2.0 if transposed else 1.0) * max(image.nbytes, made.nbytes)) + _copied_bytes(args[:2])
         places = image if transposed else made
         one_by_one = prod(weight.shape[2:]) == 1 and max(strides) == 1
         n_samples = 1 if max(dilation) > 1 else len(image)
@@ -56,7 +56,7 @@ def scratch_bytes(func: Any, args: tuple[Any, ...], made: Any, held_bytes: int) 
         grad, image, weight, _, strides, _, _, transposed, *_ = args
         if image.dtype in _BLOCKED:
             factor = 1.25 if transposed else 2.0 if max(strides) > 1 else 1.4
-            return int(factor * max(_n_bytes(grad), _n_bytes(image))) + _copied_bytes(args[:3])
+            return int(factor * max(grad.nbytes, image.nbytes)) + _copied_bytes(args[:3])
         return _unfolded_bytes(weight, image if transposed else grad)
     return int(_RECURRENT_SHARE * held_bytes) if _is_recurrent(func) else 0
 
@@ -68,7 +68,7 @@ def _unfolded_bytes(weight: torch.Tensor, places: torch.Tensor) -> int:
 
 def _copied_bytes(tensors: tuple[torch.Tensor, ...]) -> int:
     """Return the bytes of those tensors that are copied, since they have no layout that convolutions take."""
-    return sum(_n_bytes(tensor) for tensor in tensors if not _is_dense(tensor))
+    return sum(tensor.nbytes for tensor in tensors if not _is_dense(tensor))
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
@@ -81,8 +81,3 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 def _is_recurrent(func: Any) -> bool:
     """Tell whether an operation is a recurrent layer."""
     return any(word in func._schema.name for word in _RECURRENT)
-
-
-def _n_bytes(tensor: torch.Tensor) -> int:
-    """Return the bytes of a tensor's elements."""
-    return tensor.numel() * tensor.element_size()

@@ -16,10 +16,7 @@ _MESSAGES = (
     "bad allocation",  # the same on Windows
     "_alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSOLVER_STATUS_, CUFFT
     "out_of_device_memory",  # XPU
-)
-
-# They may mean something else, and are raised again as they were if they persist.
-_AMBIGUOUS = (
+    # These may mean something else, and are raised again as they were if they persist.
     "could not create a primitive",  # oneDNN
     "could not create a memory",
     "_status_not_initialized",  # a cuBLAS or cuDNN handle that found no room
@@ -31,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(message in text for message in (*_MESSAGES, *_AMBIGUOUS))
+    return isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
 
 
 def without_frames(error: BaseException) -> BaseException:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chunkjac._errors import StoreError
-from chunkjac._store.journal import append, drop_torn_line, lines_of, read_journal, sync_folder
+from chunkjac._store.journal import append, drop_torn_line, lines_of, read_journal, sync_path
 from chunkjac._store.layout import FileLayout
 from chunkjac._store.lock import close_locked, open_locked
 from chunkjac._store.target import FORMAT, Target
@@ -137,7 +137,7 @@ class Store:
             text.flush()
             os.fsync(text.fileno())
         target.draft_path.replace(target.plan_path)
-        sync_folder(target.plan_path.parent)
+        sync_path(target.plan_path.parent)
         return layout, True
 
     def _taken_over(self, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> FileLayout:

@@ -6,7 +6,6 @@ there reads as NaN, and never as zeros; so zeros are written, too.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from math import ceil
@@ -15,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from chunkjac._errors import ArgumentError, StoreError
-from chunkjac._store.journal import sync_folder
+from chunkjac._store.journal import sync_path
 from chunkjac._store.layout import Part
 
 # Pieces are no larger than this where a block is, so that a few columns of many rows can be read as well.
@@ -64,7 +63,7 @@ class ZarrArray:
         )
         _sync(self._metadata())
         for folder in folders:
-            sync_folder(folder.parent)
+            sync_path(folder.parent)
 
     def is_whole(self) -> bool:
         """Tell whether the array is there; :meth:`has` tells of its pieces."""
@@ -215,11 +214,5 @@ def _piece_shape(part: Part, block_size: int) -> tuple[int, int]:
 def _sync(paths: Iterable[Path]) -> None:
     """Wait until files and their names are on the disk."""
     paths = set(paths)
-    for path in paths:
-        file = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-    for folder in {path.parent for path in paths}:
-        sync_folder(folder)
+    for path in (*paths, *{path.parent for path in paths}):
+        sync_path(path)

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chunkjac._memory import is_scaled_zero
+from chunkjac._tensors import memory_of
 
 _PRODUCTS = {
     torch.ops.aten.mm.default,
@@ -69,4 +70,4 @@ class PrecisionWatcher(TorchDispatchMode):
 def _is_seen_through(value: torch.Tensor, arg: torch.Tensor) -> bool:
     """Tell whether a result is in an argument's memory."""
     is_dense = value.layout == arg.layout == torch.strided
-    return is_dense and value.untyped_storage()._cdata == arg.untyped_storage()._cdata
+    return is_dense and memory_of(value) == memory_of(arg)

@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from chunkjac._memory import is_scaled_zero
 from chunkjac._programs.graph.functional import functional_of, reads_values, strided_from
 from chunkjac._programs.graph.graph import Graph, Layout, Node, Read
-from chunkjac._tensors import tensors_among
+from chunkjac._tensors import memory_of, tensors_among
 
 Rule = Callable[..., Any]
 
@@ -181,11 +181,9 @@ class Recorder(TorchDispatchMode):
         """Return the owner of a result's memory, if that is an argument's."""
         if made.layout != torch.strided:
             raise NotLinearError(f"it makes a tensor that is not dense ({made.layout})")
-        storage = made.untyped_storage()._cdata
-        for tensor in tensors:
-            if tensor.layout == torch.strided and tensor.untyped_storage()._cdata == storage:
-                return self._node(tensor).root
-        return None
+        shared = (t for t in tensors if t.layout == torch.strided and memory_of(t) == memory_of(made))
+        owner = next(shared, None)
+        return None if owner is None else self._node(owner).root
 
     def _node_or_value(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):

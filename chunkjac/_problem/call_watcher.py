@@ -179,15 +179,6 @@ def _memory(tensor: torch.Tensor) -> int | None:
 
 def _is_plain(func: Any) -> bool:
     """Tell whether a function, given no keywords, writes to nothing."""
-    try:
-        return _is_known_as_plain(func)
-    except TypeError:  # it has no hash
-        return False
-
-
-@cache
-def _is_known_as_plain(func: Any) -> bool:
-    """Tell the same of what has a hash."""
     return isinstance(func, _BUILTIN) and _writes(func) is False
 
 

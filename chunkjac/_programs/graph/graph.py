@@ -24,6 +24,10 @@ class Layout:
         """Describe a tensor."""
         return cls(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
 
+    def empty(self) -> torch.Tensor:
+        """Return new memory for such a tensor."""
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
+
     def reshaped(self, shape: Sequence[int]) -> Layout:
         """Return the layout of another tensor of this dtype and device, its elements in order."""
         strides = [prod(shape[dim + 1 :]) for dim in range(len(shape))]

@@ -82,7 +82,7 @@ def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
 
     def ahead(bind: Bind, wrap: Callable[[RunStep], RunStep] = lambda step: step) -> Bind:
         def bound(seeds: Tensors, values: Mapping[Node, Any]) -> RunStep:
-            places = tuple(_place(node, device) for node in seeded)
+            places = tuple(node.layout.empty() for node in seeded if node.layout is not None)
             return with_seeded(wrap(bind((*seeds, *places), values)), seeded, places, values)
 
         return bound
@@ -96,12 +96,6 @@ def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
         forms["compiled and captured"] = ahead(compiled, lambda step: captured(step, device))
         forms["captured"] = ahead(replayed, lambda step: captured(step, device))
     return forms
-
-
-def _place(node: Node, device: torch.device) -> torch.Tensor:
-    """Return where a product goes that is made ahead."""
-    assert node.layout is not None
-    return torch.empty_strided(node.layout.shape, node.layout.strides, dtype=node.layout.dtype, device=device)
 
 
 def _in_turns(steps: tuple[RunStep, ...], device: torch.device) -> list[float]:

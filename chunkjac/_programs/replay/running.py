@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from chunkjac._programs.graph.graph import Layout, Node
+from chunkjac._programs.graph.graph import Node
 from chunkjac._programs.graph.recorder import NotLinearError
 from chunkjac._programs.replay.program import Bind, Feed, Program, RunStep
 from chunkjac._tensors import Tensors
@@ -45,7 +45,7 @@ class Running:
         self._feed = feed
         self._addresses = [tensor.data_ptr() for tensor in program.constants.values()]
         self._inputs = tuple(
-            tensor if not owns_inputs and tensor.stride() == node.layout.strides else _like(node.layout)
+            tensor if not owns_inputs and tensor.stride() == node.layout.strides else node.layout.empty()
             for tensor, node in zip(tensors, program.inputs, strict=True)
             if node.layout is not None
         )
@@ -111,11 +111,6 @@ class Running:
         if not all(_is_finite(factor) for factor in factors if isinstance(factor, torch.Tensor)):
             raise NotFiniteError("a factor is not finite")
         self._is_looked_at = True
-
-
-def _like(layout: Layout) -> torch.Tensor:
-    """Return a tensor of a layout."""
-    return torch.empty_strided(layout.shape, layout.strides, dtype=layout.dtype, device=layout.device)
 
 
 def _is_finite(values: torch.Tensor) -> bool:

@@ -39,12 +39,17 @@ class Arena(Generic[T]):
     n_bytes: int
 
 
+def aligned(n_bytes: int) -> int:
+    """Return the bytes of whole lines that so many take."""
+    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
 def lay_out(lives: Mapping[T, Life]) -> Arena[T]:
     """Place things so that those that are alive at once do not overlap."""
     placed: list[tuple[int, int, Life]] = []  # where it begins, where it ends, when it lives; by the first
     offsets: dict[T, int] = {}
     for key, life in sorted(lives.items(), key=lambda item: -item[1].n_bytes):
-        size = -(-life.n_bytes // _ALIGNMENT) * _ALIGNMENT
+        size = aligned(life.n_bytes)
         start = 0
         for other_start, other_end, other in placed:
             if other.first <= life.last and life.first <= other.last:

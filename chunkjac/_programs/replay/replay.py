@@ -17,13 +17,10 @@ import torch
 
 from chunkjac._programs.graph.graph import Graph, Node, run_node, written_memory
 from chunkjac._programs.graph.lives import last_uses, peak_bytes
-from chunkjac._programs.replay.arena import Arena, Life, lay_out
+from chunkjac._programs.replay.arena import Arena, Life, aligned, lay_out
 from chunkjac._programs.replay.code import straight_code
 from chunkjac._programs.replay.destinations import destination_call, works_in_place
 from chunkjac._tensors import Tensors
-
-# A cache line; accelerators' allocators give multiples of 512 bytes.
-_ALIGNMENT = 512
 
 
 class Replay:
@@ -199,8 +196,7 @@ class _Places:
             assert node.layout is not None
             dtype = node.layout.dtype
             self.offsets[node] = self._sizes.get(dtype, 0)
-            n_lines = -(-node.layout.n_bytes // _ALIGNMENT)
-            self._sizes[dtype] = self.offsets[node] + n_lines * _ALIGNMENT // dtype.itemsize
+            self._sizes[dtype] = self.offsets[node] + aligned(node.layout.n_bytes) // dtype.itemsize
         self.n_bytes = sum(size * dtype.itemsize for dtype, size in self._sizes.items())
 
     def take(self, device: torch.device) -> dict[torch.dtype, torch.Tensor]:

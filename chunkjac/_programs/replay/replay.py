@@ -149,10 +149,9 @@ class Replay:
         for i, node in enumerate(self._nodes):
             if node in self._calls and node not in stays and node.layout is not None:
                 place = self._owner[node]
-                first = lives[place].first if place in lives else i
-                size = max(node.layout.n_bytes, lives[place].n_bytes if place in lives else 0)
-                last = max(self._last[node], lives[place].last if place in lives else i)
-                lives[place] = Life(size, first, last)
+                so_far = lives.get(place, Life(0, i, i))
+                n_bytes, last = max(node.layout.n_bytes, so_far.n_bytes), max(self._last[node], so_far.last)
+                lives[place] = Life(n_bytes, so_far.first, last)
         return lives
 
 

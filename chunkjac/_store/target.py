@@ -135,14 +135,12 @@ class Target:
             raise ArgumentError(f"out={self.given!r} is {kind} already; give another path.")
         if not self.resume and (is_there or self.plan_path.exists()):
             raise ArgumentError(f"out={self.given!r} exists; give resume=True to go on with it, or another path.")
+        if self.written_plan is not None:
+            return
         others = self.others()
-        if (
-            self.written_plan is None
-            and is_there
-            and (self.kind == "file" or (self.kind == "zarr" and any(self.path.iterdir())))
-        ):
+        if is_there and (self.kind == "file" or (self.kind == "zarr" and any(self.path.iterdir()))):
             others.append(self.path)
-        if self.written_plan is None and others:
+        if others:
             raise ArgumentError(
                 f"out={self.given!r} found {self.told(others[0])!r} without {self.plan_path.name!r}: chunkjac did not "
                 "make it, and will not write over it; give another path."

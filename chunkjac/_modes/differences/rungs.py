@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -70,7 +70,8 @@ def starting_rung(
     Raises:
         FunctionError: The function is random; or a native batch was asked for, and its rows are not independent.
     """
-    call = _Native(problem.flat, 0 if isinstance(batching, str) else batching)
+    dim = 0 if isinstance(batching, str) else batching
+    call = partial(_native, problem.flat, dim)
     if first is None:
         return BatchRung(seen.rung, call, known=_row_check(problem, call, stencil, seen).known())
     first.check_draws()
@@ -87,7 +88,7 @@ def starting_rung(
         return fall_from_native(problem, batching, point, verdict.fault)
     unsure = isinstance(point[0], FakeTensor) and batching == "auto"
     reasons = ("whether rows of a batch are independent shows in the run: until then, shapes say so",)
-    name = _NATIVE + (f", dimension {call.dim}" if call.dim else "")
+    name = _NATIVE + (f", dimension {dim}" if dim else "")
     return BatchRung(name, call, reasons if unsure else (), verdict.known)
 
 
@@ -113,41 +114,26 @@ def fall_from_native(problem: Problem, batching: str | int, point: Tensors, faul
     return BatchRung(rung.name, rung.call, (f"no native batch: {fault}", *rung.reasons))
 
 
-@dataclass(frozen=True, slots=True)
-class _Native:
-    """Call a function with its points stacked along a dimension of inputs and outputs."""
-
-    func: Callable[..., Tensors]
-    dim: int
-
-    def __call__(self, batch: Tensors, problem: Problem | None = None) -> Tensors:
-        """Evaluate rows of points, of the function or of another like it."""
-        func = self.func if problem is None else problem.flat
-        with torch.no_grad():
-            if not self.dim:
-                return func(*batch)
-            values = func(*(rows.movedim(0, self.dim).contiguous() for rows in batch))
-            return tuple(value.movedim(self.dim, 0) for value in values)
+@torch.no_grad()
+def _native(flat: Callable[..., Tensors], dim: int, batch: Tensors, problem: Problem | None = None) -> Tensors:
+    """Evaluate a function, or another like it, with its points along a dimension of inputs and outputs."""
+    func = flat if problem is None else problem.flat
+    if not dim:
+        return func(*batch)
+    values = func(*(rows.movedim(0, dim).contiguous() for rows in batch))
+    return tuple(value.movedim(dim, 0) for value in values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Vmapped:
-    """Call ``vmap`` of a function."""
-
-    func: Callable[..., Tensors]
-    randomness: str
-
-    def __call__(self, batch: Tensors, problem: Problem | None = None) -> Tensors:
-        """Evaluate rows of points, of the function or of another like it."""
-        func = self.func if problem is None else problem.flat
-        with torch.no_grad():
-            values: Any = torch.func.vmap(func, randomness=self.randomness)(*batch)
-        return tuple(values)
+@torch.no_grad()
+def _by_vmap(flat: Callable[..., Tensors], randomness: str, batch: Tensors, problem: Problem | None = None) -> Tensors:
+    """Evaluate rows of points of a function, or of another like it."""
+    func = flat if problem is None else problem.flat
+    return tuple(torch.func.vmap(func, randomness=randomness)(*batch))
 
 
 def _vmapped(problem: Problem, point: Tensors, *, told: bool) -> BatchRung:
     """Try ``vmap`` on two copies of the point; fall to one point at a time unless ``vmap`` was asked for."""
-    call = _Vmapped(problem.flat, problem.randomness)
+    call = partial(_by_vmap, problem.flat, problem.randomness)
     try:
         with quiet_fakes():
             call(tuple(x.expand(2, *x.shape).contiguous() for x in point))
@@ -161,7 +147,7 @@ def _vmapped(problem: Problem, point: Tensors, *, told: bool) -> BatchRung:
 
 
 def _row_check(
-    problem: Problem, call: _Native, stencil: Stencil, seen: SeenByDifferences, base: Tensors = ()
+    problem: Problem, call: Callable[..., Tensors], stencil: Stencil, seen: SeenByDifferences, base: Tensors = ()
 ) -> RowCheck:
     """Return the check of a native batch."""
     whole = [Segment(i, slice(0, x.numel()), slice(0, x.numel())) for i, x in enumerate(stencil.inputs)]

@@ -125,13 +125,11 @@ class CallWatcher(TorchFunctionMode):
         """Run a call that may write or draw."""
         if kwargs.get("generator") is not None and not are_fixed():
             self._draws_apart = True
-        if self._is_followed or (_may_write(func, args, kwargs) and not self._writes_its_own(func, args)):
-            with self._counting(), self._witness:
-                made = func(*args, **kwargs)
+        closely = self._is_followed or (_may_write(func, args, kwargs) and not self._writes_its_own(func, args))
+        with self._counting(), self._witness if closely else nullcontext():
+            made = func(*args, **kwargs)
+        if closely:
             self._is_followed = self._witness.copied_bytes > _SMALL_BYTES
-        else:
-            with self._counting():
-                made = func(*args, **kwargs)
         return made
 
     def _add(self, tensor: torch.Tensor) -> None:

@@ -16,20 +16,15 @@ from chunkjac._planner import GivenToJacobian, read_options
 from chunkjac._problem import check_callable, is_inside_transform
 
 
-def derivative_of(
-    name: str,
-    func: Callable[..., Any],
-    *,
-    mode: str,
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    chunk_size: int | None,
-    randomness: str = "error",
-) -> Callable[..., Any]:
-    """Return a function of the point that behaves as torch.func's do."""
+def derivative_of(name: str, func: Callable[..., Any], **given: Any) -> Callable[..., Any]:
+    """Return a function of the point that behaves as torch.func's do.
+
+    Args:
+        name: What the user called.
+        func: The function.
+        **given: Options of :func:`jacobian`, among them ``mode``, ``argnums``, ``has_aux`` and ``chunk_size``.
+    """
     check_callable(func)
-    given: dict[str, Any] = {"mode": mode, "argnums": argnums, "has_aux": has_aux}
-    given |= {"randomness": randomness, "chunk_size": chunk_size}
     with Context(name):
         given["chunk_size"] = read_options(name, given, GivenToJacobian).chunk_size
 
@@ -39,9 +34,10 @@ def derivative_of(
         if is_inside_transform(args):
             return jacobian_inside(called, args, **given)
         with Context(name):
-            graph = torch.is_grad_enabled() and mode != "finite-difference" and randomness != "different"
+            can_have_graph = given["mode"] != "finite-difference" and given.get("randomness") != "different"
+            graph = torch.is_grad_enabled() and can_have_graph
             found = jacobian(called, *args, create_graph=graph, **given)
-            if has_aux:
+            if given["has_aux"]:
                 check_aux(found[1])
             return found
 

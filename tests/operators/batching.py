@@ -8,7 +8,7 @@ where one differs, all of its nodes are left out.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tests.operators.cases import Case, cases, names, seed
 # More directions tell nothing new.
 _MOST = 24
 
-_HEAD = '''"""The nodes of autograd's graph whose derivatives ``vmap`` batches rightly, as far as samples tell.
+_HEAD = '''"""Nodes of autograd's graph that ``vmap`` batches rightly, as far as samples tell.
 
 Written by ``python -m tests.operators.batching``: {n_operators} operators of torch {release}, {n_backward} samples in
 reverse mode and {n_forward} in forward mode.
@@ -39,7 +39,7 @@ RELEASE = {release!r}
 
 '''
 
-_SET = '''{name} = frozenset(
+_SET = '''{name} = {others}frozenset(
     """
 {nodes}
 """.split()  # noqa: SIM905 - a page of quotes
@@ -77,12 +77,22 @@ def main() -> None:
                     found[name].add(sample, way)
     release = ".".join(torch.__version__.split(".")[:2])
     counts = {f"n_{name.lower()}": found[name].n_agreed for name in WAYS}
-    parts = [_HEAD.format(n_operators=len(chosen), release=release, **counts)]
+    head = _HEAD.format(n_operators=len(chosen), release=release, **counts)
     for name, each in found.items():
         print(f"{name}: {len(each.right)} nodes of {each.n_agreed} samples; {len(each.bad)} in samples that differ")
-        parts.append(_SET.format(name=name, nodes="\n".join(_filled(each.right))))
     if not sys.argv[1:]:
-        Path(known_batches.__file__).write_text(parts[0] + "\n".join(parts[1:]))
+        sets = sets_of({name: each.right for name, each in found.items()})
+        Path(known_batches.__file__).write_text(head + sets)
+
+
+def sets_of(nodes: Mapping[str, Collection[str]]) -> str:
+    """Return sets of nodes as Python: first what is in all of them, so that no name stands there twice."""
+    in_both = set.intersection(*map(set, nodes.values()))
+    own = {name: {*each} - in_both for name, each in nodes.items()}
+    parts = [("BOTH", "", in_both), *((name, "BOTH | ", each) for name, each in own.items())]
+    return "\n".join(
+        _SET.format(name=name, others=others, nodes="\n".join(_filled(sorted(each)))) for name, others, each in parts
+    )
 
 
 class Found:

@@ -84,6 +84,12 @@ class Node:
         return self if self.memory is None else self.memory
 
     @property
+    def tensor_layout(self) -> Layout:
+        """Return the layout of a result that is a tensor."""
+        assert self.layout is not None
+        return self.layout
+
+    @property
     def operands(self) -> list[Node]:
         """Return the nodes among its arguments."""
         found: list[Node] = []

@@ -64,8 +64,7 @@ def _is_large(node: Node) -> bool:
 
 def _transposed(matrix: Node) -> Node:
     """Return the transposed view of a matrix."""
-    layout = matrix.layout
-    assert layout is not None
+    layout = matrix.tensor_layout
     (n_rows, n_columns), (down, across) = layout.shape, layout.strides
     turned = Layout(torch.Size((n_columns, n_rows)), (across, down), layout.dtype, layout.device)
     return Node(aten.t.default, (matrix,), {}, turned, memory=matrix.root)

@@ -106,5 +106,4 @@ def _nudged(product: Node, ends: Sequence[Node], copies: BatchLayout, first: int
 
 def _node(func: Any, args: tuple[Any, ...], like: Node, shape: tuple[int, int], *, own: bool = False) -> Node:
     """Return an operation on constants whose result is contiguous."""
-    assert like.layout is not None
-    return Node(func, args, {}, like.layout.reshaped(shape), memory=None if own else like.root)
+    return Node(func, args, {}, like.tensor_layout.reshaped(shape), memory=None if own else like.root)

@@ -44,7 +44,7 @@ def without_seeds(graph: Graph, seeds: Sequence[Node]) -> Graph:
 
 def first_directions(leaves: Sequence[Node]) -> dict[Node, int]:
     """Return the number of the first direction that is in each of some leaves, ``(rows, *leaf.shape)``."""
-    numels = [leaf.layout.shape[1:].numel() for leaf in leaves if leaf.layout is not None]
+    numels = [leaf.tensor_layout.shape[1:].numel() for leaf in leaves]
     return dict(zip(leaves, accumulate(numels, initial=0)))
 
 

@@ -81,14 +81,14 @@ def _padded(node: Node, env: Mapping[Node, Any], value_of: Callable[[Any], Any])
         return None if own in wide else held.like(_run(node, held.part, pads))
     if len(wide) != 1 or min(pads) < 0:
         return None
-    whole = _shape(node)
+    whole = node.tensor_layout.shape
     dim = len(whole) - 1 - wide[0]
     return Padded(value_of(env[source]), dim, pads[2 * wide[0]], whole[dim])
 
 
 def _pointwise(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Apply a pointwise operation to the part, with the constants' parts."""
-    n_dims = len(_shape(node))
+    n_dims = len(node.tensor_layout.shape)
     like = next(env[operand] for operand in node.operands if isinstance(env[operand], Padded))
     if like.part.dim() != n_dims:
         return None
@@ -99,7 +99,7 @@ def _pointwise(node: Node, env: Mapping[Node, Any]) -> Padded | None:
             value = value.part
         elif isinstance(value, torch.Tensor) and isinstance(arg, Node):
             dim = like.dim - (n_dims - value.dim())
-            if dim >= 0 and _shape(arg)[dim] > 1:
+            if dim >= 0 and arg.tensor_layout.shape[dim] > 1:
                 value = like.narrowed(value, dim)
         args.append(value)
     return like.like(_run(node, *args))
@@ -116,7 +116,7 @@ def _reduction(node: Node, env: Mapping[Node, Any]) -> Padded | None:
 
 def _expansion(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Repeat along other dimensions."""
-    like, shape = env[node.args[0]], list(_shape(node))
+    like, shape = env[node.args[0]], list(node.tensor_layout.shape)
     if len(shape) != like.part.dim() or shape[like.dim] != like.size:
         return None
     shape[like.dim] = like.part.shape[like.dim]
@@ -142,8 +142,8 @@ def _joined(node: Node, env: Mapping[Node, Any]) -> Padded | None:
 
 def _view(node: Node, env: Mapping[Node, Any]) -> Padded | None:
     """Take a view in which the dimension stays: as many elements before it, and as many in it."""
-    like, shape = env[node.args[0]], list(_shape(node))
-    ahead = _shape(node.args[0])[: like.dim].numel()
+    like, shape = env[node.args[0]], list(node.tensor_layout.shape)
+    ahead = node.args[0].tensor_layout.shape[: like.dim].numel()
     for dim, size in enumerate(shape):
         if size == like.size and torch.Size(shape[:dim]).numel() == ahead:
             part_shape = [*shape[:dim], like.part.shape[like.dim], *shape[dim + 1 :]]
@@ -176,12 +176,6 @@ def _product(node: Node, env: Mapping[Node, Any]) -> Any:
         other = like.narrowed(other, like.dim)
     made = _run(node, like.part, other) if is_left else _run(node, other, like.part)
     return made if like.dim == contracted else like.like(made)
-
-
-def _shape(node: Node) -> torch.Size:
-    """Return the shape of a node's tensor, for one direction."""
-    assert node.layout is not None
-    return node.layout.shape
 
 
 def _run(node: Node, *args: Any) -> Any:

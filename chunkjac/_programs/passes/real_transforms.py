@@ -71,6 +71,6 @@ def _half_spectrum(node: Node, writers: dict[Node, list[Node]]) -> tuple[Any, ..
 
 def _is_real(place: Sequence[Any], pairs: Node) -> bool:
     """Tell whether the real one of a pair is selected."""
-    assert pairs.layout is not None
     dim, index = place
-    return dim % len(pairs.layout.shape) == len(pairs.layout.shape) - 1 and index == 0
+    n_dims = len(pairs.tensor_layout.shape)
+    return dim % n_dims == n_dims - 1 and index == 0

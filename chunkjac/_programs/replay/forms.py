@@ -82,7 +82,7 @@ def _candidates(program: Program, device: torch.device) -> dict[str, Bind]:
 
     def ahead(bind: Bind, wrap: Callable[[RunStep], RunStep] = lambda step: step) -> Bind:
         def bound(seeds: Tensors, values: Mapping[Node, Any]) -> RunStep:
-            places = tuple(node.layout.empty() for node in seeded if node.layout is not None)
+            places = tuple(node.tensor_layout.empty() for node in seeded)
             return with_seeded(wrap(bind((*seeds, *places), values)), seeded, places, values)
 
         return bound

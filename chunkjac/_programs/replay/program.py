@@ -37,7 +37,7 @@ class Program:
         self.inputs, self.seeds = graph.given[:n_inputs], graph.given[n_inputs:]
         self.constants = graph.constants
         self.reads = graph.reads
-        (self.size,) = {seed.layout.shape[0] for seed in self.seeds if seed.layout is not None}
+        (self.size,) = {seed.tensor_layout.shape[0] for seed in self.seeds}
         steps = tuple(node for node in graph.nodes if node.varies)
         before = tuple(node for node in graph.nodes if not node.varies)
         self.step = Replay(replace(graph, nodes=steps, given=self.seeds))

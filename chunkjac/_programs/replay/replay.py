@@ -99,10 +99,9 @@ class Replay:
 
     def _buffer(self, memory: torch.Tensor, node: Node) -> torch.Tensor:
         """Return a result's place in the arena."""
-        assert node.layout is not None
-        offset = self._arena.offsets[self._owner[node]]
-        flat = memory[offset : offset + node.layout.n_bytes].view(node.layout.dtype)
-        return flat.as_strided(node.layout.shape, node.layout.strides)
+        offset, layout = self._arena.offsets[self._owner[node]], node.tensor_layout
+        flat = memory[offset : offset + layout.n_bytes].view(layout.dtype)
+        return flat.as_strided(layout.shape, layout.strides)
 
     def _open_outputs(self) -> dict[int, Node]:
         """Return the outputs that are the whole of a result which nothing else uses, all of it in order."""
@@ -192,10 +191,9 @@ class _Places:
         self.offsets: dict[Node, int] = {}
         self._sizes: dict[torch.dtype, int] = {}
         for node in nodes:
-            assert node.layout is not None
-            dtype = node.layout.dtype
+            dtype = node.tensor_layout.dtype
             self.offsets[node] = self._sizes.get(dtype, 0)
-            self._sizes[dtype] = self.offsets[node] + aligned(node.layout.n_bytes) // dtype.itemsize
+            self._sizes[dtype] = self.offsets[node] + aligned(node.tensor_layout.n_bytes) // dtype.itemsize
         self.n_bytes = sum(size * dtype.itemsize for dtype, size in self._sizes.items())
 
     def take(self, device: torch.device) -> dict[torch.dtype, torch.Tensor]:
@@ -204,9 +202,8 @@ class _Places:
 
     def of(self, node: Node, memory: Mapping[torch.dtype, torch.Tensor]) -> torch.Tensor:
         """Return a value's place."""
-        assert node.layout is not None
-        flat = memory[node.layout.dtype][self.offsets[node] :]
-        return flat.as_strided(node.layout.shape, node.layout.strides)
+        layout = node.tensor_layout
+        return memory[layout.dtype][self.offsets[node] :].as_strided(layout.shape, layout.strides)
 
 
 def _made_of_nothing(nodes: Sequence[Node]) -> set[Node]:

@@ -45,9 +45,8 @@ class Running:
         self._feed = feed
         self._addresses = [tensor.data_ptr() for tensor in program.constants.values()]
         self._inputs = tuple(
-            tensor if not owns_inputs and tensor.stride() == node.layout.strides else node.layout.empty()
+            tensor if not owns_inputs and tensor.stride() == node.tensor_layout.strides else node.tensor_layout.empty()
             for tensor, node in zip(tensors, program.inputs, strict=True)
-            if node.layout is not None
         )
         self.device = tensors[0].device
         given: dict[Node, Any] = {**program.constants, **dict(zip(program.inputs, self._inputs))}
@@ -96,7 +95,7 @@ class Running:
         step = self.program.step
         if places is None or not step.open or len(places[0]) != self.program.size:
             return self.plain.run(start)
-        given = [places[i].view(root.layout.shape) for i, root in step.open.items() if root.layout is not None]
+        given = [places[i].view(root.tensor_layout.shape) for i, root in step.open.items()]
         made = self.plain.code(start, *given)
         return tuple(places[i] if i in step.open else part for i, part in enumerate(made))
 

@@ -110,11 +110,6 @@ def _div(node: Node, env: Mapping[Node, Any]) -> Scaled | None:
     return _scaled(env[a]).times(1 / b) if b else None
 
 
-def _neg(node: Node, env: Mapping[Node, Any]) -> Scaled:
-    """Change the sign."""
-    return _scaled(env[node.args[0]]).times(-1.0)
-
-
 def _sum_of(sign: float) -> Callable[[Node, Mapping[Node, Any]], Scaled | None]:
     """Return the rule of adding multiples of the same base."""
 
@@ -170,7 +165,7 @@ _RULES: dict[Any, Callable[[Node, Mapping[Node, Any]], Scaled | None]] = {
     aten.mul.Scalar: _mul,
     aten.div.Tensor: _div,
     aten.div.Scalar: _div,
-    aten.neg.default: _neg,
+    aten.neg.default: lambda node, env: _scaled(env[node.args[0]]).times(-1.0),
     aten.add.Tensor: _sum_of(1),
     aten.sub.Tensor: _sum_of(-1),
     **dict.fromkeys(_VIEWS, _view),

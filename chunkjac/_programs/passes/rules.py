@@ -17,16 +17,12 @@ from chunkjac._programs.passes.convolutions import convolution_backward, max_poo
 aten = torch.ops.aten
 
 
-def _ones_like(tensor: torch.Tensor) -> torch.Tensor:
-    """Return ones that do not depend on the tensor."""
-    return torch.ones(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-
-
 def _diagonal(func: Any) -> Callable[..., torch.Tensor]:
     """Return the rule of a pointwise operation that is linear in its first argument: its factor is that of ones."""
 
     def rule(grad: torch.Tensor, *others: Any, **kwargs: Any) -> torch.Tensor:
-        return grad * func(_ones_like(grad), *others, **kwargs)
+        ones = torch.ones(grad.shape, dtype=grad.dtype, device=grad.device)  # which do not depend on the gradient
+        return grad * func(ones, *others, **kwargs)
 
     return rule
 

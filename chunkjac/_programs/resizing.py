@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from chunkjac._programs.graph.graph import Graph, Layout, Node
 
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37)
@@ -37,8 +35,6 @@ def resized(graph: Graph, known_size: int, size: int) -> Graph:
     def scaled(value: Any) -> Any:
         if isinstance(value, Node):
             return stands_for[value]
-        if isinstance(value, torch.Size):
-            return torch.Size(map(scaled, value))
         if isinstance(value, (tuple, list)):
             return type(value)(map(scaled, value))
         is_number = isinstance(value, int) and not isinstance(value, bool)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-# Calls may make so much before each operation is looked at. The default budget is half of what is free, and what calls
-# give is at most 16 times short of what their operations make.
+# Of a default budget, which is half of what is free: calls may make so much before each operation is looked at.
 _UNCOUNTED_SHARE = 1 / 16
 
 # The checks of finite differences evaluate three points at once: by far no more than so many of one.
@@ -22,7 +21,7 @@ _DEFAULT_MARGIN = 1.10
 # Where memory is counted, a program takes no more of the room by what is known of it: some is foreseen by nobody.
 _SURE_SHARE = 0.95
 
-# What a program needs is known of one direction, and as much again may be alive while it is recorded.
+# By what one direction needs at once, or before it has run, what a program will take is a guess.
 _UNSURE_SHARE = 1 / 2
 
 # A plan holds on to so much between its runs, and no more than a part of the room: taking memory anew takes as long as

@@ -6,14 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from chunkjac._chunker import (
-    Chunks,
-    Cost,
-    Counting,
-    Foreseen,
-    Limits,
-    Prologue,
-)
+from chunkjac._chunker import Chunks, Cost, Counting, Foreseen, Limits, Prologue
 from chunkjac._memory import Budget, Gauge, LiveBytes
 from chunkjac._modes import Bounds, Mode, Step, least_direction_bytes
 from chunkjac._planner.options import Options

@@ -40,3 +40,10 @@ def no_reading_of_before() -> None:
 def no_program_in_first_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no first call record a linear program because the machine is slow just now."""
     monkeypatch.setattr("chunkjac._programs.worth._LEAST_S", float("inf"))
+
+
+@pytest.fixture
+def nodes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the list of nodes that batch rightly be of the torch that is here; each release has to make its own."""
+    release = ".".join(torch.__version__.split(".")[:2])
+    monkeypatch.setattr("chunkjac._modes.derivatives.graph_nodes.RELEASE", release)

@@ -70,6 +70,7 @@ def test_a_function_that_reads_values_is_planned_by_real_probes() -> None:
     assert planned.predicted_peak_bytes == pytest.approx(report.peak_bytes, rel=0.10)
 
 
+@pytest.mark.usefixtures("nodes_are_known")  # where they are not, a direction more is compared, with a weight for each
 def test_the_numbers_of_a_plan_by_hand() -> None:
     """A matrix of 20 x 50 in float64, 5 rows at a time: seeds 5 x 20, products 5 x 50, result 20 x 50."""
     A = torch.ones(20, 50, dtype=torch.float64)

@@ -182,7 +182,7 @@ PAIRS: dict[str, tuple[Any, Any, str]] = {
     "number of a module": (Scaling(1.0), Scaling(2.0), "module Scaling"),
     "tensor of a module": (Scaling(ONES), Scaling(TWOS), "module Scaling"),
     "modules in a list": (Scaling([nn.Tanh()]), Scaling([nn.ReLU()]), "module"),
-    "forward": (Scaling(ONES), Other(ONES), "code of tests.test_facts.Other.forward"),
+    "forward": (Scaling(ONES), Other(ONES), "code of tests.problem.test_facts.Other.forward"),
     "layer": (nn.Sequential(nn.Tanh()), nn.Sequential(nn.ReLU()), "module Sequential.0"),
     "slope of a layer": (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), "module LeakyReLU"),
     "training": (nn.Sequential(nn.Dropout()), nn.Sequential(nn.Dropout()).eval(), "module Sequential"),
@@ -301,14 +301,14 @@ def everything() -> dict[str, Any]:
 
 
 def test_facts_are_the_same_in_another_process() -> None:
-    told = "import json; from tests.test_facts import everything; print(json.dumps(everything()))"
+    told = "import json; from tests.problem.test_facts import everything; print(json.dumps(everything()))"
     for seed in ("1", "2"):
         child = subprocess.run(
             [sys.executable, "-c", told],
             capture_output=True,
             text=True,
             check=True,
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONHASHSEED": seed},
         )
         assert json.loads(child.stdout.splitlines()[-1]) == json.loads(json.dumps(everything()))

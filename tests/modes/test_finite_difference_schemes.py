@@ -12,7 +12,7 @@ import torch
 import chunkjac as cj
 from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.differences.schemes import SCHEME_NAMES, SCHEMES, derivative_weights, extrapolate
-from tests.test_finite_difference_batching import F64, point
+from tests.modes.test_finite_difference_batching import F64, point
 
 X = torch.tensor([0.5, -1.25, 2.0], dtype=F64)
 

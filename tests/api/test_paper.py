@@ -12,7 +12,7 @@ import torch
 from benchmarks.paper import PAPERS_ERRORS, PAPERS_TIMES_S
 from benchmarks.paper_way import all_at_once, errors_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ROWS: list[dict[str, Any]] = json.loads((ROOT / "benchmarks" / "results" / "paper.json").read_text())["rows"]
 TEXT = (ROOT / "docs" / "benchmarks.md").read_text().split("## The paper, measured again")[1]
 MIB = 2**20

@@ -15,7 +15,7 @@ import torch
 import chunkjac as cj
 from chunkjac._store.reader import check
 from chunkjac._store.removal import remove
-from tests.test_store import MODES, D, _net, _never, _point, _stop, _tolerance, computed
+from tests.store.test_store import MODES, D, _net, _never, _point, _stop, _tolerance, computed
 
 zarr = pytest.importorskip("zarr", reason="Zarr needs Python 3.11")
 __all__ = ["computed"]  # a fixture

@@ -10,7 +10,7 @@ import pytest
 
 import chunkjac as cj
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 API = (ROOT / "docs" / "api.md").read_text()
 FUNCTIONS = ("jac", "hessian", "plan", "blocks", "open", "gram", "norms", "diagonal", "matvec", "rmatvec")

@@ -17,7 +17,7 @@ import chunkjac as cj
 from chunkjac._planner import reading
 from chunkjac._planner.options import Given, GivenForAll, GivenOnce, GivenToJacobian, GivenToPlan, Options
 from chunkjac._planner.plan import GivenToRun
-from tests.test_docs import API
+from tests.whole.test_docs import API
 
 LISTS = (Given, GivenOnce, GivenForAll, GivenToJacobian, GivenToPlan, GivenToRun)
 TAKEN = {

@@ -14,7 +14,7 @@ from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._modes.differences.finite_difference import FiniteDifference
 from chunkjac._modes.mode import Mode
 from chunkjac._problem.problem import Problem
-from tests.test_against_torch import expected_of, relative_error
+from tests.modes.test_against_torch import expected_of, relative_error
 from tests.zoo import NAMES, Example, example
 
 MODES = {"reverse": Reverse, "forward": Forward, "finite-difference": FiniteDifference}

@@ -793,7 +793,7 @@ def _start(path: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"

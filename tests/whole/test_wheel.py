@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BUILT_FROM = ("chunkjac", "pyproject.toml", "README.md", "LICENSE")
 
 PROGRAM = """

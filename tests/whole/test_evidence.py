@@ -11,7 +11,7 @@ import pytest
 from benchmarks.architectures import NAMES
 from benchmarks.memory_promise import BESIDE_RESULT_MIB, MODES
 
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "memory_promise.json"
+RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "memory_promise.json"
 ROWS: list[dict[str, Any]] = json.loads(RESULT.read_text())["rows"]
 DONE = [row for row in ROWS if row["outcome"] == "done"]
 MIB = 2**20

@@ -13,7 +13,7 @@ from torch import nn
 import chunkjac as cj
 from benchmarks.forum import RIVALS, SIDES, line
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ROWS: list[dict[str, Any]] = json.loads((ROOT / "benchmarks" / "results" / "forum.json").read_text())["rows"]
 
 

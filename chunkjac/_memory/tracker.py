@@ -16,7 +16,7 @@ from chunkjac._memory.foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, 
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.scratch import scratch_bytes
 from chunkjac._memory.storages import Watch, forgetter, key_of
-from chunkjac._memory.watcher import Watcher, is_scaled_zero
+from chunkjac._memory.watcher import Watcher
 from chunkjac._tensors import tensors_among
 
 # What allocators give is a multiple of this (c10/cuda/CUDACachingAllocator.h, kMinBlockSize; XPU's alike).
@@ -144,16 +144,11 @@ class LiveBytes(Watcher):
             self.peak_bytes = max(self.peak_bytes, self._gauge.sample() - self._gauge_bytes)
             self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation and count what it made."""
         traits = traits_of(func)
         if self._is_paused or (traits.is_view and self._fake is None):
-            return func(*args, **(kwargs or {}))
-        if is_scaled_zero(func, args):
-            return args[0]
-        kwargs = kwargs or {}
+            return func(*args, **kwargs)
         if self._fake is not None:
             args = tuple(map(self._all_faked, args))
             kwargs = {name: self._all_faked(value) for name, value in kwargs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +16,33 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
+_SCALED = {torch.ops.aten.mul.Scalar, torch.ops.aten.div.Scalar}
 
-class Watcher(TorchDispatchMode):
+
+class OperationMode(TorchDispatchMode):
+    """Be a mode that is given each operation to run, those aside that must not run again."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Give an operation to the mode, unless its result is known."""
+        return args[0] if _is_scaled_zero(func, args) else self.run(func, args, kwargs or {})
+
+    @abstractmethod
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation."""
+
+
+def _is_scaled_zero(func: Any, args: tuple[Any, ...]) -> bool:
+    """Tell whether an operation scales a zero without memory, so that its result is that zero.
+
+    Running it again from a Python dispatch mode ends the process (torch 2.13: ``mul.Scalar`` of an
+    ``_efficientzerotensor``, as ``torch.add(x, constant, alpha=2)`` calls it in forward AD).
+    """
+    return func in _SCALED and isinstance(args[0], torch.Tensor) and args[0]._is_zerotensor()
+
+
+class Watcher(OperationMode):
     """Be a mode that looks at operations and changes nothing about them.
 
     Looking costs 5-20 microseconds for each operation, as much as a small one itself.
@@ -43,15 +69,3 @@ def at_rest() -> Iterator[None]:
         finally:
             for _ in kept:
                 _pop_mode()
-
-
-_SCALED = {torch.ops.aten.mul.Scalar, torch.ops.aten.div.Scalar}
-
-
-def is_scaled_zero(func: Any, args: tuple[Any, ...]) -> bool:
-    """Tell whether an operation scales a zero without memory, so that its result is that zero.
-
-    Running it again from a Python dispatch mode ends the process (torch 2.13: ``mul.Scalar`` of an
-    ``_efficientzerotensor``, as ``torch.add(x, constant, alpha=2)`` calls it in forward AD).
-    """
-    return func in _SCALED and isinstance(args[0], torch.Tensor) and args[0]._is_zerotensor()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from chunkjac._memory import is_scaled_zero
+from chunkjac._memory import OperationMode
 from chunkjac._tensors import memory_of
 
 _PRODUCTS = {
@@ -18,7 +17,7 @@ _PRODUCTS = {
 }
 
 
-class PrecisionWatcher(TorchDispatchMode):
+class PrecisionWatcher(OperationMode):
     """Note the largest machine epsilon among the results of all operations.
 
     A float64 function may compute in float32 inside, and autocast in bfloat16: a step for
@@ -39,13 +38,9 @@ class PrecisionWatcher(TorchDispatchMode):
         self.largest_bytes = 0
         self._dtypes: set[torch.dtype] = set()  # of results
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation and look at what it made."""
-        if is_scaled_zero(func, args):
-            return args[0]
-        made = func(*args, **(kwargs or {}))
+        made = func(*args, **kwargs)
         self.n_operations += 1
         self.has_products = self.has_products or func in _PRODUCTS
         is_dense = isinstance(made, torch.Tensor) and made.layout == torch.strided

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory import Watcher, is_scaled_zero
+from chunkjac._memory import Watcher
 from chunkjac._problem.randomness import are_fixed
 from chunkjac._tensors import memory_of, tensors_among
 
@@ -93,13 +93,8 @@ class WriteWatcher(Watcher):
         is_dense = isinstance(part, torch.Tensor) and part.layout == torch.strided
         return is_dense and memory_of(part) in self._copies
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at what goes in and what comes out."""
-        if is_scaled_zero(func, args):
-            return args[0]
-        kwargs = kwargs or {}
         if kwargs.get("generator") is not None and not are_fixed():
             self.draws_apart = True
         outside = set()

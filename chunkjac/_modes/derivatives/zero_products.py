@@ -7,9 +7,8 @@ from math import prod
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from chunkjac._memory import is_scaled_zero
+from chunkjac._memory import OperationMode
 
 _ZEROS = torch.ops.aten.zeros.default
 _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default}
@@ -18,7 +17,7 @@ _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default}
 WORTH_BYTES = 2**20
 
 
-class ZeroProducts(TorchDispatchMode):
+class ZeroProducts(OperationMode):
     """Answer products with a zero matrix without computing them.
 
     The derivative of ``x @ w`` is ``dx @ w + x @ dw``; where ``w`` is a constant, forward AD
@@ -34,19 +33,15 @@ class ZeroProducts(TorchDispatchMode):
         self.pays = False
         self._zeros: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation, unless its result is known to be zero."""
-        if is_scaled_zero(func, args):
-            return args[0]
         if func in _PRODUCTS and any(self._is_zero(matrix) for matrix in args):
             left, right = args
             shape = (*left.shape[:-1], right.shape[-1])
             return left.new_zeros(shape, dtype=torch.promote_types(left.dtype, right.dtype))
         if func._schema.is_mutable:
             self._zeros.clear()  # what is written to, also as out= or in a list, may be one of them
-        made = func(*args, **(kwargs or {}))
+        made = func(*args, **kwargs)
         if func is _ZEROS and made.dim() == 0 and made.layout == torch.strided:
             storage = made.untyped_storage()
             self._zeros[storage._cdata] = weakref.ref(storage)

@@ -7,10 +7,9 @@ from operator import getitem
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from chunkjac._memory import is_scaled_zero
+from chunkjac._memory import OperationMode
 from chunkjac._programs.graph.functional import functional_of, reads_values, strided_from
 from chunkjac._programs.graph.graph import Graph, Layout, Node, Read
 from chunkjac._tensors import memory_of, tensors_among
@@ -26,7 +25,7 @@ class StaleError(Exception):
     """Say that memory is seen under an old name after it was written to: it must really be written to."""
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(OperationMode):
     """Record operations, below every transform: inside ``vmap``, ``vjp``, ``jvp`` and backward passes.
 
     Tensors are real, so what they hold decides nothing that is not seen: reading a value that
@@ -78,13 +77,8 @@ class Recorder(TorchDispatchMode):
         if any(node.root in self._stale for node in nodes):
             raise StaleError
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation, or what a rule has in its place, and record it."""
-        kwargs = kwargs or {}
-        if is_scaled_zero(func, args):
-            return args[0]
         tensors = tensors_among((*args, *kwargs.values()))
         operands = [self._node(tensor) for tensor in tensors]
         self._check_fresh(operands)

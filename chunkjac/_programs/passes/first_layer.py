@@ -57,11 +57,9 @@ class Nudged(Seeded):
             made[n_moved] = base[:n_lines]
         if self.copies.with_last:
             made[-1] = base[n_lines:]
-        for number, stop in lines(low, high, n_columns):
-            line, column = divmod(number, n_columns)
-            columns = slice(column, column + stop - number)
+        for directions, line, columns in lines(begin, low, high, n_columns):
             for i in range(n_points):
-                rows = slice(i * k + number - begin, i * k + stop - begin)
+                rows = slice(i * k + directions.start, i * k + directions.stop)
                 step = moved[rows, line, columns].diagonal() - x[line, columns]
                 torch.addcmul(base[line], step[:, None], matrix[columns], out=made[rows, line])
 

@@ -44,10 +44,8 @@ class Gather(Seeded):
         low, high = max(begin, 0), min(end, self.n_rows * self.n_columns)
         if self.n_rows > 1 or (low, high) != (begin, end):
             out.zero_()
-        for number, stop in lines(low, high, self.n_columns):
-            row, column = divmod(number, self.n_columns)
-            rows = out.view(k, self.n_rows, -1)[number - begin : stop - begin, row]
-            rows.copy_(constant[column : column + stop - number])
+        for directions, row, columns in lines(begin, low, high, self.n_columns):
+            out.view(k, self.n_rows, -1)[directions, row].copy_(constant[columns])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +70,9 @@ class Patch(Seeded):
         n_channels, n_rows, n_columns = self.shape
         begin = start - self.first
         low, high = max(begin, 0), min(begin + len(out), n_channels * n_rows * n_columns)
-        for number, stop in lines(low, high, n_columns):
-            line, column = divmod(number, n_columns)
+        for directions, line, columns in lines(begin, low, high, n_columns):
             channel, row = divmod(line, n_rows)
-            columns = range(column, column + stop - number)
-            self._write(out[number - begin : stop - begin], constant[channel], row, columns)
+            self._write(out[directions], constant[channel], row, range(columns.start, columns.stop))
 
     def _write(self, out: torch.Tensor, filters: torch.Tensor, row: int, columns: range) -> None:
         """Write the filters for pixels in a row: at once where they are whole, one by one at the borders."""
@@ -103,9 +99,20 @@ class Patch(Seeded):
         return column * self.stride[1] - self.padding[1]
 
 
-def lines(begin: int, end: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a range that lie in one line of so many."""
-    while begin < end:
-        stop = min(end, (begin // width + 1) * width)
-        yield begin, stop
-        begin = stop
+def lines(begin: int, low: int, high: int, width: int) -> Iterator[tuple[slice, int, slice]]:
+    """Yield the parts of a range of directions that lie in one line.
+
+    Args:
+        begin: The first direction of a chunk, which may be before those of the leaf.
+        low: The first of the leaf's.
+        high: The one behind the last.
+        width: How many are in a line.
+
+    Yields:
+        Which of the chunk's directions they are, their line, and their places in that.
+    """
+    while low < high:
+        line, column = divmod(low, width)
+        stop = min(high, (line + 1) * width)
+        yield slice(low - begin, stop - begin), line, slice(column, column + stop - low)
+        low = stop

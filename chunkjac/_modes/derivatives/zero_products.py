@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from math import prod
 from typing import Any
 
 import torch
@@ -55,5 +54,5 @@ class ZeroProducts(OperationMode):
         known = self._zeros.get(storage._cdata)
         if known is None or known() is not storage:
             return False
-        self.pays = self.pays or prod(matrix.shape) * matrix.element_size() >= WORTH_BYTES
+        self.pays = self.pays or matrix.nbytes >= WORTH_BYTES
         return True

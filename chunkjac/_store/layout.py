@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch.utils._pytree import TreeSpec, treespec_dumps
 
 from chunkjac._chunker import Partition
-from chunkjac._errors import ArgumentError
+from chunkjac._errors import ArgumentError, StoreError
 from chunkjac._problem import Leaf
 
 # A .npy file, a folder of them, or an array or a group of arrays in Zarr's format.
@@ -136,6 +137,16 @@ class FileLayout:
     def part(self, output: int, x: int) -> Part:
         """Return the file of an output by an input."""
         return self.parts[output * self.n_inputs + x if self.by_rows else x * self.n_outputs + output]
+
+
+def not_whole(path: Path, found: str) -> StoreError:
+    """Say that a file has lost some of its values, or never had them."""
+    return StoreError(f"{str(path)!r} is not whole: {found} are there; give resume=True to compute the rest again.")
+
+
+def not_as_made(path: Path, difference: str) -> StoreError:
+    """Say that a file is another than the one that was made."""
+    return StoreError(f"{str(path)!r} is not as it was made: {difference}; compute it at another path.")
 
 
 def _name_of(kind: Kind, pair: tuple[int, int], *, is_only: bool) -> str:

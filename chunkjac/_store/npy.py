@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._errors import StoreError
 from chunkjac._store.journal import sync, write_all
-from chunkjac._store.layout import Part
+from chunkjac._store.layout import Part, not_as_made, not_whole
 
 # So much is read at once where checksums are checked.
 _READ_BYTES = 8 * 2**20
@@ -101,10 +101,7 @@ class NpyFile:
 
         part, n_bytes = self._part, self._found_bytes()
         if n_bytes < self._whole_bytes:
-            raise StoreError(
-                f"{str(self._path)!r} is not whole: {n_bytes} of {self._whole_bytes} bytes are there; give resume=True "
-                "to compute the rest again."
-            )
+            raise not_whole(self._path, f"{n_bytes} of {self._whole_bytes} bytes")
         try:
             values = np.load(self._path, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -156,14 +153,9 @@ class NpyFile:
         except OSError as error:
             raise StoreError(f"{str(self._path)!r} cannot be read: {error.strerror}.") from error
         if not self._header.startswith(start):
-            raise StoreError(
-                f"{str(self._path)!r} is not as it was made: its header differs; compute it at another path."
-            )
+            raise not_as_made(self._path, "its header differs")
         if n_bytes > self._whole_bytes:
-            raise StoreError(
-                f"{str(self._path)!r} is not as it was made: it has {n_bytes} bytes instead of {self._whole_bytes}; "
-                "compute it at another path."
-            )
+            raise not_as_made(self._path, f"it has {n_bytes} bytes instead of {self._whole_bytes}")
         return n_bytes
 
     def _reserve(self, file: int) -> None:

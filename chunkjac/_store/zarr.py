@@ -15,7 +15,7 @@ from zlib import crc32
 
 from chunkjac._errors import ArgumentError, StoreError
 from chunkjac._store.journal import sync_path
-from chunkjac._store.layout import Part
+from chunkjac._store.layout import Part, not_as_made, not_whole
 
 # Pieces are no larger than this where a block is, so that a few columns of many rows can be read as well.
 _PIECE_BYTES = 32 * 2**20
@@ -118,10 +118,7 @@ class ZarrArray:
         pieces = [] if array is None else [*self._pieces(array, slice(0, array.shape[self._axis]))]
         n_found = sum(path.exists() for path in pieces)
         if array is None or n_found < len(pieces):
-            raise StoreError(
-                f"{str(self._path)!r} is not whole: {n_found} of {len(pieces)} pieces are there; give resume=True to "
-                "compute the rest again."
-            )
+            raise not_whole(self._path, f"{n_found} of {len(pieces)} pieces")
         return array
 
     @property
@@ -153,10 +150,8 @@ class ZarrArray:
         except Exception as error:  # whatever reads damaged metadata raises
             raise StoreError(f"{str(self._path)!r} cannot be read: {error}; compute it at another path.") from error
         if array.shape != self._part.shape or array.dtype != self._part.dtype:
-            raise StoreError(
-                f"{str(self._path)!r} is not as it was made: its shape is {array.shape} and its type {array.dtype}, "
-                f"instead of {self._part.shape} and {self._part.dtype}; compute it at another path."
-            )
+            wanted = f"instead of {self._part.shape} and {self._part.dtype}"
+            raise not_as_made(self._path, f"its shape is {array.shape} and its type {array.dtype}, {wanted}")
         self._array = array
         return array
 

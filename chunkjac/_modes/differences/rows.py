@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import isfinite
@@ -44,7 +44,7 @@ class Known:
 
     def is_last_of(self, values: Tensors) -> bool:
         """Tell whether the last row has the value that is known."""
-        return _all_near([value[-1] for value in values], self.values, self.tolerances)
+        return _all_near((value[-1] for value in values), self.values, self.tolerances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class RowCheck:
             return RowVerdict(fault)
         values = tuple(value.clone() for value in values)  # some functions write each value into the same memory
         known = self._known(tuple(rows[-1].clone() for rows in batch), values)
-        if not (known.is_last_of(values) and _all_near([rows[0] for rows in values], self.base, known.tolerances)):
+        if not (known.is_last_of(values) and _all_near((rows[0] for rows in values), self.base, known.tolerances)):
             return RowVerdict("a row's value is not that of its point alone")
         middle = n_rows // 2
         still = tuple(value[middle].clone() for value in values)
@@ -208,10 +208,10 @@ def _same_bits(was: torch.Tensor, now: torch.Tensor) -> bool:
 
 def same_within_noise(values: Tensors, others: Tensors, eps: float) -> bool:
     """Tell whether the values of two batches differ by rounding only."""
-    return _all_near(values, others, [_NOISE * eps * _size(other) for other in others])
+    return _all_near(values, others, (_NOISE * eps * _size(other) for other in others))
 
 
-def _all_near(values: Sequence[torch.Tensor], others: Sequence[torch.Tensor], tolerances: Sequence[float]) -> bool:
+def _all_near(values: Iterable[torch.Tensor], others: Iterable[torch.Tensor], tolerances: Iterable[float]) -> bool:
     """Tell whether each value is as near to another as is allowed."""
     triples = zip(values, others, tolerances, strict=True)
     return all(distance(value, other) <= allowed for value, other, allowed in triples)

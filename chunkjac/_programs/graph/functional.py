@@ -14,15 +14,15 @@ def functional_of(func: Any) -> Any:
         return copied
     name = func.overloadpacket.__name__
     packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
-    wanted = _signature(func)
+    wanted = signature_of(func)
     for overload in packet.overloads() if packet is not None else ():
         other = getattr(packet, overload)
-        if _signature(other) == wanted:
+        if signature_of(other) == wanted:
             return other
     return None
 
 
-def _signature(func: Any) -> list[tuple[str, str]]:
+def signature_of(func: Any) -> list[tuple[str, str]]:
     """Return the names and types of an operation's arguments."""
     return [(argument.name, str(argument.type)) for argument in func._schema.arguments]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from chunkjac._programs.graph.functional import copied
+from chunkjac._programs.graph.functional import copied, signature_of
 from chunkjac._programs.graph.graph import Node
 from chunkjac._programs.passes.gathers import Seeded
 
@@ -46,13 +46,13 @@ def _variant(func: Any) -> Into | None:
     packet = getattr(func, "overloadpacket", None)
     if packet is None or len(func._schema.returns) != 1:
         return None
-    wanted = [(argument.name, str(argument.type)) for argument in func._schema.arguments]
+    wanted = signature_of(func)
     for name in packet.overloads():
         other = getattr(packet, name)
         *_, last = other._schema.arguments or [None]
         if last is None or not last.is_out or torch.Tag.generated in other.tags:
             continue
-        if [(argument.name, str(argument.type)) for argument in other._schema.arguments[:-1]] == wanted:
+        if signature_of(other)[:-1] == wanted:
             return _QUICK.get(other, other) if last.name == "out" else _named(other, last.name)
     return None
 

@@ -29,7 +29,7 @@ class Run:
         job: What was asked for.
         known: What a plan knows of it.
         counting: How closely its memory is counted.
-        witness: What copies what the function writes to.
+        watcher: What copies what the function writes to.
         experience: What earlier runs of the plan have left; it takes what this one leaves.
         tracker: What counts live bytes.
         gauge: What measures the process, if a report is wanted.
@@ -39,7 +39,7 @@ class Run:
     job: Job
     known: Probe | None
     counting: Counting
-    witness: WriteWatcher
+    watcher: WriteWatcher
     experience: Experience
     tracker: LiveBytes
     gauge: Gauge | None
@@ -70,7 +70,7 @@ class Attempt:
         if run.counting.prologue is Prologue.CALLS:
             self.mode, self.reasons = self._selected_by_calls(excluded)
         else:
-            with run.watched(), run.witness:
+            with run.watched(), run.watcher:
                 self.mode, self.reasons = self._selected(run.job, excluded)
 
     def _selected(self, job: Job, excluded: Mapping[str, Doubt]) -> Selection:
@@ -82,9 +82,9 @@ class Attempt:
         run = self.run
         keep_freed_memory()
         tracker = run.tracker if run.counting.counts else None
-        look = CallWatcher(run.witness, tracker, run.counting.uncounted_bytes)
-        mode, reasons = self._selected(replace(run.job, problem=run.job.problem.watched_by(look)), excluded)
-        look.tell(mode.outputs.n_nodes)
+        calls = CallWatcher(run.watcher, tracker, run.counting.uncounted_bytes)
+        mode, reasons = self._selected(replace(run.job, problem=run.job.problem.watched_by(calls)), excluded)
+        calls.tell(mode.outputs.n_nodes)
         return mode, reasons
 
     def may_exclude(self, error: Exception) -> bool:
@@ -92,7 +92,7 @@ class Attempt:
         known = isinstance(error, ChunkjacError)
         return not self.log.chunk_sizes and not known and self.run.job.may_leave(self.mode.name)
 
-    def steps(self) -> Iterator[slice]:
+    def writing(self) -> Iterator[slice]:
         """Allocate the result and fill it, step by step."""
         run, mode, job, counting, tracker = self.run, self.mode, self.run.job, self.run.counting, self.run.tracker
         self.limits = limits = job.limits(mode, tracker, counting)

@@ -46,7 +46,7 @@ def ended(attempt: Attempt, runner: Runner) -> Result:
             verified_error=verdict.error,
             estimated_error=error,
         )
-    return Result(attempt.sink.result(), run.witness.lasting(mode.outputs.aux), report, attempt.sink)
+    return Result(attempt.sink.result(), run.watcher.lasting(mode.outputs.aux), report, attempt.sink)
 
 
 def _verdict(attempt: Attempt) -> Verdict:
@@ -91,7 +91,7 @@ def _measured(attempt: Attempt, verdict: Verdict) -> Probe:
     notes = [verdict.reason, "nothing is compiled: no linear program runs" if is_idle else ""]
     reasons = (*(run.known.reasons if run.known else attempt.reasons), *filter(None, notes), *mode.reasons)
     return Probe(
-        facts=ModeSummary.of(mode),
+        summary=ModeSummary.of(mode),
         reasons=tuple(dict.fromkeys(reasons)),
         cost=pacer.cost,
         chunk_size=size,

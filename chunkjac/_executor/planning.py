@@ -34,12 +34,12 @@ def plan_job(job: Job) -> Plan:
         if counting.allows(probe.peak_bytes):
             probe = replace(probe, reasons=(*probe.reasons, *_away(job), *_uncompiled(job)))
             experience = Experience.of(compiles=job.options.compile, is_kept=True)
-            n_chunks = -(-probe.facts.n_directions // probe.chunk_size)
+            n_chunks = -(-probe.summary.n_directions // probe.chunk_size)
             return probe.told(job, n_chunks, partial(run_planned, experience))
         failure = f"{format_bytes(probe.peak_bytes)} are needed"
-        if not job.may_leave(probe.facts.name):
+        if not job.may_leave(probe.summary.name):
             break
-        excluded[probe.facts.name] = doubt_about(probe.facts.name, OverBudget(failure))
+        excluded[probe.summary.name] = doubt_about(probe.summary.name, OverBudget(failure))
     raise over_budget(job, failure)
 
 

@@ -39,11 +39,11 @@ class Recipe:
     autocast: tuple[tuple[str, bool, torch.dtype], ...]
 
     @classmethod
-    def of(cls, job: Job, plan: Plan, witness: WriteWatcher, products: Tensors) -> Recipe:
+    def of(cls, job: Job, plan: Plan, watcher: WriteWatcher, products: Tensors) -> Recipe:
         """Say how to do again what was done."""
         problem = replace(job.problem.in_its_graph(), func=_frozen(job.problem.func))
         again = replace(job, problem=problem, out=GivenTensors(()))  # what it gives takes no place of its own
-        used = tuple((tensor, tensor._version) for tensor in witness.read() if not tensor.is_inference())
+        used = tuple((tensor, tensor._version) for tensor in watcher.read() if not tensor.is_inference())
         kinds = dict.fromkeys(["cpu", job.device.type])
         autocast = tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
         return cls(again, plan.chunk_size, used, products, autocast)
@@ -51,8 +51,8 @@ class Recipe:
     def aux(self) -> Any:
         """Return the auxiliary result with its graph, as torch.func does."""
         problem = self.job.problem
-        with LeftAsFound(problem) as witness, witness, torch.enable_grad():
-            return witness.lasting(problem.call(*problem.inputs)[2])
+        with LeftAsFound(problem) as watcher, watcher, torch.enable_grad():
+            return watcher.lasting(problem.call(*problem.inputs)[2])
 
     def check_unchanged(self) -> None:
         """Refuse to compute at other values, as autograd does for what it has saved."""

@@ -46,13 +46,13 @@ _WAYS: tuple[tuple[type[Reverse | Forward], Callable[[], AbstractContextManager[
 )
 
 
-def connected(result: Result, job: Job, witness: WriteWatcher) -> Result:
+def connected(result: Result, job: Job, watcher: WriteWatcher) -> Result:
     """Return a result that can be differentiated, if it depends on anything that requires grad.
 
     Args:
         result: The finished Jacobian, with its report.
         job: What was asked for.
-        witness: What has seen who takes part.
+        watcher: What has seen who takes part.
 
     Raises:
         FunctionError: The function has no derivatives, and is not constant.
@@ -62,12 +62,12 @@ def connected(result: Result, job: Job, witness: WriteWatcher) -> Result:
     if result.report.plan.mode == "finite-difference":
         _check_constant(result.jacobian, result.report.plan)
         return result
-    sources = _sources_of(job.problem.in_its_graph().inputs, witness.captured)
+    sources = _sources_of(job.problem.in_its_graph().inputs, watcher.captured)
     if not sources:
         return result
     assert isinstance(result.sink, TensorSink)  # checked where options are read
     products = result.sink.columns_along(random_tangent(job.problem.leaves))
-    recipe = Recipe.of(job, result.report.plan, witness, products)
+    recipe = Recipe.of(job, result.report.plan, watcher, products)
     aux = recipe.aux() if job.problem.has_aux else None
     return replace(result, jacobian=_with_graph(result.jacobian, recipe, sources), aux=aux)
 
@@ -170,8 +170,8 @@ def _in_any_way(
     for number, (mode_of, kernels) in enumerate(_WAYS):
         tracker = recipe.job.tracker(recipe.job.counting())
         try:
-            with LeftAsFound(problem) as witness, _cut_at(cut), recipe.at_its_state(), kernels():
-                with tracker, witness:
+            with LeftAsFound(problem) as watcher, _cut_at(cut), recipe.at_its_state(), kernels():
+                with tracker, watcher:
                     mode = mode_of(problem, keeps_graph=True)
                     sink = PulledBack(mode, cotangents, sources, keeps_graph=keeps_graph)
                 compute(mode, sink, tracker)

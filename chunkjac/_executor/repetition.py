@@ -58,5 +58,5 @@ class Repetition:
             progress=given.get("progress", job.progress),
             return_report=given.get("return_report", False),
         )
-        result_bytes = known.facts.result_bytes if job.out.allocates_result else 0
+        result_bytes = known.summary.result_bytes if job.out.allocates_result else 0
         return cls(job, replace(known, cost=replace(known.cost, result_bytes=result_bytes)))

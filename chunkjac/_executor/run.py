@@ -33,11 +33,11 @@ def run_job(job: Job, known: Probe | None = None, experience: Experience | None 
         BudgetError: One direction, or the chunk size that was asked for, does not fit.
     """
     experience = experience or Experience.of(compiles=job.options.compile, is_kept=job.return_report)
-    steps = steps_of(job, known, experience, LeftAsFound(job.problem))
+    writing = writing_of(job, known, experience, LeftAsFound(job.problem))
     try:
         while True:
             try:
-                next(steps)
+                next(writing)
             except StopIteration as end:
                 result: Result = end.value
                 return result
@@ -60,7 +60,7 @@ def run_planned(experience: Experience, job: Job, known: Probe, args: tuple[Any,
     return run_job(again.job, again.known, experience).deliver(again.job)
 
 
-def steps_of(job: Job, known: Probe | None, experience: Experience, found: LeftAsFound) -> Writing:
+def writing_of(job: Job, known: Probe | None, experience: Experience, found: LeftAsFound) -> Writing:
     """Run a job step by step, and connect the result to its graph if that was asked for.
 
     Args:
@@ -69,23 +69,23 @@ def steps_of(job: Job, known: Probe | None, experience: Experience, found: LeftA
         experience: What earlier runs of the plan have left.
         found: What there was before; it is put back at the end.
     """
-    with found as witness:
+    with found as watcher:
         if job.options.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
             job = replace(job, problem=job.problem.at_random_state())
         gauge = Gauge.of(job.device) if job.return_report else None
         counting = job.counting(experience.foreseen(known))
-        result = yield from _steps(Run(job, known, counting, witness, experience, job.tracker(counting), gauge))
-    return connected(result, job, witness) if job.options.create_graph else result
+        result = yield from _writing(Run(job, known, counting, watcher, experience, job.tracker(counting), gauge))
+    return connected(result, job, watcher) if job.options.create_graph else result
 
 
-def _steps(run: Run) -> Writing:
+def _writing(run: Run) -> Writing:
     """Try one mode after the other."""
     excluded: dict[str, Doubt] = {}
     while True:
         attempt = symptom = None
         try:
             attempt = Attempt(run, excluded)
-            yield from attempt.steps()
+            yield from attempt.writing()
             return ended(attempt, partial(run_planned, run.experience))
         except Exception as error:
             again = attempt is not None and attempt.may_exclude(error)

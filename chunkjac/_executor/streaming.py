@@ -10,7 +10,7 @@ import torch
 
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.result import Writing
-from chunkjac._executor.run import steps_of
+from chunkjac._executor.run import writing_of
 from chunkjac._planner import Job
 from chunkjac._problem import LeftAsFound, RandomState
 from chunkjac._sinks import Block, Stream
@@ -24,14 +24,14 @@ def blocks_of(job: Job) -> Iterator[Block]:
     """
     stream, found = Stream(), LeftAsFound(job.problem)
     experience = Experience.of(compiles=False, is_kept=False)
-    steps = steps_of(replace(job, out=stream), None, experience, found)
+    writing = writing_of(replace(job, out=stream), None, experience, found)
     own: RandomState | None = None
     try:
         while True:
             with _callers_numbers(job):
                 if own is not None:
                     own.restore()
-                if not _advanced(steps):
+                if not _advanced(writing):
                     return
                 own = RandomState.now(job.problem.devices)
             assert stream.block is not None
@@ -39,7 +39,7 @@ def blocks_of(job: Job) -> Iterator[Block]:
                 yield stream.block
     finally:
         with _callers_numbers(job):
-            steps.close()
+            writing.close()
 
 
 @contextmanager
@@ -53,10 +53,10 @@ def _callers_numbers(job: Job) -> Iterator[None]:
 
 
 @torch.inference_mode(False)
-def _advanced(steps: Writing) -> bool:
+def _advanced(writing: Writing) -> bool:
     """Compute the next block; return whether there was one."""
     try:
-        next(steps)
+        next(writing)
     except StopIteration:
         return False
     return True

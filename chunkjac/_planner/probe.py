@@ -32,7 +32,7 @@ class Probe:
     """Hold what probing told.
 
     Attributes:
-        facts: The mode that was selected.
+        summary: The mode that was selected.
         reasons: Why that one.
         cost: What the job costs.
         chunk_size: The size that its chunks should have.
@@ -41,7 +41,7 @@ class Probe:
         steady_size: The size where all chunks have one, and lie in buffers until they are written.
     """
 
-    facts: ModeSummary
+    summary: ModeSummary
     reasons: tuple[str, ...]
     cost: Cost
     chunk_size: int
@@ -57,24 +57,24 @@ class Probe:
             n_chunks: How many chunks there are.
             runner: What runs the plan.
         """
-        facts, cost = self.facts, self.cost
-        again = job.in_mode(facts.name)
+        summary, cost = self.summary, self.cost
+        again = job.in_mode(summary.name)
         return Plan(
-            mode=facts.name,
-            rung=facts.rung,
+            mode=summary.name,
+            rung=summary.rung,
             structure=None,
             sink=job.out.name,
             device=str(job.device),
             chunk_size=self.chunk_size,
             n_chunks=n_chunks,
-            n_inputs=facts.n_inputs,
-            n_outputs=facts.n_outputs,
-            n_directions=facts.n_directions,
-            result_bytes=facts.result_bytes,
+            n_inputs=summary.n_inputs,
+            n_outputs=summary.n_outputs,
+            n_directions=summary.n_directions,
+            result_bytes=summary.result_bytes,
             allocated_bytes=cost.result_bytes,
             prologue_bytes=cost.prologue_bytes,
             kept_bytes=cost.kept_bytes,
-            seed_bytes=facts.seed_bytes * self.chunk_size,
+            seed_bytes=summary.seed_bytes * self.chunk_size,
             fixed_bytes=cost.kept_bytes + cost.fixed_bytes,
             direction_bytes=cost.direction_bytes,
             predicted_peak_bytes=self.peak_bytes,
@@ -113,9 +113,9 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
     job = replace(job, problem=job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs]))
     counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_timed=False)
-    witness = WriteWatcher()  # what it copies is alive until the end, and counts
+    watcher = WriteWatcher()  # what it copies is alive until the end, and counts
     with tracker:
-        with witness:
+        with watcher:
             mode, reasons = select_mode(job, counting, excluded)
             name = mode.name
             del mode
@@ -149,20 +149,20 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     Raises:
         OverBudget: Not even one direction fits.
     """
-    with LeftAsFound(job.problem) as witness:
+    with LeftAsFound(job.problem) as watcher:
         if job.problem.randomness == "same":
             job = replace(job, problem=job.problem.at_random_state())
-        return _real_probe(job, excluded, witness)
+        return _real_probe(job, excluded, watcher)
 
 
-def _real_probe(job: Job, excluded: Mapping[str, Doubt], witness: WriteWatcher) -> Probe:
+def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) -> Probe:
     """Probe the first mode that can run the function."""
     tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
     counting = replace(job.counting(), prologue=Prologue.OPERATIONS)
     doubts = dict(excluded)
     while True:
         with tracker:
-            with witness:
+            with watcher:
                 mode, reasons = select_mode(job, counting, doubts)
             limits = job.limits(mode, tracker, counting)
             try:

@@ -72,7 +72,7 @@ def _own_modes(job: Job, probes: dict[str, Probe]) -> list[str]:
     """Return the modes that the call may take: finite differences only where nothing else can do it."""
     if job.options.mode != "auto":
         return [name for name in probes if name == job.options.mode]
-    no_gradient = "reverse" in probes and not probes["reverse"].facts.flows
+    no_gradient = "reverse" in probes and not probes["reverse"].summary.flows
     wanted = () if no_gradient else ("reverse", "forward")
     derivatives = [name for name in probes if name in wanted]
     return derivatives or [name for name in probes if name == "finite-difference"]
@@ -110,7 +110,7 @@ def _say(probe: Probe) -> str:
     """Say what a mode needs, and for what."""
     cost = probe.cost
     return (
-        f"{probe.facts.name} in chunks of {probe.chunk_size} needs {format_bytes(probe.peak_bytes)} "
+        f"{probe.summary.name} in chunks of {probe.chunk_size} needs {format_bytes(probe.peak_bytes)} "
         f"(result {format_bytes(cost.result_bytes)}, prologue {format_bytes(cost.prologue_bytes)}, "
         f"saved activations {format_bytes(cost.kept_bytes)}, per direction {format_bytes(cost.direction_bytes)})"
     )

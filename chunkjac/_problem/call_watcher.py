@@ -27,7 +27,7 @@ _UNSAID = ("batch_norm", "instance_norm", "embedding", "moving_avg")
 # Their flags say whether there are biases, whether dropout is on, ...: nothing is written to.
 _HARMLESS = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 
-# Copies of so much may be made in vain, of what the function has made itself, before the witness follows all calls.
+# Copies of so much may be made in vain, of what the function has made itself, before all calls are looked at closely.
 _SMALL_BYTES = 2**20
 
 # These give memory that was there before, and is none of their arguments'.
@@ -48,19 +48,19 @@ class CallWatcher(TorchFunctionMode):
     for each of the two: as long as the operation itself in a small network. This sees the calls
     that a function makes from Python (an LSTM cell is one, of 15 operations), in 2 microseconds.
 
-    The witness gets the calls that may write to memory, by their names: all that work in place,
+    The watcher of writes gets the calls that may write to memory, by their names: all that work in place,
     those that are not torch's own, and what is given ``out`` or ``True`` (``inplace``,
     ``training``). Not those that work in place on what the function has made itself: on what has a
-    graph that is newer than this, or memory that a call of torch's has made. Once the witness has copied much, it gets
-    all that follow, so that it knows what else the function made. What a scripted function or a compiled
-    extension writes to beside what it returns is not seen: use the witness where those are known to be.
+    graph that is newer than this, or memory that a call of torch's has made. Once it has copied much, it gets all
+    that follow, so that it knows what else the function made. What a scripted function or a compiled
+    extension writes to beside what it returns is not seen: use a :class:`WriteWatcher` where those are known to be.
 
     The tracker, if given, gets all calls from the one on that brings the sum of what was made to
     its share; that sum counts as alive then, and where it stays below, at the end. Calls of many operations (an LSTM
     is one) count as so many times what they give, once it is known how many.
 
     Args:
-        witness: What looks for writing.
+        watcher: What looks for writing.
         tracker: What counts live bytes where that is needed.
         share_bytes: What may be made without being counted.
 
@@ -68,10 +68,10 @@ class CallWatcher(TorchFunctionMode):
         made_bytes: The bytes of all that calls gave, views included: of some nothing else is seen (linear layers).
     """
 
-    def __init__(self, witness: WriteWatcher, tracker: LiveBytes | None = None, share_bytes: int = 0) -> None:
+    def __init__(self, watcher: WriteWatcher, tracker: LiveBytes | None = None, share_bytes: int = 0) -> None:
         super().__init__()
         self.made_bytes = 0
-        self._witness = witness
+        self._watcher = watcher
         self._tracker = tracker
         self._share_bytes = share_bytes
         self._is_counted = False
@@ -86,7 +86,7 @@ class CallWatcher(TorchFunctionMode):
     @property
     def draws_apart(self) -> bool:
         """Tell whether random numbers came from a generator that the function has of its own."""
-        return self._draws_apart or self._witness.draws_apart
+        return self._draws_apart or self._watcher.draws_apart
 
     def tell(self, n_nodes: int = 0) -> None:
         """Let the tracker count what was made and it has not seen: once that is much, and at the end.
@@ -126,10 +126,10 @@ class CallWatcher(TorchFunctionMode):
         if kwargs.get("generator") is not None and not are_fixed():
             self._draws_apart = True
         closely = self._is_followed or (_may_write(func, args, kwargs) and not self._writes_its_own(func, args))
-        with self._counting(), self._witness if closely else nullcontext():
+        with self._counting(), self._watcher if closely else nullcontext():
             made = func(*args, **kwargs)
         if closely:
-            self._is_followed = self._witness.copied_bytes > _SMALL_BYTES
+            self._is_followed = self._watcher.copied_bytes > _SMALL_BYTES
         return made
 
     def _add(self, tensor: torch.Tensor) -> None:

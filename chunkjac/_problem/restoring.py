@@ -22,7 +22,7 @@ class LeftAsFound:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._witness = WriteWatcher()
+        self._watcher = WriteWatcher()
         self._generators = RandomState.now(problem.devices)
         # Those of compiled modules (torch.jit) are no dictionary, and cannot be replaced.
         found = (module._buffers for module in problem.modules)
@@ -30,24 +30,24 @@ class LeftAsFound:
 
     def __enter__(self) -> WriteWatcher:
         """Return what is to look at the first evaluation."""
-        return self._witness
+        return self._watcher
 
     def __exit__(self, *_: Any) -> None:
         """Put all back."""
         self._exchange_buffers()
-        self._witness.restore()
+        self._watcher.restore()
         self._generators.restore()
 
     @contextmanager
     def back_in_place(self) -> Iterator[None]:
         """Put modules and tensors back for a while; what they become meanwhile is what is found from then on."""
         self._exchange_buffers()
-        self._witness.exchange()
+        self._watcher.exchange()
         try:
             yield
         finally:
             self._exchange_buffers()
-            self._witness.exchange()
+            self._watcher.exchange()
 
     def _exchange_buffers(self) -> None:
         """Give modules the buffers that are held, and hold theirs."""

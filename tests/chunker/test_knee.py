@@ -91,7 +91,7 @@ def test_a_knee_that_tries_nothing_stays() -> None:
 
 
 def limits(n: int, room: int, **more: object) -> Limits:
-    """Return the terms of a job whose directions hold 10 bytes, by the guess as well."""
+    """Return the limits of a job whose directions hold 10 bytes, by the guess as well."""
     base = Cost(prologue_bytes=0, kept_bytes=0, result_bytes=0, fixed_bytes=0, direction_bytes=10)
     return replace(Limits(n, base, room, target_bytes=1000, start_bytes=200), **more)
 

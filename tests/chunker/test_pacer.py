@@ -20,7 +20,7 @@ MARGINS = st.sampled_from([1.0, 1.1, 1.35])
 
 
 def limits_of(n: int, budget: int, *, floor: int = 1, level: int = 0, target: int | None = None, **more: int) -> Limits:
-    """Return the terms of a job with no prologue."""
+    """Return the limits of a job with no prologue."""
     base = Cost(prologue_bytes=0, kept_bytes=level, result_bytes=0, fixed_bytes=0, direction_bytes=floor)
     return Limits(n_directions=n, base=base, budget_bytes=budget, target_bytes=target, **more)
 

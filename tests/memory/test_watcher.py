@@ -24,12 +24,12 @@ class Other(TorchDispatchMode):
 
 def test_only_what_may_rest_is_taken_off_and_all_comes_back_in_order() -> None:
     small, limited = LiveBytes(CPU, rests_below_bytes=2**20), LiveBytes(CPU, limit_bytes=2**20)
-    with Other() as below, limited, small, WriteWatcher() as witness, Other() as above:
+    with Other() as below, limited, small, WriteWatcher() as watcher, Other() as above:
         torch.ones(8)
         with at_rest():
             assert _get_current_dispatch_mode_stack() == [below, limited, above]
             torch.ones(8)
-        assert _get_current_dispatch_mode_stack() == [below, limited, small, witness, above]
+        assert _get_current_dispatch_mode_stack() == [below, limited, small, watcher, above]
     assert (small.highest_bytes, limited.highest_bytes) == (32, 32)
     assert small.has_rested
     assert not limited.has_rested
@@ -45,13 +45,13 @@ def test_what_has_seen_much_does_not_rest() -> None:
 
 
 def test_an_exception_puts_watchers_back_as_well() -> None:
-    with WriteWatcher() as witness:
+    with WriteWatcher() as watcher:
         try:
             with at_rest():
                 raise KeyError
         except KeyError:
             pass
-        assert _get_current_dispatch_mode_stack() == [witness]
+        assert _get_current_dispatch_mode_stack() == [watcher]
 
 
 def test_checks_are_watched_where_somebody_set_a_limit() -> None:

@@ -135,27 +135,27 @@ def test_pure_calls_are_not_looked_at_closely() -> None:
 def test_random_numbers_of_a_generator_of_its_own_are_noticed() -> None:
     generator = torch.Generator().manual_seed(0)
     for draw in (lambda: torch.rand(3, generator=generator), lambda: torch.zeros(3).normal_(generator=generator)):
-        lookout = CallWatcher(WriteWatcher())
-        with lookout:
+        calls = CallWatcher(WriteWatcher())
+        with calls:
             torch.rand(3)
-            assert not lookout.draws_apart
+            assert not calls.draws_apart
             draw()
-        assert lookout.draws_apart
+        assert calls.draws_apart
 
 
 def test_from_a_share_on_all_is_counted_exactly() -> None:
     """What was made before is what calls gave."""
     tracker, x = LiveBytes(CPU), torch.zeros(100)
-    with CallWatcher(WriteWatcher(), tracker, share_bytes=1000) as lookout:
+    with CallWatcher(WriteWatcher(), tracker, share_bytes=1000) as calls:
         x.sin(), x.cos()
-        assert (lookout.made_bytes, tracker.live_bytes) == (800, 0)
+        assert (calls.made_bytes, tracker.live_bytes) == (800, 0)
         kept = x.exp()
         assert tracker.live_bytes == 1200
         more = x.neg()
         assert tracker.live_bytes == 1600
         del more
         assert tracker.live_bytes == 1200
-    lookout.tell()  # it has told
+    calls.tell()  # it has told
     assert tracker.live_bytes == 1200
     assert kept.numel() == 100
 
@@ -169,9 +169,9 @@ def test_all_that_one_call_gives_is_in_the_sum() -> None:
 
 def test_below_the_share_the_sum_is_told_at_the_end() -> None:
     tracker = LiveBytes(CPU)
-    with CallWatcher(WriteWatcher(), tracker, share_bytes=10**6) as lookout:
+    with CallWatcher(WriteWatcher(), tracker, share_bytes=10**6) as calls:
         torch.zeros(100)
-    lookout.tell()
+    calls.tell()
     assert tracker.live_bytes == tracker.peak_bytes == tracker.highest_bytes == 400
 
 
@@ -181,9 +181,9 @@ def test_results_that_are_views_of_what_nobody_sees_count() -> None:
     x = torch.randn(2, 50, 32)
     with LiveBytes(CPU) as exact:
         held = net(x)
-    with CallWatcher(WriteWatcher()) as lookout:
+    with CallWatcher(WriteWatcher()) as calls:
         net(x)
-    assert exact.live_bytes / 2 < lookout.made_bytes < 4 * exact.live_bytes
+    assert exact.live_bytes / 2 < calls.made_bytes < 4 * exact.live_bytes
     assert held.grad_fn is not None
 
 
@@ -194,10 +194,10 @@ def test_a_call_of_many_operations_counts_as_often(n_steps: int, share_bytes: in
     net, xs, tracker = nn.LSTM(8, 16).double(), torch.randn(n_steps, 8).double(), LiveBytes(CPU)
     with LiveBytes(CPU) as exact:
         held = net(xs)
-    with CallWatcher(WriteWatcher(), tracker, share_bytes=share_bytes) as lookout:
+    with CallWatcher(WriteWatcher(), tracker, share_bytes=share_bytes) as calls:
         net(xs)
-    given_bytes = lookout.made_bytes
-    lookout.tell(len(nodes_behind([held[0]])))
+    given_bytes = calls.made_bytes
+    calls.tell(len(nodes_behind([held[0]])))
     assert 2 * given_bytes < exact.live_bytes
     assert exact.live_bytes / 2 < tracker.live_bytes < 8 * exact.live_bytes
 

@@ -73,9 +73,9 @@ def _evaluate(problem: Problem) -> Outputs:
     if problem.randomness != "error":
         return problem.evaluate()[1]
     before = RandomState.now(problem.devices)
-    with CallWatcher(WriteWatcher()) as lookout:
+    with CallWatcher(WriteWatcher()) as calls:
         outputs = problem.evaluate()[1]
-    if lookout.draws_apart or before.has_moved():
+    if calls.draws_apart or before.has_moved():
         raise FunctionError(
             "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "
             "while in randomness error mode); give randomness='same' or 'different', or use mode='reverse'."

@@ -28,12 +28,12 @@ _OTHER_STEP = 0.6
 _COMPLEX_ROUNDING = 2
 
 
-def estimate_error(stencil: Stencil, evaluator: OneByOne, leaves: Sequence[Leaf], eps: float) -> float:
+def estimate_error(stencil: Stencil, one_by_one: OneByOne, leaves: Sequence[Leaf], eps: float) -> float:
     """Return the largest error of a few columns: the difference to a better formula, and what rounding adds.
 
     Args:
         stencil: The formula and its steps.
-        evaluator: Evaluates the function.
+        one_by_one: Evaluates the function.
         leaves: What is known of the outputs.
         eps: The machine epsilon that the function computes with.
 
@@ -42,15 +42,15 @@ def estimate_error(stencil: Stencil, evaluator: OneByOne, leaves: Sequence[Leaf]
     """
     columns = _columns(stencil.inputs)
     if stencil.scheme.is_complex:
-        return _COMPLEX_ROUNDING * eps * max(_largest_of(_limits(stencil, evaluator, column)) for column in columns)
+        return _COMPLEX_ROUNDING * eps * max(_largest_of(_limits(stencil, one_by_one, column)) for column in columns)
     if len(stencil.scheme.levels) > 1:
         shorter = replace(stencil, steps=stencil.steps.scaled(_OTHER_STEP))
-        return max(_change(stencil, shorter, evaluator, column) for column in columns)
+        return max(_change(stencil, shorter, one_by_one, column) for column in columns)
     better = replace(stencil, scheme=stencil.scheme.improved())
-    base = evaluator.base_values()
+    base = one_by_one.base_values()
     largest = [float(largest_finite(value)) for value in base]
     kept = base if stencil.scheme.with_base else None
-    return max(_column_error(stencil, better, evaluator, leaves, column, kept, largest, eps) for column in columns)
+    return max(_column_error(stencil, better, one_by_one, leaves, column, kept, largest, eps) for column in columns)
 
 
 def _columns(inputs: Sequence[torch.Tensor]) -> list[int]:
@@ -72,7 +72,7 @@ def _columns(inputs: Sequence[torch.Tensor]) -> list[int]:
 def _column_error(
     stencil: Stencil,
     better: Stencil,
-    evaluator: OneByOne,
+    one_by_one: OneByOne,
     leaves: Sequence[Leaf],
     column: int,
     base: Tensors | None,
@@ -85,9 +85,9 @@ def _column_error(
     """
     wide = [torch.promote_types(leaf.dtype, torch.float32) for leaf in leaves]
     error = [[torch.zeros(leaf.shape, dtype=dtype, device=leaf.device)] for leaf, dtype in zip(leaves, wide)]
-    own = _direction(stencil, evaluator, column)
-    evaluator.add(error, own, stencil.scheme, base)
-    evaluator.add(error, _direction(better, evaluator, column), better.scheme, base, factor=-1)
+    own = _direction(stencil, one_by_one, column)
+    one_by_one.add(error, own, stencil.scheme, base)
+    one_by_one.add(error, _direction(better, one_by_one, column), better.scheme, base, factor=-1)
     (weights,) = own.weights
     amplification = sum(map(abs, weights)) + abs(sum(weights))  # the weight left out is minus the sum
     return max(
@@ -96,23 +96,23 @@ def _column_error(
     )
 
 
-def _direction(stencil: Stencil, evaluator: OneByOne, column: int) -> Direction:
+def _direction(stencil: Stencil, one_by_one: OneByOne, column: int) -> Direction:
     """Return one direction of a stencil."""
     chunk = slice(column, column + 1)
-    return evaluator.directions(chunk, stencil.place(chunk))[0]
+    return one_by_one.directions(chunk, stencil.place(chunk))[0]
 
 
-def _change(stencil: Stencil, other: Stencil, evaluator: OneByOne, column: int) -> float:
+def _change(stencil: Stencil, other: Stencil, one_by_one: OneByOne, column: int) -> float:
     """Return how far a column differs between two stencils."""
-    columns = zip(_limits(stencil, evaluator, column), _limits(other, evaluator, column))
+    columns = zip(_limits(stencil, one_by_one, column), _limits(other, one_by_one, column))
     return _largest_of([one - another for one, another in columns])
 
 
-def _limits(stencil: Stencil, evaluator: OneByOne, column: int) -> list[torch.Tensor]:
+def _limits(stencil: Stencil, one_by_one: OneByOne, column: int) -> list[torch.Tensor]:
     """Return a column, a tensor for each output."""
     chunk = slice(column, column + 1)
     placed = stencil.place(chunk)
-    return [limit_of(levels, placed.powers) for levels in evaluator.slopes(chunk, placed, stencil.scheme)]
+    return [limit_of(levels, placed.powers) for levels in one_by_one.slopes(chunk, placed, stencil.scheme)]
 
 
 def _largest_of(values: Sequence[torch.Tensor]) -> float:

@@ -14,6 +14,9 @@ from chunkjac._programs.usage import Usage
 from chunkjac._programs.worth import derivatives_pay
 from chunkjac._tensors import Tensors
 
+# Counting takes as long as a small operation itself: only chunks of so many directions tell what a direction takes.
+_TELLING_SIZE = 8
+
 # So many runs are timed before one is given up: others may use the machine.
 _TURNS = 2
 
@@ -34,7 +37,7 @@ class DerivativeProgram:
 
     def __init__(self, plain: PlainDerivative, records: Records, usage: Usage, *, is_trusted: bool) -> None:
         self.recording = Recording(plain, records, is_trusted=is_trusted)
-        self._record = records.of(plain.mode)
+        self._plain, self._records, self._record = plain, records, records.of(plain.mode)
         self._usage = usage
         self._each_s = 0.0  # what a direction takes, but for what its chunk takes whatever its size
         self._running: Running | None = None
@@ -56,6 +59,8 @@ class DerivativeProgram:
 
     def note(self, n_directions: int, seconds: float, overhead_s: float) -> None:
         """Take in how long directions take without a program, and how much of that whatever their number."""
+        if self._usage.is_counted and n_directions < min(_TELLING_SIZE, self._plain.directions.n):
+            return
         self._record.direction_s = min(seconds / n_directions, self._record.direction_s)
         self._each_s = max(seconds / 8, seconds - overhead_s) / n_directions
 
@@ -63,9 +68,8 @@ class DerivativeProgram:
         """Tell whether a program is worth it for so many directions."""
         if self._record.refused or self._usage.is_repeatable:
             return not self._record.refused
-        plain, left_s = self.recording.plain, n_left * self._each_s
-        records = self.recording.records
-        return n_left > 1 and derivatives_pay(records, plain.mode, left_s, plain.evaluation_s, plain.n_nodes)
+        plain, left_s = self._plain, n_left * self._each_s
+        return n_left > 1 and derivatives_pay(self._records, plain.mode, left_s, plain.evaluation_s, plain.n_nodes)
 
     def is_known(self, n_left: int) -> bool:
         """Tell whether what comes next is a program that an earlier run has laid out and compared."""
@@ -129,12 +133,12 @@ class DerivativeProgram:
     def finish(self, seconds: float) -> None:
         """Take note of how long all chunks took, unless recording is in that; give up what is slower in a long job."""
         self._put_back()
-        record, recording = self._record, self.recording
+        record = self._record
         if record.knee is not None and record.knee.is_settled:
             record.keep_only(self.size)
-        if recording.has_recorded or recording.records.compiles or self._usage.is_repeatable:
+        if self.recording.has_recorded or self._records.compiles or self._usage.is_repeatable:
             return
-        record.steps_s.append(seconds / recording.plain.directions.n)
+        record.steps_s.append(seconds / self._plain.directions.n)
         if seconds > SHORT_S and len(record.steps_s) >= _TURNS:
             record.refused = record.why_slower()
 
@@ -143,7 +147,7 @@ class DerivativeProgram:
         needed_bytes: dict[int, int] = {}
         while self._usage.exact_size is None and size not in self._record.proven:
             self.size = size  # so that this is halved if there is no room to record it
-            needed_bytes[size] = self.recording.program(size).most_bytes + size * self.recording.plain.seed_bytes
+            needed_bytes[size] = self.recording.program(size).most_bytes + size * self._plain.seed_bytes
             most = smaller_size(needed_bytes, self._usage.room)
             if most is None:
                 break
@@ -154,7 +158,7 @@ class DerivativeProgram:
 
     def _next_size(self, n_left: int) -> int:
         """Return the fastest size, or one that is tried for that."""
-        plain, usage, is_kept = self.recording.plain, self._usage, self.recording.records.is_kept
+        plain, usage = self._plain, self._usage
         if usage.exact_size is not None:
             return min(usage.exact_size, plain.directions.n)
         self._n_to_make = self._n_to_make or n_left
@@ -162,7 +166,7 @@ class DerivativeProgram:
         knee = knee_of(self._record, plain.evaluation_s, largest, n_left)
         size = knee.next_size(largest, n_left)
         if size not in (knee.size, self._nominal_size):
-            is_worth = is_worth_a_trial(self._starting_s, n_left * knee.step_s, is_kept=is_kept)
+            is_worth = is_worth_a_trial(self._starting_s, n_left * knee.step_s, is_kept=self._records.is_kept)
             size = size if is_worth else knee.size
         self._nominal_size = size
         return even_chunk(self._n_to_make, min(size, self._n_to_make))

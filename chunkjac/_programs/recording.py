@@ -52,16 +52,14 @@ class Recording:
         is_trusted: Whether what is known was seen to be what the function does.
 
     Attributes:
-        plain: The derivative.
-        records: What the plan has so far.
         is_trusted: Whether what is known was seen to be what the function does.
         was_known: Whether the direction was recorded in an earlier run.
         has_recorded: Whether anything was recorded in this one.
     """
 
     def __init__(self, plain: PlainDerivative, records: Records, *, is_trusted: bool) -> None:
-        self.plain = plain
-        self.records = records
+        self._plain = plain
+        self._records = records
         self.is_trusted = is_trusted
         self.was_known = False
         self.has_recorded = False
@@ -71,7 +69,7 @@ class Recording:
     @property
     def is_first(self) -> bool:
         """Tell whether this is the first run of the plan."""
-        return not self.records.n_runs
+        return not self._records.n_runs
 
     def have_trace(self) -> None:
         """Record a direction, unless that was done and nothing has changed that can be seen.
@@ -79,7 +77,7 @@ class Recording:
         Raises:
             NotLinearError: It cannot be recorded.
         """
-        record, problem = self._record, self.plain.problem
+        record, problem = self._record, self._plain.problem
         if self.is_trusted:
             self.was_known = True
             return
@@ -88,8 +86,8 @@ class Recording:
         if not self.was_known:
             record.forget()
             self.has_recorded = True
-            self._guard = Guard(problem) if self.records.is_kept else None
-            record.trace = trace(problem, self.plain.directions.leaves, by_rows=self.plain.by_rows)
+            self._guard = Guard(problem) if self._records.is_kept else None
+            record.trace = trace(problem, self._plain.directions.leaves, by_rows=self._plain.by_rows)
 
     def program(self, size: int) -> Program:
         """Return the program for so many directions at once; record it if there is none yet."""
@@ -103,32 +101,32 @@ class Recording:
             else:
                 graph, known_size = record.batch = record.batch or (self._batch(telling), telling)
                 graph = resized(graph, known_size, size)
-            of_elements = self.plain.directions.are_elements
+            of_elements = self._plain.directions.are_elements
             record.programs[size] = program_of(graph, len(record.trace.inputs), of_elements=of_elements)
         return record.programs[size]
 
     def _batch(self, size: int) -> Graph:
         """Record so many directions at once."""
         assert self._record.trace is not None
-        seeds = Seeds(self.plain.directions).batch(slice(0, size))
-        return batched(self._record.trace, self._record.trace.prologue(self.plain.problem), seeds)[0]
+        seeds = Seeds(self._plain.directions).batch(slice(0, size))
+        return batched(self._record.trace, self._record.trace.prologue(self._plain.problem), seeds)[0]
 
     def started(self, size: int, usage: Usage) -> Running:
         """Return a program for so many directions that has run its prologue for these inputs.
 
         In usual runs memory is kept for the next one: it was counted before, or nobody counts it.
         """
-        record, tensors = self._record, given_tensors(self.plain.problem)[0]
+        record, tensors = self._record, given_tensors(self._plain.problem)[0]
         running = record.running.pop(size, None) if usage.is_usual else None
         if running is not None and running.is_current():
             running.begin(tensors)
             return running
         program = self.program(size)
         n_bytes = program.n_bytes + sum(tensor.nbytes for tensor in tensors)
-        owns = usage.is_usual and self.records.is_kept and n_bytes <= usage.room.kept_bytes
-        seeds = Seeds(self.plain.directions)  # what lies behind the last direction are zeros
+        owns = usage.is_usual and self._records.is_kept and n_bytes <= usage.room.kept_bytes
+        seeds = Seeds(self._plain.directions)  # what lies behind the last direction are zeros
         running = Running(program, tensors, lambda start: seeds.batch(slice(start, start + size)), owns_inputs=owns)
-        if self.records.compiles:
+        if self._records.compiles:
             if size not in record.forms:
                 record.forms[size] = choose_form(running)
             running.take(record.forms[size].bind)
@@ -151,7 +149,7 @@ class Recording:
             outputs: What the function gives.
         """
         self._record.proven.add(size)
-        if self._guard is not None and self.records.is_kept and self._guard.holds(self.plain.problem):
+        if self._guard is not None and self._records.is_kept and self._guard.holds(self._plain.problem):
             self._record.guard, self._record.outputs = self._guard, outputs
 
     def note_run(self, seconds: float, *, by_program: bool) -> None:
@@ -161,5 +159,5 @@ class Recording:
 
     def trust_batches(self, rung: str) -> None:
         """Take note that a rung's batches were compared with one direction."""
-        if self.records.is_kept and self._record.plain is None:
-            self._record.plain = rung, Guard(self.plain.problem)
+        if self._records.is_kept and self._record.plain is None:
+            self._record.plain = rung, Guard(self._plain.problem)

@@ -23,9 +23,6 @@ _COMPILED = f"{PROGRAM}, compiled"
 # A node takes so long in a chunk, whatever its size.
 _NODE_S = 20e-6
 
-# Counting takes as long as a small operation itself: only chunks of so many directions tell what a direction takes.
-_TELLING_SIZE = 8
-
 
 class Takeover:
     """Make blocks by a program from where that is worth it, as long as it gives what a ladder does.
@@ -85,9 +82,7 @@ class Takeover:
 
     def note(self, n_rows: int, seconds: float) -> None:
         """Take in how long the ladder took for so many directions."""
-        if self._program is None:
-            return
-        if not self._is_counted or n_rows >= min(_TELLING_SIZE, self._program.recording.plain.directions.n):
+        if self._program is not None:
             self._program.note(n_rows, seconds, _NODE_S * self._ladder.outputs.n_nodes)
 
     def block(self, chunk: slice, places: Tensors | None) -> Tensors:

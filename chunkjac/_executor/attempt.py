@@ -108,9 +108,9 @@ class Attempt:
         usage = Usage(
             exact_size=job.exact_size,
             room=ChunkRoom(limits.room_bytes),
-            is_usual=not counting.counts_again,
+            counts_again=counting.counts_again,
             is_counted=self.pacer.measures_new,
-            is_repeatable=not counting.is_timed,
+            is_timed=counting.is_timed,
         )
         mode.use_programs(run.experience.programs, usage)
         yield from self._filled()

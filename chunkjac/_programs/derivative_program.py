@@ -66,7 +66,7 @@ class DerivativeProgram:
 
     def is_due(self, n_left: int) -> bool:
         """Tell whether a program is worth it for so many directions."""
-        if self._record.refused or self._usage.is_repeatable:
+        if self._record.refused or not self._usage.is_timed:
             return not self._record.refused
         plain, left_s = self._plain, n_left * self._each_s
         return n_left > 1 and derivatives_pay(self._records, plain.mode, left_s, plain.evaluation_s, plain.n_nodes)
@@ -136,7 +136,7 @@ class DerivativeProgram:
         record = self._record
         if record.knee is not None and record.knee.is_settled:
             record.keep_only(self.size)
-        if self.recording.has_recorded or self._records.compiles or self._usage.is_repeatable:
+        if self.recording.has_recorded or self._records.compiles or not self._usage.is_timed:
             return
         record.steps_s.append(seconds / self._plain.directions.n)
         if seconds > SHORT_S and len(record.steps_s) >= _TURNS:

@@ -114,16 +114,16 @@ class Recording:
     def started(self, size: int, usage: Usage) -> Running:
         """Return a program for so many directions that has run its prologue for these inputs.
 
-        In usual runs memory is kept for the next one: it was counted before, or nobody counts it.
+        Memory is kept for the next run where it was counted before, or nobody counts it.
         """
         record, tensors = self._record, given_tensors(self._plain.problem)[0]
-        running = record.running.pop(size, None) if usage.is_usual else None
+        running = record.running.pop(size, None) if not usage.counts_again else None
         if running is not None and running.is_current():
             running.begin(tensors)
             return running
         program = self.program(size)
         n_bytes = program.n_bytes + sum(tensor.nbytes for tensor in tensors)
-        owns = usage.is_usual and self._records.is_kept and n_bytes <= usage.room.kept_bytes
+        owns = not usage.counts_again and self._records.is_kept and n_bytes <= usage.room.kept_bytes
         seeds = Seeds(self._plain.directions)  # what lies behind the last direction are zeros
         running = Running(program, tensors, lambda start: seeds.batch(slice(start, start + size)), owns_inputs=owns)
         if self._records.compiles:

@@ -14,14 +14,15 @@ class Usage:
     Attributes:
         exact_size: How many directions a chunk has, if the user said so.
         room: What a chunk may hold.
-        is_usual: Whether later runs of the plan will go like this one: without counting what is known to fit.
+        counts_again: Whether programs are counted that hold what they have held in an earlier run; if not, later runs
+            of the plan will go like this one.
         is_counted: Whether what chunks hold is counted: then programs of two sizes are never in memory at once.
-        is_repeatable: Whether no clock may decide how blocks are made: a program is used from the first chunk on
+        is_timed: Whether a clock may decide how blocks are made; if not, a program is used from the first chunk on
             if one can be made.
     """
 
     exact_size: int | None
     room: ChunkRoom
-    is_usual: bool
+    counts_again: bool
     is_counted: bool
-    is_repeatable: bool
+    is_timed: bool

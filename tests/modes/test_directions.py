@@ -176,7 +176,7 @@ def test_blocks_are_combinations_on_every_rung(kind: Make, mode: Any, size: int,
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_linear_program_makes_the_same_combinations(kind: Make, mode: Any, size: int) -> None:
     made = mode(_problem(_pair), directions=kind)
-    usage = Usage(exact_size=size, room=ChunkRoom(2**62), is_usual=True, is_counted=False, is_repeatable=True)
+    usage = Usage(exact_size=size, room=ChunkRoom(2**62), counts_again=False, is_counted=False, is_timed=False)
     made.use_programs(Records(), usage)
     done, blocks = 0, []
     while done < made.directions.n:

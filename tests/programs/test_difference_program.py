@@ -303,7 +303,7 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
         agrees=lambda mine, yours: agrees,
         seen=replace(seen, guard=Guard(problem)),
     )
-    usage = Usage(exact_size=4, room=ChunkRoom(2**20), is_usual=True, is_counted=False, is_repeatable=False)
+    usage = Usage(exact_size=4, room=ChunkRoom(2**20), counts_again=False, is_counted=False, is_timed=True)
     made = DifferenceProgram(evaluation, record, usage)
     return made, record
 

@@ -183,7 +183,7 @@ def test_a_program_keeps_its_memory_after_a_block_that_was_given_away() -> None:
     mode = Reverse(Problem.of(torch.sin, (X,), 0, False, "error"))
     mode.block(slice(0, 6))
     assert mode.gives_away
-    usage = Usage(exact_size=None, room=ChunkRoom(2**30), is_usual=True, is_counted=False, is_repeatable=True)
+    usage = Usage(exact_size=None, room=ChunkRoom(2**30), counts_again=False, is_counted=False, is_timed=False)
     mode.use_programs(Records(), usage)
     assert mode.wanted_size(6) == 6
     mode.block(slice(0, 6))

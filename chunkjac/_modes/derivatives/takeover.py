@@ -49,7 +49,7 @@ class Takeover:
 
     def begin(self, program: DerivativeProgram, usage: Usage) -> None:
         """Let a program take over from where it can."""
-        self._program, self._is_usual, self._is_counted = program, usage.is_usual, usage.is_counted
+        self._program, self._is_usual, self._is_counted = program, not usage.counts_again, usage.is_counted
 
     @property
     def is_ready(self) -> bool:

@@ -141,7 +141,7 @@ class FiniteDifference:
             self.writes_in_place = True
         is_precise = self._seen.eps <= torch.finfo(torch.float32).eps  # else nothing shows that a program is right
         is_plain = self.problem.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if is_precise and is_plain and not (self._stencil.scheme.is_complex or usage.is_repeatable):
+        if is_precise and is_plain and usage.is_timed and not self._stencil.scheme.is_complex:
             self._evaluator.use_program(self._record, usage)
 
     def repeats_what_was_counted(self, n_left: int) -> bool:

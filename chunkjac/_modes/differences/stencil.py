@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -35,7 +36,7 @@ class Points:
     powers: torch.Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stencil:
     """Place a scheme's points around the inputs.
 
@@ -51,6 +52,11 @@ class Stencil:
     steps: Steps
     bounds: Sequence[Bounds] | None = None
 
+    @cached_property
+    def directions(self) -> ElementDirections:
+        """Return what is moved: one element of the inputs at a time."""
+        return ElementDirections([Leaf.of(x) for x in self.inputs])
+
     def base(self) -> Tensors:
         """Return the base point as the function is given it."""
         return tuple(x.to(x.dtype.to_complex()) if self.scheme.is_complex else x for x in self.inputs)
@@ -61,8 +67,7 @@ class Stencil:
         Raises:
             ArgumentError: A step does not move its element, or moves it out of the dtype's range.
         """
-        directions = ElementDirections([Leaf.of(x) for x in self.inputs])
-        placed = [self._place(segment) for segment in directions.parts(chunk)]
+        placed = [self._place(segment) for segment in self.directions.parts(chunk)]
         weights = _joined([one.weights for one in placed])
         if not (isinstance(weights, FakeTensor) or bool(weights.isfinite().all())):
             raise ArgumentError(
@@ -105,7 +110,6 @@ class Spans:
 
     def __init__(self, stencil: Stencil) -> None:
         self._stencil = stencil
-        self._directions = ElementDirections([Leaf.of(x) for x in stencil.inputs])
         self._span = slice(0, 0)
         self._placed: Points | None = None
         self._latest: tuple[slice, Points] | None = None
@@ -119,10 +123,10 @@ class Spans:
         if self._latest is not None and self._latest[0] == chunk:
             return self._latest[1]
         if self._placed is None or not self._span.start <= chunk.start <= chunk.stop <= self._span.stop:
-            (first, *others) = self._directions.parts(chunk)
+            (first, *others) = self._stencil.directions.parts(chunk)
             if others:
                 return self._stencil.place(chunk)
-            n_behind = self._directions.leaves[first.leaf].numel - first.elements.stop
+            n_behind = self._stencil.directions.leaves[first.leaf].numel - first.elements.stop
             self._placed = self._latest = None  # first, so that old and new are never both alive
             self._span = slice(chunk.start, max(chunk.stop, min(chunk.start + _SPAN, chunk.stop + n_behind)))
             self._placed = self._stencil.place(self._span)

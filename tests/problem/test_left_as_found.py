@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -201,3 +203,20 @@ def test_a_function_that_cannot_be_differentiated_at_all_raises_its_own_error() 
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         cj.jacobian(func, torch.ones(3), mode="reverse")
+
+
+@pytest.mark.parametrize("max_memory", [None, "8MiB"])
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_that_a_call_was_given_waits_for_the_garbage_collector(mode: str, max_memory: str | None) -> None:
+    net = nn.Sequential(nn.Linear(60, 200), nn.Tanh(), nn.Linear(200, 80))
+    x = torch.randn(60)
+    cj.jacobian(net, x.clone(), mode=mode, max_memory=max_memory)  # the first of a process imports much, in circles
+    known, is_on = weakref.ref(x), gc.isenabled()
+    gc.disable()
+    try:
+        cj.jacobian(net, x, mode=mode, max_memory=max_memory)
+        del x
+        assert known() is None
+    finally:
+        if is_on:
+            gc.enable()

@@ -84,11 +84,13 @@ class Evaluator:
         """Let batches be evaluated by a program, where that is worth recording one."""
         if self.rung.call is None:
             return
+        # Not this itself: in a circle, the function and its inputs would stay until Python collects garbage.
+        copies, places = self._copies, self._places
         evaluation = PlainEvaluation(
             problem=self._problem,
             call=self.rung.call,
-            batch=lambda chunk: self._copies.batch(chunk, self._places.place(chunk).points),
-            copies=self._copies.layout,
+            batch=lambda chunk: copies.batch(chunk, places.place(chunk).points),
+            copies=copies.layout,
             last=self._last,
             agrees=partial(same_within_noise, eps=self._seen.eps),
             seen=self._seen,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from chunkjac._config import get_config
+from chunkjac._config import Config, get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._memory import Budget, find_budget, find_device
 from chunkjac._modes import MODES, SCHEME_NAMES, read_bounds, read_step
@@ -49,6 +49,7 @@ def read_options(name: str, given: Mapping[str, Any], taken: type) -> Options:
 def job_of(func: Callable[..., Any], args: tuple[Any, ...], options: Options) -> Job:
     """Return what a call asks for."""
     problem = Problem.of(func, args, options.argnums, options.has_aux, options.randomness)
+    config = get_config()
     device = problem.device if options.device is None else find_device(options.device)
     out = read_out(options.out, resume=options.resume, settings=options.settings, here=device)
     if options.mode == "auto" and out.known_mode is not None:
@@ -60,21 +61,21 @@ def job_of(func: Callable[..., Any], args: tuple[Any, ...], options: Options) ->
         problem,
         options,
         device,
-        _budget_of(options, device),
+        _budget_of(options, device, config),
         out=out,
         steps=read_step(options.step, problem.inputs, problem.spec),
         bounds=read_bounds(options.bounds, problem.inputs, problem.spec),
-        progress=get_config().progress if options.progress is None else options.progress,
+        progress=config.progress if options.progress is None else options.progress,
         return_report=options.return_report,
     )
 
 
-def _budget_of(options: Options, device: torch.device) -> Budget:
+def _budget_of(options: Options, device: torch.device, config: Config) -> Budget:
     """Return the budget: the option's, or the setting's, or the device's own."""
     if options.max_memory is not None:
         budget = find_budget(options.max_memory, device)
     else:
-        budget = find_budget(get_config().max_memory, device, "the setting max_memory")
+        budget = find_budget(config.max_memory, device, "the setting max_memory")
     if options.compile and budget.explicit:
         raise ArgumentError(
             f"compile=True cannot keep to a limit, found {budget.source}: what compiled code allocates is not seen; "

@@ -192,3 +192,9 @@ def test_a_folder_in_the_place_of_the_file_is_an_error(folder: Path) -> None:
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHUNKJAC_MAX_MEMORY", "")
     assert cj.get_config().max_memory is None
+
+
+def test_a_wrong_setting_is_told_also_where_a_call_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHUNKJAC_PROGRESS", "perhaps")
+    with pytest.raises(cj.ConfigError, match="CHUNKJAC_PROGRESS"):
+        cj.jacobian(torch.sin, torch.ones(2), max_memory="1MiB", progress=False)

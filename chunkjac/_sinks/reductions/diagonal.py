@@ -46,17 +46,17 @@ class DiagonalSink(ReducingSink):
         if m != n:
             raise FunctionError(f"a diagonal needs as many outputs as inputs, found {m} outputs and {n} inputs.")
         self._mode = mode
+        self._starts = starts_of(mode.directions.leaves)
+        self._across = ElementDirections(block_leaves(mode))
         inputs = mode.problem.leaves
         self._found = [torch.zeros(leaf.numel, dtype=leaf.dtype, device=leaf.device) for leaf in inputs]
 
     def write(self, chunk: slice, block: Tensors) -> None:
         """Take what a block has of the diagonal."""
         check_computed(block, self._mode.problem.inputs)
-        starts = starts_of(self._mode.directions.leaves)
-        across = ElementDirections(block_leaves(self._mode))
         for own in self._mode.directions.parts(chunk):
-            first = starts[own.leaf] + own.elements.start
-            for other in across.parts(slice(first, first + own.rows.stop - own.rows.start)):
+            first = self._starts[own.leaf] + own.elements.start
+            for other in self._across.parts(slice(first, first + own.rows.stop - own.rows.start)):
                 values = rows_of(block[other.leaf])[own.rows][other.rows, other.elements].diagonal()
                 if self._mode.by_rows:
                     self._found[other.leaf][other.elements] = values

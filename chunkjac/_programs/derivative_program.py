@@ -1,4 +1,4 @@
-"""A program of one derivative: taken over, replayed, given up."""
+"""When a derivative is recorded, and for how many directions at once; its replay."""
 
 from __future__ import annotations
 

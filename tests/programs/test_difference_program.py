@@ -287,8 +287,8 @@ def test_under_autocast_there_is_no_program() -> None:
         assert not report.plan.rung.endswith(PROGRAM)
 
 
-def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[DifferenceProgram, ModeRecord]:
-    """Return evaluations of 8 directions, trusted, in the second run of a plan."""
+def _program(call: Callable[[Any], Any], *, agrees: bool) -> tuple[DifferenceProgram, ModeRecord]:
+    """Return a program of 8 directions, trusted, in the second run of a plan."""
     x = torch.zeros(8)
     problem = Problem.of(call, (x,), 0, has_aux=False)
     record = ModeRecord()
@@ -309,28 +309,28 @@ def _evaluations(call: Callable[[Any], Any], *, agrees: bool) -> tuple[Differenc
 
 
 def test_a_program_that_gives_other_values_is_not_used() -> None:
-    evaluations, record = _evaluations(torch.sin, agrees=False)
-    assert evaluations.wanted_size(8) == 4
-    (recorded,) = evaluations.values(slice(0, 4))
+    program, record = _program(torch.sin, agrees=False)
+    assert program.wanted_size(8) == 4
+    (recorded,) = program.values(slice(0, 4))
     torch.testing.assert_close(recorded[:4].diagonal(), torch.ones(4).sin())
-    (plain,) = evaluations.values(slice(4, 8))
+    (plain,) = program.values(slice(4, 8))
     torch.testing.assert_close(plain[:4, 4:].diagonal(), torch.ones(4).sin())
     assert record.refused == "it gives other values than the function"
-    assert not evaluations.was_used
+    assert not program.was_used
     assert not record.programs
 
 
 def test_a_program_that_is_slower_is_given_up() -> None:
-    evaluations, record = _evaluations(torch.sin, agrees=True)
-    assert evaluations.wanted_size(8) == 4
+    program, record = _program(torch.sin, agrees=True)
+    assert program.wanted_size(8) == 4
     record.direction_s = 1e-12
     for start in (0, 4, 4):  # the first was computed while it was recorded
-        evaluations.values(slice(start, start + 4))
-    assert evaluations.wanted_size(4) is None
+        program.values(slice(start, start + 4))
+    assert program.wanted_size(4) is None
     assert "without one" in record.refused
 
 
 def test_there_must_be_room_for_its_results() -> None:
-    evaluations, record = _evaluations(lambda x: (x.sin()[..., None] * torch.ones(2**16)).sum(-1), agrees=True)
-    assert evaluations.wanted_size(8) is None
+    program, record = _program(lambda x: (x.sin()[..., None] * torch.ones(2**16)).sum(-1), agrees=True)
+    assert program.wanted_size(8) is None
     assert record.refused == "its results take more than there is room for"

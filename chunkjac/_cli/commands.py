@@ -50,8 +50,14 @@ def _fail(options: argparse.Namespace, error: BaseException, message: str, code:
         traceback.print_exception(error)
     notes = getattr(error, "__notes__", [])
     paragraph = " ".join(["chunkjac:", message, *(f"({note.removeprefix('chunkjac: ')})" for note in notes)])
-    print(textwrap.fill(" ".join(paragraph.split()), 100, break_long_words=False), file=sys.stderr)
+    _say(textwrap.fill(" ".join(paragraph.split()), 100, break_long_words=False))
     return code
+
+
+def _say(text: str) -> None:
+    """Write a line to stderr, if there is one: ``print`` would take stdout."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,14 +193,14 @@ def _run(options: argparse.Namespace) -> None:
             remove(options.out)
         _, report = compute(progress=progress, out=options.out, resume=options.resume)
     _show(options, report)
-    print(f"written to {options.out}", file=sys.stderr)
+    _say(f"written to {options.out}")
 
 
 def _verify(options: argparse.Namespace) -> None:
     """Compare blocks with their checksums."""
     damaged, unfinished, n_blocks = check(options.path)
     for span in damaged:
-        print(f"directions {span.start}:{span.stop} are not what was written", file=sys.stderr)
+        _say(f"directions {span.start}:{span.stop} are not what was written")
     if damaged or unfinished:
         raise chunkjac.StoreError(
             f"{options.path}: of {n_blocks} blocks {len(damaged)} are damaged and {len(unfinished)} not finished; run "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -57,14 +58,45 @@ def show_progress(option: ProgressOption, total: int, before: int = 0) -> Iterat
     """
     if callable(option):
         yield _caller(option, total, before)
-    elif option or (option is None and sys.stderr.isatty()):
-        delay_s = 0.0 if option else _QUIET_S
-        with tqdm(
-            total=total, initial=before, unit="direction", unit_scale=True, delay=delay_s, desc="jacobian"
-        ) as bar:
+    elif (option or (option is None and _is_terminal())) and sys.stderr is not None:
+        told = {"total": total, "initial": before, "unit": "direction", "unit_scale": True, "desc": "jacobian"}
+        with tqdm(**told, delay=0.0 if option else _QUIET_S, file=_Forgiving(sys.stderr)) as bar:
             yield bar.update
     else:
         yield lambda _: None
+
+
+def _is_terminal() -> bool:
+    """Tell whether stderr is a terminal; what stands in its place need not know."""
+    try:
+        return bool(sys.stderr.isatty())
+    except Exception:
+        return False
+
+
+class _Forgiving:
+    """Write to a stream as far as that can be written to: no job is lost for a bar.
+
+    Args:
+        stream: What is written to.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream in all else."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        """Write, or not."""
+        with suppress(Exception):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or not."""
+        with suppress(Exception):
+            self._stream.flush()
 
 
 def _caller(function: Callable[[Progress], object], total: int, before: int) -> Callable[[int], object]:

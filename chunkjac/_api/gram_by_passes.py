@@ -15,9 +15,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.func import jvp, vjp
 
 from chunkjac._executor import Result, run_job
-from chunkjac._memory import first_line, reclaim
+from chunkjac._memory import first_line, is_out_of_memory, reclaim
 from chunkjac._planner import Job, Options, Report, job_of
 from chunkjac._problem import LeftAsFound, Problem
 from chunkjac._sinks import mirrored
@@ -70,23 +71,23 @@ def column_by_column(
             if others is None:
                 mirrored(matrix)
             return replace(result, report=_told(result.report, side))
-        why = "back and forth differ"
+        why, ran_out = "back and forth differ", False
     except Exception as error:  # rows alone may do, or tell what is wrong
-        why = first_line(error)  # no forward derivative, no batching rule, no room
-    reclaim(here.device)
+        why, ran_out = first_line(error), is_out_of_memory(error)  # no forward derivative, no batching rule, no room
+    reclaim(here.device, ran_out=ran_out)
     return f"not by one pass back and one forth: {why}"
 
 
 def _back(problem: Problem, weights: torch.Tensor | Tensors) -> Tensors:
     """Return ``J^T w``, leaf by leaf; ``w`` may be flat."""
-    outputs, pull, *_ = torch.func.vjp(problem.flat, *problem.inputs)
+    outputs, pull, *_ = vjp(problem.flat, *problem.inputs)
     rows: Tensors = pull(_like(outputs, weights))
     return rows
 
 
 def _forth(problem: Problem, vectors: torch.Tensor | Tensors) -> Tensors:
     """Return ``J v``, leaf by leaf; ``v`` may be flat."""
-    _, pushed, *_ = torch.func.jvp(problem.flat, problem.inputs, _like(problem.inputs, vectors))
+    _, pushed, *_ = jvp(problem.flat, problem.inputs, _like(problem.inputs, vectors))
     columns: Tensors = pushed
     return columns
 

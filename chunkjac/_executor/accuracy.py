@@ -17,7 +17,7 @@ from math import isnan, nan
 import torch
 
 from chunkjac._errors import FunctionError
-from chunkjac._memory import LiveBytes, reclaim
+from chunkjac._memory import LiveBytes, drain_backward
 from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, central_difference, random_tangent
 from chunkjac._planner import doubt_about
 from chunkjac._problem import PrecisionWatcher, Problem
@@ -73,7 +73,7 @@ def verify(sink: TensorSink, mode: Mode, n_checks: int, *, has_bounds: bool = Fa
         else:
             _check(found, _tolerance(mode, name, eps), mode.name, name)
             return Verdict(found, "; ".join([f"verified by {name}", *doubts]))
-        reclaim(mode.problem.device)
+        drain_backward()
     return Verdict(None, "; ".join(["not verified", *doubts]))
 
 
@@ -162,5 +162,5 @@ def estimated_error(mode: Mode, tracker: LiveBytes) -> float | None:
             return mode.error_estimate()
     except Exception:
         pass
-    reclaim(mode.problem.device)
+    drain_backward()
     return None

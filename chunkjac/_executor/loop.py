@@ -133,7 +133,7 @@ def _begin_again(again: _Again, sink: Sink, mode: Mode, growth: Growth, log: Log
         mode.release()
         sink.release()
     growth.forget_buffers()
-    reclaim(mode.problem.device)
+    reclaim(mode.problem.device, ran_out=again is _Again.SMALLER)
 
 
 def _say_where(error: BaseException, mode: Mode, chunk: slice, n_done: int) -> None:

@@ -119,8 +119,6 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tr
             mode, reasons = select_mode(job, counting, excluded)
             name = mode.name
             del mode
-            if tracker.live_bytes:
-                gc.collect()  # what a mode that failed left in cycles
             tracker.restart_peak()
             mode, _ = select_mode(job.in_mode(name), counting)
         job.out.check(mode)

@@ -122,7 +122,7 @@ def _try_reverse(problem: Problem, doubts: dict[str, Doubt], counting: Counting)
         doubts["reverse"] = doubt_about("reverse", error)
     if fault is not None:
         raise fault
-    reclaim(problem.device)
+    reclaim(problem.device, ran_out=not doubts["reverse"].fits)
     return None
 
 
@@ -141,7 +141,7 @@ def _try_forward(problem: Problem, outputs: Outputs, doubts: dict[str, Doubt], n
             forward.release()
             return forward
         forward.release()
-        reclaim(problem.device)
+        reclaim(problem.device, ran_out=not doubts["forward"].fits)
         if doubts["forward"].fits:
             break  # fewer directions help against memory only
     return None

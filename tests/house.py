@@ -275,6 +275,16 @@ def homonyms(house: House) -> list[str]:
     return [f"{own}: in {', '.join(sorted(where))}" for own, where in sorted(wings.items()) if len(where) > 1]
 
 
+def late_lookups(house: House) -> list[str]:
+    """Rule 13: torch's transforms are taken at import; whoever puts ours in their place would have ours call itself."""
+    return sorted(
+        f"{name}: torch.func.{node.attr}"
+        for name, tree in house.trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch.func"
+    )
+
+
 def tensors_in_arithmetic(house: House) -> list[str]:
     """Rule 8: what is arithmetic imports no torch, nor does a file that its names come from."""
     found = []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.func import jacfwd, jacrev, jvp, vmap
 from torch.utils._pytree import tree_map, tree_unflatten
 
 from chunkjac._problem import Problem
@@ -29,9 +30,9 @@ def jacobian_inside(
     problem = Problem.inside(func, args, argnums, has_aux)
     argnums = problem.argnums
     if mode == "reverse":
-        return torch.func.jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)(*args)
+        return jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)(*args)
     if chunk_size is None:
-        return torch.func.jacfwd(func, argnums, has_aux, randomness=randomness)(*args)
+        return jacfwd(func, argnums, has_aux, randomness=randomness)(*args)
     return _columns(problem, chunk_size, randomness)
 
 
@@ -47,15 +48,15 @@ def _columns(problem: Problem, chunk_size: int, randomness: str) -> Any:
     def push(direction: torch.Tensor) -> tuple[Any, Any]:
         parts = torch.nn.functional.one_hot(direction, sum(numels)).split(numels)
         tangents = tuple(part.to(x.dtype).view(x.shape) for part, x in zip(parts, problem.inputs))
-        _, columns, *aux = torch.func.jvp(call, problem.inputs, tangents, has_aux=problem.has_aux)
+        _, columns, *aux = jvp(call, problem.inputs, tangents, has_aux=problem.has_aux)
         return columns, aux
 
     directions = torch.arange(sum(numels), device=problem.device)
-    columns, aux = torch.func.vmap(push, chunk_size=chunk_size, randomness=randomness)(directions)
+    columns, aux = vmap(push, chunk_size=chunk_size, randomness=randomness)(directions)
     trees = [
         tree_unflatten(
             [
-                part.movedim(0, -1).reshape(*part.shape[1:], *x.shape)
+                part.movedim(0, -1).reshape((*part.shape[1:], *x.shape))
                 for part, x in zip(leaf.split(numels), problem.inputs)
             ],
             problem.spec,

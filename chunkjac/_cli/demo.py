@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from torch.func import jvp
 
 import chunkjac as cj
 from chunkjac._units import format_bytes
@@ -124,7 +125,7 @@ def _check(func: nn.Module, x: torch.Tensor, jacobian: torch.Tensor) -> None:
     """Compare the Jacobian along a random direction with a derivative taken in that direction."""
     v = torch.randn_like(x)
     with torch.no_grad():
-        expected = torch.func.jvp(func, (x,), (v,))[1]
+        expected = jvp(func, (x,), (v,))[1]
     found = torch.tensordot(jacobian, v, dims=x.dim())
     error = (found - expected).norm() / expected.norm()
     print(f"Along a random direction v, J @ v differs from the jvp by {error:.1e} of its size.")

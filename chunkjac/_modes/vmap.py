@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch._functorch.vmap
+from torch.func import vmap
 
 from chunkjac._tensors import Tensors
 
@@ -31,7 +32,7 @@ def at_once(func: Callable[..., Tensors], rows: Tensors) -> Tensors:
         rows: As many in each tensor.
     """
     if _MISSING:
-        found: Tensors = torch.func.vmap(func)(*rows)
+        found: Tensors = vmap(func)(*rows)
         return found
     _internals.lazy_load_decompositions()
     functorch, n_rows = torch._C._functorch, len(rows[0])

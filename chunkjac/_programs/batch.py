@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.func import vmap
 
 from chunkjac._programs.graph.graph import Graph, Node
 from chunkjac._programs.graph.recorder import NotLinearError, recorded
@@ -42,7 +43,7 @@ def batched(
         values = {**traced, **dict(zip(trace.seeds, seed))}
         return tuple(replay(trace.graph, values, trace.graph.outputs))
 
-    graph, made = recorded(lambda: torch.func.vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
+    graph, made = recorded(lambda: vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
     if len(graph.nodes) > _LOOP * len(trace.graph.nodes) + 100:
         raise NotLinearError("an operation has no batching rule")
     return merged(_joined(trace, traced, graph)), made

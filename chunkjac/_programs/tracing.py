@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.func import jvp, vjp
 from torch.utils._pytree import tree_flatten, tree_map
 
 from chunkjac._problem import Leaf, Problem, plain_kernels
@@ -74,9 +75,9 @@ def trace(problem: Problem, seed_leaves: Sequence[Leaf], *, by_rows: bool) -> Tr
     def direction() -> tuple[torch.Tensor, ...]:
         with plain_kernels():
             if by_rows:
-                made: tuple[torch.Tensor, ...] = torch.func.vjp(problem.flat, *problem.inputs)[1](seed)
+                made: tuple[torch.Tensor, ...] = vjp(problem.flat, *problem.inputs)[1](seed)
             else:
-                made = torch.func.jvp(problem.flat, problem.inputs, seed)[1]
+                made = jvp(problem.flat, problem.inputs, seed)[1]
             return tuple(made)
 
     graph = with_real_transforms(merged(recorded(direction, (*given, *seed), seed, RULES)[0])).live()

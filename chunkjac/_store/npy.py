@@ -112,7 +112,7 @@ class NpyFile:
             return flat.view(part.result_shape)
         # Columns: directions are outermost in the file, each tensor in C order.
         output_shape, input_shape = part.result_shape[: part.n_output_dims], part.result_shape[part.n_output_dims :]
-        by_columns = flat.t().view(*input_shape, *output_shape)
+        by_columns = flat.t().view((*input_shape, *output_shape))
         n_input_dims = len(input_shape)
         return by_columns.permute(*range(n_input_dims, by_columns.dim()), *range(n_input_dims))
 

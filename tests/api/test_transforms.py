@@ -280,3 +280,56 @@ def test_constants_scaled_by_numbers_do_not_end_the_process(chunk_size: int | No
         lambda x: torch.sub(constant, x, alpha=2),
     ):
         equal(cj.jacfwd(func, chunk_size=chunk_size)(X[0]), torch.func.jacfwd(func)(X[0]))
+
+
+def test_a_library_may_put_ours_in_the_place_of_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = {
+        "of rows": lambda: vmap(torch.func.jacrev(torch.sin))(X),
+        "of rows, forward": lambda: vmap(torch.func.jacfwd(torch.sin))(X),
+        "hessian": lambda: torch.func.hessian(lambda x: (x**3).sum())(X),
+        "one in the other": lambda: torch.func.jacfwd(torch.func.jacrev(lambda x: (x**3).sum()))(X),
+        "hessians of rows": lambda: vmap(torch.func.hessian(lambda x: (x**3).sum()))(X),
+    }
+    expected = {name: job() for name, job in jobs.items()}
+    for name in ("jacrev", "jacfwd", "hessian"):
+        monkeypatch.setattr(torch.func, name, getattr(cj, name))
+    for name, job in jobs.items():
+        equal(job(), expected[name])
+
+
+class OldSine(torch.autograd.Function):
+    """A sine in the old form, which torch.func refuses."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * x.cos()
+
+
+BUFFER = torch.zeros((), dtype=D)
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.parametrize("mode", ["forward", "reverse", "auto", "finite-difference"])
+@pytest.mark.parametrize("func", [OldSine.apply, lambda x: BUFFER.copy_(x).sin().clone(), torch.sin])
+def test_a_number_has_a_hessian_by_a_number_on_every_rung(func: Callable[..., Any], mode: str) -> None:
+    x = torch.tensor(0.42, dtype=D)
+    found = cj.hessian(func, mode=mode)(x)
+    assert found.shape == ()
+    assert torch.allclose(found, -x.sin(), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_outputs_without_elements_keep_their_place_in_a_hessian_by_rows() -> None:
+    found = cj.hessian(lambda x: (OldSine.apply(x)[:0], OldSine.apply(x).sum()))(X[0])
+    assert found[0].shape == (0, 3, 3)
+    assert torch.allclose(found[1], -X[0].sin().diag())
+
+
+def test_a_number_has_a_jacobian_by_a_number_in_chunks_inside_of_a_transform() -> None:
+    equal(vmap(cj.jacfwd(torch.sin, chunk_size=1))(X[0]), X[0].cos())

@@ -80,6 +80,7 @@ OFFENCES: tuple[tuple[Rule, dict[str, str], str], ...] = (
         {"_chunker.cost": "from made._lower import Thing\n", "_lower.deep.stones": "from torch import nn\n"},
         "_chunker.cost: torch in _lower.deep.stones",
     ),
+    (house.late_lookups, {"_ground": "f = torch.func.vjp(torch.sin, x)\n"}, "_ground: torch.func.vjp"),
     (house.vague_names, {"_lower.utils": ""}, "_lower.utils: "),
     (house.vague_names, {"_core.arena": ""}, "_core.arena: "),
     (tree.lines_that_do_not_fit, {"_ground": ""}, "_ground: no docstring"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.func import jacrev
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from chunkjac._chunker import ElementDirections, Seeds
@@ -42,7 +43,7 @@ class Gradient:
         func = functools.partial(self.func, **kwargs) if kwargs else self.func
         try:
             with torch.enable_grad():  # some backward formulas are not what forward AD expects without
-                return torch.func.jacrev(func, self.argnums)(*args)
+                return jacrev(func, self.argnums)(*args)
         except Exception as error:
             if is_final(error) or is_inside_transform(args):
                 raise
@@ -68,7 +69,8 @@ def _blocks(problem: Problem) -> tuple[TreeSpec, list[torch.Tensor]]:
         before = sum(other.numel for other in leaves[:number])
         seeds = Seeds(ElementDirections(leaves)).batch(slice(before, before + leaf.numel))
         rows = [rung.one(tuple(values[i] for values in seeds)) for i in range(leaf.numel)]
-        blocks += [torch.stack(column).view(*leaf.shape, *column[0].shape) for column in zip(*rows)]
+        columns = map(torch.stack, zip(*rows)) if rows else (x.new_empty((0, *x.shape)) for x in problem.inputs)
+        blocks += [column.view((*leaf.shape, *column.shape[1:])) for column in columns]
     return rung.outputs.spec, blocks
 
 

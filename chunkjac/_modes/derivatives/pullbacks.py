@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._modes.derivatives.graph_nodes import are_sure, names_of, nodes_behind, numel_of
@@ -48,8 +49,8 @@ class VmapVjp:
 
         versions = [x._version for x in problem.inputs]
         with self._forward_mode():
-            _, vjp, *aux_tensors = torch.func.vjp(call, *problem.inputs, has_aux=True)
-        self._vjp: Any = vjp
+            _, pull, *aux_tensors = vjp(call, *problem.inputs, has_aux=True)
+        self._vjp: Any = pull
         check_unchanged(problem.inputs, versions)
         tensors = iter(aux_tensors[0])
         aux = [next(tensors) if part is _TENSOR else part for part in told["aux"]]
@@ -63,7 +64,7 @@ class VmapVjp:
 
     def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""
-        rows: Tensors = torch.func.vmap(self._vjp)(seeds)
+        rows: Tensors = vmap(self._vjp)(seeds)
         return rows
 
     def one(self, seed: Tensors) -> Tensors:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
+from torch.func import jvp, vmap
 from torch.utils._pytree import tree_flatten
 
 from chunkjac._modes.derivatives.graph_nodes import are_sure
@@ -52,7 +53,7 @@ class VmapJvp:
 
     def many(self, seeds: Tensors) -> Tensors:
         """Return columns, ``(k, *output.shape)`` for each output."""
-        return self._at_once(torch.func.vmap(self._push, randomness=self._problem.randomness), seeds)
+        return self._at_once(vmap(self._push, randomness=self._problem.randomness), seeds)
 
     def one(self, seed: Tensors) -> Tensors:
         """Return a column, like the outputs."""
@@ -86,7 +87,7 @@ class VmapJvp:
 
     def _push(self, *tangents: torch.Tensor) -> Tensors:
         """Push one tangent through the function."""
-        columns: Tensors = torch.func.jvp(self._flat, self._problem.inputs, tangents)[1]
+        columns: Tensors = jvp(self._flat, self._problem.inputs, tangents)[1]
         return columns
 
     def _flat(self, *inputs: torch.Tensor) -> Tensors:

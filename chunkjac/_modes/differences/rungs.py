@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.func import vmap
 
 from chunkjac._chunker import Segment
 from chunkjac._errors import FunctionError, add_note
@@ -128,7 +129,7 @@ def _native(flat: Callable[..., Tensors], dim: int, batch: Tensors, problem: Pro
 def _by_vmap(flat: Callable[..., Tensors], randomness: str, batch: Tensors, problem: Problem | None = None) -> Tensors:
     """Evaluate rows of points of a function, or of another like it."""
     func = flat if problem is None else problem.flat
-    return tuple(torch.func.vmap(func, randomness=randomness)(*batch))
+    return tuple(vmap(func, randomness=randomness)(*batch))
 
 
 def _vmapped(problem: Problem, point: Tensors, *, told: bool) -> BatchRung:

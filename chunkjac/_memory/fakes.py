@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 _TO_COPY = torch.ops.aten._to_copy.default
 
 _META = torch.device("meta")
+
+
+def strict_fakes() -> FakeTensorMode:
+    """Return a mode of fake tensors that have no address: asking for one is an error.
+
+    As torch makes them, their address is zero, and what reads there (``apply_``, ctypes, compiled extensions) ends
+    the process.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode._allow_unsafe_data_ptr_access = False
+    return mode
 
 
 def where_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from chunkjac._chunker import TIGHT_PROBES, Cost, Limits, Prologue
 from chunkjac._errors import ChunkjacError, warn
-from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._memory import LiveBytes, OverBudget, strict_fakes
 from chunkjac._modes import Mode, ModeSummary, is_empty
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
@@ -95,7 +95,7 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     Modules get their attributes back, so that what they cache is never a fake. A function that
     keeps fakes elsewhere is warned of; their use in a real run is an error (see the sinks).
     """
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with strict_fakes() as fake:
         tracker = LiveBytes(job.problem.device, fake=fake, stands_for=job.device)
         with restored_attributes(job.problem.modules):
             probe = _dry_probe(job, excluded, fake, tracker)

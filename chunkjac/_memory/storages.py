@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
 
 import torch
 
@@ -21,16 +20,46 @@ class Watch(weakref.ref):
     n_bytes: int | None
 
 
-def forgetter(mode: Any) -> Any:
-    """Return what subtracts a storage once it is gone, without keeping the mode alive."""
-    this = weakref.ref(mode)
+class Storages:
+    """Hold the storages that count, each until it is gone.
 
-    def forget(watch: Any) -> None:
-        mode = this()
-        if mode is not None:
-            mode.live_bytes -= mode._storages.pop(watch.key).n_bytes or 0
+    Nothing of Python runs where one dies: an interrupt (Ctrl-C) that came in there would be printed and lost. It is
+    put into a list, and counted off when somebody asks.
 
-    return forget
+    Attributes:
+        held_bytes: What was added, less what is gone; ask for :attr:`live_bytes`, which counts off first.
+    """
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+        self._watches: dict[int, Watch] = {}  # by identity
+        self._gone: list[Watch] = []
+        self._note = self._gone.append
+
+    @property
+    def live_bytes(self) -> int:
+        """Return the bytes that are alive."""
+        self._count_off()
+        return self.held_bytes
+
+    def watch_of(self, storage: torch.UntypedStorage) -> Watch | None:
+        """Return what watches a storage, if anything does."""
+        self._count_off()  # another may have been there
+        return self._watches.get(storage._cdata)
+
+    def add(self, storage: torch.UntypedStorage, n_bytes: int | None) -> None:
+        """Count a storage until its last reference dies; not one that was held before (``None``)."""
+        watch = Watch(storage, self._note)
+        watch.key, watch.n_bytes = storage._cdata, n_bytes
+        self._watches[watch.key] = watch
+        self.held_bytes += n_bytes or 0
+
+    def _count_off(self) -> None:
+        """Forget what is gone."""
+        while self._gone:
+            watch = self._gone.pop()
+            del self._watches[watch.key]
+            self.held_bytes -= watch.n_bytes or 0
 
 
 def key_of(tensor: torch.Tensor) -> int:

@@ -15,7 +15,7 @@ from chunkjac._memory.fakes import where_it_is
 from chunkjac._memory.foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.scratch import scratch_bytes
-from chunkjac._memory.storages import Watch, forgetter, key_of
+from chunkjac._memory.storages import Storages, key_of
 from chunkjac._memory.watcher import Watcher
 from chunkjac._tensors import tensors_among
 
@@ -46,7 +46,6 @@ class LiveBytes(Watcher):
             limit or wants the figures.
 
     Attributes:
-        live_bytes: Bytes alive now.
         peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
         highest_bytes: The most alive at any moment since the start.
         largest_bytes: The largest storage that was made.
@@ -64,7 +63,6 @@ class LiveBytes(Watcher):
         rests_below_bytes: int = 0,
     ) -> None:
         super().__init__()
-        self.live_bytes = 0
         self.peak_bytes = 0
         self.highest_bytes = 0
         self.largest_bytes = 0
@@ -77,12 +75,16 @@ class LiveBytes(Watcher):
         self._gauge_bytes = 0
         self._has_scratch = (stands_for or device).type == "cpu"
         self._granule = _GRANULES.get((stands_for or device).type, 1)
-        self._storages: dict[int, Watch] = {}  # by identity
-        self._forget = forgetter(self)
+        self._storages = Storages()
         self._outside: list[torch.Tensor] = []
         self._is_paused = False
         self._rests_below_bytes = rests_below_bytes
         self.has_rested = False
+
+    @property
+    def live_bytes(self) -> int:
+        """Return the bytes that are alive."""
+        return self._storages.live_bytes
 
     def may_rest(self) -> bool:
         """Tell whether what it has seen is so little that some more does not matter."""
@@ -125,7 +127,7 @@ class LiveBytes(Watcher):
             n_bytes: All of them.
             largest_bytes: Those of the largest tensor.
         """
-        self.live_bytes += n_bytes
+        self._storages.held_bytes += n_bytes
         self.largest_bytes = max(self.largest_bytes, largest_bytes)
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
@@ -181,36 +183,32 @@ class LiveBytes(Watcher):
         if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
             return value
         fake = self._fake.from_tensor(value)
-        if key_of(fake) not in self._storages:
+        storage = fake.untyped_storage()
+        if self._storages.watch_of(storage) is None:
             self._outside.append(fake)  # one fake for each tensor, for as long as this mode lives
-            self._register(fake.untyped_storage(), None)
+            self._storages.add(storage, None)
         return fake
 
     def _count(self, made: Any, given: list[torch.Tensor]) -> None:
         """Add the new storages among the results; one that an argument has too was held before."""
+        storages = self._storages
         for tensor in (made,) if isinstance(made, torch.Tensor) else tensors_among((made,)):
             if not self._counts(tensor):
                 continue
             storage = tensor.untyped_storage()
-            key, n_bytes = storage._cdata, _rounded(storage.nbytes(), self._granule)
-            watch = self._storages.get(key)
+            n_bytes = _rounded(storage.nbytes(), self._granule)
+            watch = storages.watch_of(storage)
             if watch is None:
-                is_new = all(key_of(other) != key for other in given)
-                self._register(storage, n_bytes if is_new else None)
+                is_new = all(key_of(other) != storage._cdata for other in given)
+                storages.add(storage, n_bytes if is_new else None)
+                self.largest_bytes = max(self.largest_bytes, n_bytes if is_new else 0)
             elif watch.n_bytes is not None and watch.n_bytes != n_bytes:  # resized in place
-                self.live_bytes += n_bytes - watch.n_bytes
+                storages.held_bytes += n_bytes - watch.n_bytes
                 watch.n_bytes = n_bytes
-        if self.live_bytes > self.peak_bytes:
-            self.peak_bytes = self.live_bytes
-            self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
-
-    def _register(self, storage: torch.UntypedStorage, n_bytes: int | None) -> None:
-        """Count a storage until its last reference dies; not one that was held before (``None``)."""
-        watch = Watch(storage, self._forget)
-        watch.key, watch.n_bytes = storage._cdata, n_bytes
-        self._storages[watch.key] = watch
-        self.live_bytes += n_bytes or 0
-        self.largest_bytes = max(self.largest_bytes, n_bytes or 0)
+        live_bytes = storages.live_bytes
+        if live_bytes > self.peak_bytes:
+            self.peak_bytes = live_bytes
+            self.highest_bytes = max(self.highest_bytes, live_bytes)
 
     def _counts(self, tensor: torch.Tensor) -> bool:
         """Tell whether the tensor takes memory on the device that counts.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -493,3 +495,23 @@ def test_operations_make_new_memory_where_that_is_assumed_and_no_more_than_their
                     continue
     assert len(mode.seen) > 400
     assert mode.wrong <= {NO_MEMORY}  # which takes none
+
+
+def test_nothing_of_python_runs_where_a_storage_dies() -> None:
+    """A Ctrl-C that came in there would be printed and lost."""
+    ran: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            ran.append(frame.f_code.co_name)
+
+    with LiveBytes(torch.device("cpu")) as tracker:
+        kept = [torch.ones(10)]
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            kept.clear()
+        finally:
+            sys.setprofile(before)
+        assert tracker.live_bytes == 0
+    assert not ran

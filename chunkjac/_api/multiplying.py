@@ -100,7 +100,7 @@ class Products:
             found = run_job(job).deliver(job)
             return found if job.return_report else (found, None)
         wanted = job.return_report
-        job = replace(job, return_report=True)
+        job = replace(job, return_report=True, estimates_error=wanted)
         found, report = run_job(job).deliver(job)
         _check_mode(report.plan.mode, by_steps)
         if self._plans is not None:

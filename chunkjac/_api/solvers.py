@@ -160,7 +160,7 @@ class _ScipyJacobian:
         if self._plan is None or key != self._key:
             func = functools.partial(self._func, **kwargs) if kwargs else self._func
             job = job_of(func, point, replace(self._options, out=collected, return_report=True))
-            found, report = run_job(job).deliver(job)
+            found, report = run_job(replace(job, estimates_error=False)).deliver(job)
             self._key, self._plan = key, report.plan
         else:
             found = self._plan.run(*point, out=collected)

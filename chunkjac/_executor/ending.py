@@ -25,7 +25,7 @@ def ended(attempt: Attempt, runner: Runner) -> Result:
         FunctionError: The check that was asked for does not confirm the Jacobian.
     """
     run, mode, job = attempt.run, attempt.mode, attempt.run.job
-    error = estimated_error(mode, run.tracker) if job.return_report else None
+    error = estimated_error(mode, run.tracker) if job.return_report and job.estimates_error else None
     mode.close()
     verdict = _verdict(attempt)
     _warn(attempt)

@@ -40,6 +40,7 @@ class Job:
         bounds: The limits of each, checked.
         progress: How to show progress.
         return_report: Whether the report is wanted beside the result.
+        estimates_error: Whether a report says how far finite differences are off, which takes evaluations.
         held_bytes: What the call holds beside the job, which is not in the budget any more.
     """
 
@@ -52,6 +53,7 @@ class Job:
     bounds: tuple[Bounds, ...] | None = None
     progress: ProgressOption = None
     return_report: bool = False
+    estimates_error: bool = True
     held_bytes: int = 0
 
     def beside(self, n_bytes: int) -> Job:

@@ -250,3 +250,19 @@ def test_svds_gives_vectors_through_an_operator() -> None:
 def _numpy(func: Any) -> Any:
     """Return a function of tensors as one of arrays."""
     return lambda *args: func(*(torch.from_numpy(np.asarray(x)) if np.ndim(x) else x for x in args)).numpy()
+
+
+@pytest.mark.parametrize("scheme", ["forward", "central", "richardson"])
+def test_the_first_call_evaluates_no_more_than_a_jacobian_does(scheme: str) -> None:
+    calls: list[int] = []
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return torch.from_numpy(np.cumsum(np.sin(x.numpy())))
+
+    options: Any = {"mode": "finite-difference", "scheme": scheme, "batching": "loop"}
+    cj.jacobian(func, torch.ones(5, dtype=torch.float64), **options)
+    n_calls = len(calls)
+    calls.clear()
+    cj.scipy_jac(func, **options)(np.ones(5))
+    assert len(calls) == n_calls

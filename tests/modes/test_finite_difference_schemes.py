@@ -141,6 +141,26 @@ def test_what_is_not_analytic_is_an_error_that_names_another_scheme(name: str, b
         cj.jacfd(NOT_ANALYTIC[name], scheme="complex", batching=batching)(X)
 
 
+MATRIX = point(3, 3)
+VANISHING: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] = {
+    "squared residuals at the solution": (lambda x: (x @ MATRIX.to(x.dtype) - X @ MATRIX) ** 2, X),
+    "residuals at the solution": (lambda x: x @ MATRIX.to(x.dtype) - X @ MATRIX, X),
+    "near a double zero": (lambda x: (x - X) ** 2, X + 1e-9),
+    "near zero": (lambda x: x**2, 1e-9 * X),
+    "at zero": (lambda x: x**3, 0 * X),
+    "all but at zero": (lambda x: x**2, 1e-30 * X),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("name", VANISHING)
+def test_values_that_vanish_at_the_inputs_are_no_sign_against_a_complex_step(name: str, dtype: torch.dtype) -> None:
+    func, x = VANISHING[name]
+    found = cj.jacfd(lambda x: func(x.to(torch.complex128 if x.is_complex() else F64)), scheme="complex")(x.to(dtype))
+    exact = torch.func.jacrev(func)(x.to(dtype).to(F64))
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6 * float(exact.abs().max()) + 1e-30)
+
+
 def test_what_takes_no_complex_numbers_is_an_error_that_says_so() -> None:
     with pytest.raises(cj.FunctionError, match=r"needs func to take complex inputs.*give scheme='central'"):
         cj.jacfd(torch.relu, scheme="complex")(X)

@@ -15,7 +15,9 @@ from chunkjac._modes.differences.slopes import imaginary
 from chunkjac._problem import FixedNumbers, Problem
 from chunkjac._tensors import Tensors, largest_finite
 
-# How many times its own estimated error a difference may be off; rounding in units of eps * abs(f) / h.
+# How many times its own estimated error a difference may be off; how many times rounding: eps * abs(f) at the points
+# that are subtracted, and what rounding these points changes, eps^(2/3) of what a step of eps^(1/3) does. At the inputs
+# themselves, squared residuals of a solved problem vanish.
 _TRUNCATIONS, _ROUNDINGS = 10, 100
 
 _REMEDY = "give scheme='central' or 'richardson'"
@@ -43,7 +45,8 @@ def check_analytic(problem: Problem, bounds: Sequence[Bounds] | None, eps: float
         values = [problem.flat(*_moved(problem.inputs, directions, i, bounds)) for i in (0, 1, 2, 4)]
         for slope, (base, once, twice, four_times) in zip(slopes, zip(*values)):
             fine, coarse = _one_sided(base, once, twice, 1), _one_sided(base, twice, four_times, 2)
-            allowed = _TRUNCATIONS * (fine - coarse).abs() + _ROUNDINGS * eps * largest_finite(base)
+            noise = eps * largest_finite(four_times) + eps ** (2 / 3) * largest_finite(four_times - base)
+            allowed = _TRUNCATIONS * (fine - coarse).abs() + _ROUNDINGS * noise
             is_right = ((slope - fine).abs() <= allowed) | ~fine.isfinite() | ~coarse.isfinite()
             if not (isinstance(is_right, FakeTensor) or bool(is_right.all())):
                 raise FunctionError(

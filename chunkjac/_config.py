@@ -17,8 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from chunkjac._arguments import shown
 from chunkjac._errors import ChunkjacError, ConfigError
-from chunkjac._units import parse_bytes
+from chunkjac._units import read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -158,20 +159,22 @@ def _from_file() -> dict[str, Any]:
 
 def _checked(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Check keys and values; errors name the place."""
+    read = {}
     for key, value in settings.items():
         _known(key, place, "{}", str)
         if key == "max_memory" and value is not None:
             try:
-                parse_bytes(value, name="max_memory")
+                value = read_bytes("max_memory", value)
             except ChunkjacError as error:
                 raise ConfigError(f"{place}: {error}") from None
         if key == "progress" and not (value is None or isinstance(value, bool)):
-            raise ConfigError(f"{place}: progress must be a bool, found {value!r}.")
-    return dict(settings)
+            raise ConfigError(f"{place}: progress must be a bool, found {shown(value)}.")
+        read[key] = value
+    return read
 
 
 def _known(key: str, place: str, spelling: str, case: Any) -> None:
     """Refuse a key that no setting has."""
     if key not in _KEYS:
         known = ", ".join(spelling.format(case(name)) for name in _KEYS)
-        raise ConfigError(f"{place}: {key!r} is not a setting; known are {known}.")
+        raise ConfigError(f"{place}: {shown(key)} is not a setting; known are {known}.")

@@ -17,10 +17,10 @@ from chunkjac._api import (
     as_complex,
     check_type,
     converted,
-    is_int,
-    is_number,
     jacobian,
+    number_of,
 )
+from chunkjac._arguments import read_int, shown
 from chunkjac._errors import ArgumentError, ChunkjacError, add_note, warn
 from chunkjac._memory import is_out_of_memory
 
@@ -112,23 +112,27 @@ class JacrevFinite:
         """Check the arguments."""
         check_type("function", self.function, callable(self.function), "callable")
         check_type("wrapper", self.wrapper, self.wrapper is None or callable(self.wrapper), "None or callable")
-        check_type("num_args", self.num_args, is_int(self.num_args), "an int")
-        check_type("dim", self.dim, self.dim is None or is_int(self.dim), "None or an int")
+        self._set("num_args", read_int("num_args", self.num_args))
+        self._set("dim", None if self.dim is None else read_int("dim", self.dim, "None or an int"))
         override = self.override_dim_constraint
         check_type("override_dim_constraint", override, isinstance(override, bool), "a bool")
-        check_type("delta", self.delta, is_number(self.delta), "a number")
+        self._set("delta", number_of("delta", self.delta))
         if not (math.isfinite(self.delta) and self.delta):
-            raise ArgumentError(f"delta must be finite and not 0, found {self.delta!r}.")
+            raise ArgumentError(f"delta must be finite and not 0, found {self.delta}.")
+        self._set("method", str.__str__(self.method) if isinstance(self.method, str) else "")
         if self.method not in ("plus", "minus"):
             raise ArgumentError(
-                f"method must be 'plus' or 'minus', found {self.method!r}; "
-                "central differences are chunkjac.jacfd(function, scheme='central')."
+                "method must be 'plus' or 'minus'; central differences are chunkjac.jacfd(function, scheme='central')."
             )
+
+    def _set(self, name: str, value: Any) -> None:
+        """Keep an argument as it was read."""
+        object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any) -> torch.Tensor:
         """Compute the Jacobian at a point."""
         if not -len(args) <= self.num_args < len(args):
-            raise ArgumentError(f"num_args {self.num_args} is out of range: {len(args)} arguments were given.")
+            raise ArgumentError(f"num_args {shown(self.num_args)} is out of range: {len(args)} arguments were given.")
         number = self.num_args % len(args)
         inputs = converted(args, number, torch.float64, keeps_tensors=len(args) > 1)
         self._check_dimensions(inputs, number)
@@ -153,7 +157,7 @@ class JacrevFinite:
         shape = tuple(inputs[number].shape)
         if self.dim is not None and not (-len(shape) <= self.dim < len(shape) and shape[self.dim] == 1):
             raise ArgumentError(
-                f"dim must be a dimension of size 1 of argument {number}, found dim={self.dim} "
+                f"dim must be a dimension of size 1 of argument {number}, found dim={shown(self.dim)} "
                 f"and shape {shape}; None needs no such dimension."
             )
 

@@ -8,8 +8,7 @@ from chunkjac._api.paper_arguments import (
     as_complex,
     check_type,
     converted,
-    is_int,
-    is_number,
+    number_of,
 )
 from chunkjac._api.products import matvec, rmatvec
 from chunkjac._api.reductions import diagonal, gram, norms

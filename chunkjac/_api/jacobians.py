@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from chunkjac._api.signature import shows
+from chunkjac._arguments import read_path
 from chunkjac._executor import blocks_of, plan_job, run_job
 from chunkjac._planner import Given, GivenToJacobian, GivenToPlan, Plan, job_of, read_options
 from chunkjac._sinks import Block
@@ -150,4 +151,4 @@ def open_file(path: str | os.PathLike[str]) -> Any:
                 [0., 1., 0.],
                 [0., 0., 1.]])
     """
-    return open_store(path)
+    return open_store(read_path("path", path))

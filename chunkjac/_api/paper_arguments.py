@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from chunkjac._arguments import shown
 from chunkjac._errors import ArgumentTypeError, FunctionError
 from chunkjac._problem import PrecisionWatcher
 
@@ -102,20 +103,17 @@ def _as_tensor(i: int, arg: Any, dtype: torch.dtype) -> torch.Tensor:
         ) from error
 
 
-def is_int(value: Any) -> bool:
-    """Tell whether a value is a whole number; booleans are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a real number; tensors and arrays of one element are."""
+def number_of(argument: str, value: Any) -> float:
+    """Return a real number as a float; tensors and arrays of one element are some."""
     try:
-        return not isinstance(value, str) and float(value) is not None
-    except (TypeError, ValueError, RuntimeError):
-        return False
+        if isinstance(value, str):
+            raise TypeError
+        return float(value)
+    except Exception:
+        raise ArgumentTypeError(f"{argument} must be a number, found {shown(value)}.") from None
 
 
 def check_type(argument: str, value: Any, fits: bool, wanted: str) -> None:
     """Refuse a value of another type."""
     if not fits:
-        raise ArgumentTypeError(f"{argument} must be {wanted}, found {value!r}.")
+        raise ArgumentTypeError(f"{argument} must be {wanted}, found {shown(value)}.")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from chunkjac._api.multiplying import Products
 from chunkjac._api.signature import shows
+from chunkjac._arguments import as_float, shown
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._planner import Given, GivenOnce, read_options
+from chunkjac._planner import Given, GivenOnce, read_option, read_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -87,16 +88,19 @@ def check_along_vectors(name: str, given: Given) -> None:
     Raises:
         ArgumentError: The message names the option.
     """
-    if given.get("bounds") is not None or not isinstance(given.get("step"), (int, float, type(None))):
+    step = given.get("step")
+    if given.get("bounds") is not None or not (step is None or as_float(step) is not None):
         raise ArgumentError(f"{name} steps along vectors: step must be None or a float there, and bounds None.")
     _check_batching(name, given)
 
 
 def _check_batching(name: str, given: Given) -> None:
     """Refuse batches of points: vectors are no part of the function that has a batch."""
-    batching = given.get("batching", "auto")
+    batching = read_option("batching", given.get("batching", "auto"))
     if batching not in ("auto", "vmap", "loop"):
-        raise ArgumentError(f"{name} takes batching='auto', 'vmap' or 'loop', found {batching!r}; give one of them.")
+        raise ArgumentError(
+            f"{name} takes batching='auto', 'vmap' or 'loop', found {shown(batching)}; give one of them."
+        )
 
 
 def _with_vectors(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,10 +12,11 @@ import torch
 from chunkjac._api.gram_by_passes import column_by_column
 from chunkjac._api.signature import shows
 from chunkjac._api.two_points import are_far_apart, at_two_points, numbers_of, second_point
+from chunkjac._arguments import read_name
 from chunkjac._chunker import TILE_SHARES
 from chunkjac._errors import ArgumentError, BudgetError
 from chunkjac._executor import Result, run_job
-from chunkjac._planner import GivenOnce, Job, job_of, read_name, read_options
+from chunkjac._planner import GivenOnce, Job, job_of, read_options
 from chunkjac._problem import RandomState
 from chunkjac._sinks import Destination, Diagonal, Gram, ManyTilesError, Norms, NormsOf
 
@@ -71,7 +72,7 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
                 [ 0., 48.]])
     """
     options = read_options("gram", given, GivenOnce)
-    read_name("side", side, _SIDES)
+    side = read_name("side", side, _SIDES)
     if x2 is not None and side != "output":
         raise ArgumentError("x2 is for side='output', J(x) J(x2)^T; leave one of the two out.")
     if x2 is not None and options.bounds is not None:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from chunkjac._api.multiplying import Products
 from chunkjac._api.products import check_along_vectors
 from chunkjac._api.signature import shows
+from chunkjac._arguments import read_bool, read_int, shown
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
 from chunkjac._planner import Given, GivenOnce, Options, Plan, job_of, read_options
@@ -98,10 +99,13 @@ def svdvals(func: Callable[..., Any], *args: Any, k: int = 6, **given: Unpack[Gi
     options = _read_along_vectors("svdvals", given)
     from chunkjac._api.linear_operator import JacobianOperator, largest_singular_values
 
+    k = read_int("k", k)
     view = JacobianOperator(Products(func, args, options, is_kept=True))
     least = min(view.shape)
-    if isinstance(k, bool) or not isinstance(k, int) or not 0 < k <= least:
-        raise ArgumentError(f"k must be a number from 1 to {least}, the smaller side of the Jacobian, found {k!r}.")
+    if not 0 < k <= least:
+        raise ArgumentError(
+            f"k must be a number from 1 to {least}, the smaller side of the Jacobian, found {shown(k)}."
+        )
     return largest_singular_values(view, k)
 
 
@@ -139,6 +143,7 @@ def scipy_jac(func: Callable[..., Any], *, sparse: bool = False, **given: Unpack
     _check_scipy("scipy_jac")
     options = _read_without_report("scipy_jac", given)
     check_callable(func)
+    sparse = read_bool("sparse", sparse)
     return _ScipyJacobian(func, sparse, options)
 
 

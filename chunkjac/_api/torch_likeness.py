@@ -26,7 +26,8 @@ def derivative_of(name: str, func: Callable[..., Any], **given: Any) -> Callable
     """
     check_callable(func)
     with Context(name):
-        given["chunk_size"] = read_options(name, given, GivenToJacobian).chunk_size
+        options = read_options(name, given, GivenToJacobian)
+    given = {option: getattr(options, option) for option in given}
 
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def derivative_at(*args: Any, **kwargs: Any) -> Any:

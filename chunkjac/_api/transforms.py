@@ -10,10 +10,8 @@ from chunkjac._api.jacobians import jacobian
 from chunkjac._api.signature import shows
 from chunkjac._api.torch_likeness import Context, derivative_of
 from chunkjac._modes import Gradient
-from chunkjac._planner import GivenToJacobian, read_name, read_options
-from chunkjac._problem import check_callable
-
-_HESSIAN_MODES = ("forward", "reverse", "auto", "finite-difference")
+from chunkjac._planner import GivenToJacobian, read_options
+from chunkjac._problem import check_callable, read_argnums
 
 
 @shows
@@ -139,8 +137,7 @@ def hessian(
         tensor([[ 6.,  0.],
                 [ 0., 12.]])
     """
-    read_name("mode", mode, _HESSIAN_MODES)
-    gradient = Gradient.of(func, argnums)
+    gradient = Gradient.of(func, read_argnums(argnums))
     return derivative_of("hessian", gradient, mode=mode, argnums=argnums, has_aux=False, chunk_size=chunk_size)
 
 
@@ -189,7 +186,8 @@ def jacfd(
     given: dict[str, Any] = {"mode": "finite-difference", "argnums": argnums, "has_aux": has_aux}
     given |= {"scheme": scheme, "step": step, "batching": batching, "bounds": bounds, "chunk_size": chunk_size}
     with Context("jacfd"):
-        read_options("jacfd", given, GivenToJacobian)
+        options = read_options("jacfd", given, GivenToJacobian)
+    given = {name: getattr(options, name) for name in given}
 
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def differences_at(*args: Any, **kwargs: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from chunkjac._arguments import reading, shown
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._problem import check_argnums, check_inputs, looks_like
 
@@ -37,16 +38,19 @@ def second_point(args: tuple[Any, ...], x2: Any, argnums: int | tuple[int, ...])
         raise ArgumentTypeError(f"x2 must be a tuple of {len(args)} arguments, like x, found {_told(x2)}.")
     others = [*others]
     for number in numbers_of(argnums, args):
-        leaves, spec = tree_flatten(args[number])
+        with reading("the arguments", args):
+            leaves, spec = tree_flatten(args[number])
         check_inputs(leaves, argnums)
         try:
             found = spec.flatten_up_to(others[number])  # the keys of dictionaries may come in another order
-        except ValueError as error:
-            raise ArgumentError(f"x2 must have the tree of x where func is differentiated: {error}.") from error
+        except Exception as error:
+            raise ArgumentError(
+                f"x2 must have the tree of x where func is differentiated, {spec}, found {shown(x2)}."
+            ) from error
         for x, other in zip(leaves, found):
             was, now = looks_like(x), looks_like(other)
-            if was != now:
-                raise ArgumentError(f"x2 must be like x where func is differentiated: {was}, found {now}.")
+            if was != now or other.layout != x.layout:
+                raise ArgumentError(f"x2 must be like x where func is differentiated: {was}, dense; found {now}.")
         others[number] = tree_unflatten(found, spec)
     return tuple(others)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from chunkjac._arguments import reading, shown
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._problem import Problem
 from chunkjac._tensors import rows_of, wide_type
@@ -76,27 +77,30 @@ def read_vectors(vectors: Any, leaves: Sequence[Any], spec: Any, what: str) -> t
     Raises:
         ArgumentTypeError, ArgumentError: They are not like the leaves.
     """
-    found, tree = tree_flatten(vectors)
-    if tree != spec or not all(isinstance(leaf, torch.Tensor) for leaf in found):
-        raise ArgumentTypeError(
-            f"vectors, the last argument, must be tensors in a tree like the {what}, found {type(vectors).__name__}."
-        )
-    counts = set()
-    for vector, leaf in zip(found, leaves):
-        many = vector.dim() == len(leaf.shape) + 1
-        if vector.shape[1 if many else 0 :] != leaf.shape:
-            raise ArgumentError(
-                f"vectors must have the shape of the {what}, {list(leaf.shape)}, or {['k', *leaf.shape]} for k, "
-                f"found {list(vector.shape)}."
+    with reading("vectors", vectors):
+        found, tree = tree_flatten(vectors)
+        if tree != spec or not all(isinstance(leaf, torch.Tensor) for leaf in found):
+            raise ArgumentTypeError(
+                f"vectors, the last argument, must be tensors in a tree like the {what}, found {shown(vectors)}."
             )
-        if vector.dtype != leaf.dtype.to_real() or vector.device != leaf.device:
-            raise ArgumentError(
-                f"vectors must be like the {what}, {leaf.dtype} on {leaf.device}, "
-                f"found {vector.dtype} on {vector.device}."
-            )
-        counts.add(len(vector) if many else None)
-    if len(counts) > 1:
-        raise ArgumentError(f"vectors must be as many in each tensor, found {sorted(map(str, counts))}.")
+        counts = set()
+        for vector, leaf in zip(found, leaves):
+            many = vector.dim() == len(leaf.shape) + 1
+            if vector.shape[1 if many else 0 :] != leaf.shape:
+                raise ArgumentError(
+                    f"vectors must have the shape of the {what}, {list(leaf.shape)}, or {['k', *leaf.shape]} for k, "
+                    f"found {list(vector.shape)}."
+                )
+            if vector.dtype != leaf.dtype.to_real() or vector.device != leaf.device:
+                raise ArgumentError(
+                    f"vectors must be like the {what}, {leaf.dtype} on {leaf.device}, "
+                    f"found {vector.dtype} on {vector.device}."
+                )
+            if vector.layout != torch.strided:
+                raise ArgumentError(f"vectors must be dense, found {vector.layout}; convert them with to_dense().")
+            counts.add(len(vector) if many else None)
+        if len(counts) > 1:
+            raise ArgumentError(f"vectors must be as many in each tensor, found {sorted(map(str, counts))}.")
     return found, counts.pop()
 
 
@@ -120,7 +124,9 @@ def scales_of(
     suffices = True
     scales = torch.ones_like(like)
     flat = scales.view(-1)
-    pairs = [(v.reshape(len(flat), x.numel()), x.detach().reshape(-1)) for v, x in zip(vectors, inputs) if x.numel()]
+    pairs = [
+        (v.detach().reshape(len(flat), x.numel()), x.detach().reshape(-1)) for v, x in zip(vectors, inputs) if x.numel()
+    ]
     n_elements = sum(x.numel() for _, x in pairs)
     piece = max(_LEAST_PIECE, min(_LARGEST_PIECE, len(flat) * n_elements // _N_PIECES))
     n_rows = max(1, piece // max(1, n_elements))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chunkjac._errors import ArgumentError, ArgumentTypeError
-from chunkjac._planner import GivenToRun, Job, Probe
+from chunkjac._planner import GivenToRun, Job, Probe, read_option
 from chunkjac._sinks import read_out
 
 
@@ -43,11 +43,11 @@ class Repetition:
             )
         if not args and job.device != job.problem.device:
             raise ArgumentError(f"this plan is for {job.device}: give run the arguments there, and let func use it.")
-        out = job.out
-        resume = given.get("resume", False)
-        if "out" in given:
-            out = read_out(given["out"], resume=resume, settings=job.options.settings, here=job.device)
-        elif "resume" in given:
+        read = {name: read_option(name, value) for name, value in given.items()}
+        out, resume = job.out, read.get("resume", False)
+        if "out" in read:
+            out = read_out(read["out"], resume=resume, settings=job.options.settings, here=job.device)
+        elif "resume" in read:
             out = out.resumed(resume)
         out = out.begun(job.options.chunk_size or known.steady_size, job.problem.devices)
         out.refuse(create_graph=job.options.create_graph, verify=job.options.verify)
@@ -55,8 +55,8 @@ class Repetition:
             job,
             problem=job.problem.with_args(args, job.device) if args else job.problem,
             out=out,
-            progress=given.get("progress", job.progress),
-            return_report=given.get("return_report", False),
+            progress=read.get("progress", job.progress),
+            return_report=read.get("return_report", False),
         )
         result_bytes = known.summary.result_bytes if job.out.allocates_result else 0
         return cls(job, replace(known, cost=replace(known.cost, result_bytes=result_bytes)))

@@ -1,6 +1,6 @@
 """What is alive, what an operation will take, what a device can give."""
 
-from chunkjac._memory.budget import Budget, devices_here, find_budget, find_device, free_memory
+from chunkjac._memory.budget import Budget, devices_here, find_budget, find_device, free_memory, is_here
 from chunkjac._memory.fakes import strict_fakes
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.growth import Growth

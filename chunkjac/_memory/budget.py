@@ -8,6 +8,7 @@ from typing import Any, SupportsIndex
 
 import torch
 
+from chunkjac._arguments import shown
 from chunkjac._errors import ArgumentError
 from chunkjac._memory.accelerators import free_accelerator_memory
 from chunkjac._memory.cpu import free_cpu_memory
@@ -17,6 +18,9 @@ from chunkjac._units import format_bytes, parse_bytes
 # A reading is used again for so long: a core touches less than half a gigabyte of new memory in that time, and a
 # default leaves half of what is free.
 _RECENT_S = 0.05
+
+# No machine addresses more.
+_MOST_BYTES = 2**63 - 1
 
 _DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
 
@@ -48,10 +52,11 @@ def find_budget(max_memory: SupportsIndex | str | None, device: torch.device, pl
         return _recent.budget() if device.type == "cpu" else _default_budget(device)
     relative = isinstance(max_memory, str) and max_memory.strip().endswith("%")
     if not relative:
-        return Budget(parse_bytes(max_memory, name="max_memory"), True, f"{place}={max_memory!r}")
+        n_bytes = min(_MOST_BYTES, parse_bytes(max_memory, name="max_memory"))
+        return Budget(n_bytes, True, f"{place}={shown(max_memory)}")
     least = free_memory(device).least
     n_bytes = parse_bytes(max_memory, of_bytes=least.n_bytes, name="max_memory")
-    return Budget(n_bytes, True, f"{place}={max_memory!r} of {format_bytes(least.n_bytes)} ({least.source})")
+    return Budget(n_bytes, True, f"{place}={shown(max_memory)} of {format_bytes(least.n_bytes)} ({least.source})")
 
 
 def _default_budget(device: torch.device) -> Budget:
@@ -92,9 +97,9 @@ def find_device(name: Any) -> torch.device:
         ArgumentError: There is no such device, or nothing can be computed on it.
     """
     try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ArgumentError(f"device must be one such as 'cpu' or 'cuda', found {name!r}.") from error
+        device = torch.device(str.__str__(name) if isinstance(name, str) else name)
+    except Exception as error:
+        raise ArgumentError(f"device must be one such as 'cpu' or 'cuda', found {shown(name)}.") from error
     if device.type not in _DEVICE_TYPES:
         raise ArgumentError(f"device must be of type {', '.join(_DEVICE_TYPES)}, found {str(device)!r}.")
     if device.type == "cpu":
@@ -130,7 +135,7 @@ def free_memory(device: torch.device) -> Free:
         ArgumentError: Nothing can be computed on this device, or its memory cannot be read.
     """
     if device.type not in _DEVICE_TYPES:
-        raise ArgumentError(f"the inputs are on {device}, where nothing can be computed; move them with x.to().")
+        raise ArgumentError(f"the arguments are on {device}, where nothing can be computed; move them with x.to().")
     if not is_here(device):
         raise ArgumentError(f"max_memory must be given in bytes for {device}, which is not here, such as '8GiB'.")
     return free_cpu_memory() if device.type == "cpu" else free_accelerator_memory(device)

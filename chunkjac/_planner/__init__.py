@@ -6,7 +6,7 @@ from chunkjac._planner.options import Given, GivenOnce, GivenToJacobian, GivenTo
 from chunkjac._planner.plan import GivenToRun, Plan
 from chunkjac._planner.probe import Probe, Runner, dry_probe, real_probe, steady_size
 from chunkjac._planner.progress import Progress, show_progress
-from chunkjac._planner.reading import job_of, read_name, read_options
+from chunkjac._planner.reading import job_of, read_option, read_options
 from chunkjac._planner.refusal import over_budget, over_budget_backwards
 from chunkjac._planner.report import Report
 from chunkjac._planner.selection import select_mode

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
+from chunkjac._arguments import read_bool, read_int, read_name, reading, shown
 from chunkjac._config import Config, get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._memory import Budget, find_budget, find_device
 from chunkjac._modes import MODES, SCHEME_NAMES, read_bounds, read_step
 from chunkjac._planner.job import Job
 from chunkjac._planner.options import Options
-from chunkjac._problem import RANDOMNESS, Problem
+from chunkjac._problem import RANDOMNESS, Problem, read_argnums
 from chunkjac._sinks import read_out
+from chunkjac._units import read_bytes
 
 _BATCHINGS = ("auto", "vmap", "native", "loop")
+
+# No tensor has more dimensions, or elements.
+_MOST_DIMENSIONS = 64
+_MOST_DIRECTIONS = 2**63 - 1
+
+# Each takes an evaluation or two, and one is as sure as rounding allows.
+_MOST_CHECKS = 1000
 
 
 def read_options(name: str, given: Mapping[str, Any], taken: type) -> Options:
@@ -39,7 +48,7 @@ def read_options(name: str, given: Mapping[str, Any], taken: type) -> Options:
         near = get_close_matches(unknown[0], names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ArgumentTypeError(f"{name} takes no {', '.join(unknown)}; its options are {', '.join(names)}.{hint}")
-    options = Options(**{key: _READERS[key](value) if key in _READERS else value for key, value in given.items()})
+    options = Options(**{key: read_option(key, value) for key, value in given.items()})
     for clash in _CLASHES:
         if clash.name in given and clash.when(options):
             raise ArgumentError(clash.why.format(options))
@@ -50,11 +59,15 @@ def job_of(func: Callable[..., Any], args: tuple[Any, ...], options: Options) ->
     """Return what a call asks for."""
     problem = Problem.of(func, args, options.argnums, options.has_aux, options.randomness)
     config = get_config()
-    device = problem.device if options.device is None else find_device(options.device)
+    device = problem.device if options.device is None else torch.device(options.device)
     out = read_out(options.out, resume=options.resume, settings=options.settings, here=device)
     if options.mode == "auto" and out.known_mode is not None:
         options = replace(options, mode=out.known_mode)
     out.refuse(create_graph=options.create_graph, verify=options.verify)
+    with reading("step", options.step):
+        steps = read_step(options.step, problem.inputs, problem.spec)
+    with reading("bounds", options.bounds):
+        bounds = read_bounds(options.bounds, problem.inputs, problem.spec)
     if options.randomness == "different" and out.is_repeatable:
         raise ArgumentError(_NEVER_AGAIN)
     return Job(
@@ -63,8 +76,8 @@ def job_of(func: Callable[..., Any], args: tuple[Any, ...], options: Options) ->
         device,
         _budget_of(options, device, config),
         out=out,
-        steps=read_step(options.step, problem.inputs, problem.spec),
-        bounds=read_bounds(options.bounds, problem.inputs, problem.spec),
+        steps=steps,
+        bounds=bounds,
         progress=config.progress if options.progress is None else options.progress,
         return_report=options.return_report,
     )
@@ -84,69 +97,68 @@ def _budget_of(options: Options, device: torch.device, config: Config) -> Budget
     return budget
 
 
-def read_name(argument: str, value: Any, known: Iterable[str]) -> str:
-    """Refuse an unknown name, and suggest the nearest."""
-    names = list(known)
-    if value not in names:
-        near = get_close_matches(str(value), names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, names))}, found {value!r}{hint}")
-    return str(value)
+def read_option(name: str, value: Any) -> Any:
+    """Return an option as it is meant: of its own type, and Python's own numbers and text.
+
+    Raises:
+        ArgumentTypeError, ArgumentError: The message names the option, and what it may be.
+    """
+    with reading(name, value):
+        return _READERS[name](value) if name in _READERS else value
 
 
 def _read_chunk_size(chunk_size: Any) -> int | None:
     """Refuse what is no count."""
     if chunk_size is None:
         return None
-    if isinstance(chunk_size, bool) or not hasattr(chunk_size, "__index__"):
-        raise ArgumentTypeError(f"chunk_size must be None or an int, found {chunk_size!r}.")
-    if operator.index(chunk_size) < 1:
-        raise ArgumentError(f"`chunk_size` should be greater than 0, found {chunk_size}; None plans it.")
-    return operator.index(chunk_size)
+    size = read_int("chunk_size", chunk_size, "None or an int")
+    if size < 1:
+        raise ArgumentError(f"`chunk_size` should be greater than 0, found {shown(size)}; None plans it.")
+    return min(size, _MOST_DIRECTIONS)
 
 
 def _read_batching(batching: Any) -> str | int:
     """Refuse what is neither the name of a rung nor a dimension."""
     if isinstance(batching, str):
         return read_name("batching", batching, _BATCHINGS)
-    if isinstance(batching, bool) or not hasattr(batching, "__index__"):
-        raise ArgumentTypeError(f"batching must be one of {', '.join(map(repr, _BATCHINGS))}, or an int: {batching!r}.")
-    return operator.index(batching)
+    dim = read_int("batching", batching, f"one of {', '.join(map(repr, _BATCHINGS))}, or an int")
+    if abs(dim) > _MOST_DIMENSIONS:
+        raise ArgumentError(f"batching must be a dimension of the inputs, found {shown(dim)}; 0 is the leading one.")
+    return dim
 
 
 def _read_verify(verify: Any) -> int:
     """Refuse what is no number of checks."""
-    if not hasattr(verify, "__index__"):
-        raise ArgumentTypeError(f"verify must be a number of checks, found {verify!r}.")
-    if operator.index(verify) < 0:
-        raise ArgumentError(f"verify must be 0 or more checks, found {verify}.")
-    return operator.index(verify)
-
-
-def _read_compile(compile: Any) -> bool:
-    """Refuse what is no bool."""
-    if not isinstance(compile, bool):
-        raise ArgumentTypeError(f"compile must be a bool, found {compile!r}.")
-    return compile
+    n_checks = read_int("verify", verify, "a number of checks")
+    if not 0 <= n_checks <= _MOST_CHECKS:
+        raise ArgumentError(
+            f"verify must be 0 to {_MOST_CHECKS} checks, each of which tells of all elements, found {shown(n_checks)}."
+        )
+    return n_checks
 
 
 def _read_progress(progress: Any) -> Any:
     """Refuse what is neither a bool nor to be called."""
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise ArgumentTypeError(f"progress must be a bool or a callable, found {type(progress).__name__}.")
+    if progress is None or progress is True or progress is False:
+        return progress
+    if isinstance(progress, type) or not callable(progress):
+        raise ArgumentTypeError(f"progress must be a bool or a callable, found {shown(progress)}.")
     return progress
 
 
-# What reads an option as it was given; others are taken as they are, or read where the problem or the device is known.
+# What reads an option as it was given; others are read where the problem or the device is known.
 _READERS: Mapping[str, Callable[[Any], Any]] = {
+    "argnums": read_argnums,
     "mode": lambda value: read_name("mode", value, MODES),
     "scheme": lambda value: read_name("scheme", value, SCHEME_NAMES),
-    "randomness": lambda value: read_name("randomness", value, RANDOMNESS),
     "batching": _read_batching,
+    "max_memory": lambda value: None if value is None else read_bytes("max_memory", value),
     "chunk_size": _read_chunk_size,
+    "randomness": lambda value: read_name("randomness", value, RANDOMNESS),
     "verify": _read_verify,
-    "compile": _read_compile,
     "progress": _read_progress,
+    "device": lambda value: None if value is None else find_device(value),
+    **{name: partial(read_bool, name) for name in ("has_aux", "resume", "create_graph", "compile", "return_report")},
 }
 
 

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from chunkjac._arguments import read_int, reading, shown
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError
 
 
 def check_callable(func: Any) -> None:
     """Refuse what is no function."""
     if not callable(func):
-        raise ArgumentTypeError(f"func must be callable, found {type(func).__name__}.")
+        raise ArgumentTypeError(f"func must be callable, found {shown(func)}.")
+    if isinstance(func, type) and issubclass(func, (nn.Module, torch.autograd.Function)):
+        remedy = "its method apply" if issubclass(func, torch.autograd.Function) else "an instance"
+        raise ArgumentTypeError(f"func must be callable with tensors, found {shown(func)}; give {remedy}.")
 
 
 def check_computed(values: Sequence[Any], inputs: Sequence[torch.Tensor]) -> None:
@@ -36,25 +41,33 @@ def check_unchanged(inputs: Sequence[torch.Tensor], versions: Sequence[int]) -> 
             )
 
 
-def check_argnums(argnums: Any, n_args: int) -> int | tuple[int, ...]:
+def read_argnums(argnums: Any) -> int | tuple[int, ...]:
+    """Refuse what is neither a whole number nor a tuple of them."""
+    with reading("argnums", argnums):
+        if isinstance(argnums, tuple):
+            return tuple(read_int("argnums", number, "int or Tuple of ints") for number in argnums)
+    return read_int("argnums", argnums, "int or Tuple of ints")
+
+
+def check_argnums(argnums: int | tuple[int, ...], n_args: int) -> int | tuple[int, ...]:
     """Return argnums without negative numbers."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     for number in numbers:
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise ArgumentTypeError(f"argnums must be int or Tuple of ints, found {argnums!r}.")
         if not -n_args <= number < n_args:
-            raise ArgumentError(f"argnums {argnums!r} is out of range: func is given only {n_args} positional inputs.")
+            raise ArgumentError(
+                f"argnums {shown(argnums)} is out of range: func is given only {n_args} positional inputs."
+            )
     positive = tuple(number % n_args for number in numbers)
     if not positive:
         raise ArgumentError("argnums must be non-empty, found (); name at least one argument.")
     if len(set(positive)) < len(positive):
-        raise ArgumentError(f"argnums must be unique, found {argnums!r}.")
+        raise ArgumentError(f"argnums must be unique, found {shown(argnums)}.")
     return positive if isinstance(argnums, tuple) else positive[0]
 
 
 def check_inputs(leaves: Sequence[Any], argnums: int | tuple[int, ...]) -> None:
     """Refuse inputs that have no real derivative."""
-    where = f"the arguments that argnums={argnums!r} names"
+    where = f"the arguments that argnums={shown(argnums)} names"
     if not leaves:
         raise ArgumentError(f"{where} hold no tensor; choose others with argnums.")
     for leaf in leaves:
@@ -72,8 +85,9 @@ def check_inputs(leaves: Sequence[Any], argnums: int | tuple[int, ...]) -> None:
             raise ArgumentTypeError(
                 f"{where} must be real floating-point tensors, found {leaf.dtype}; convert with x.float()."
             )
-        if leaf.layout != torch.strided:
-            raise ArgumentTypeError(f"{where} must be dense tensors, found {leaf.layout}; convert with x.to_dense().")
+        if leaf.layout != torch.strided or leaf.is_nested:
+            found = "a nested tensor" if leaf.is_nested else leaf.layout
+            raise ArgumentTypeError(f"{where} must be dense tensors, found {found}; convert with x.to_dense().")
 
 
 def check_outputs(leaves: Sequence[Any]) -> None:

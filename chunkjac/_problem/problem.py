@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
+from chunkjac._arguments import reading
 from chunkjac._errors import ArgumentError, FunctionError, add_note
 from chunkjac._problem.checks import (
     check_argnums,
@@ -205,7 +206,8 @@ def _checked(
     """Check a call; return argnums without negative numbers, the inputs and their tree."""
     check_callable(func)
     argnums = check_argnums(argnums, len(args))
-    leaves, spec = tree_flatten(_chosen(args, argnums))
+    with reading("the arguments", args):
+        leaves, spec = tree_flatten(_chosen(args, argnums))
     check_inputs(leaves, argnums)
     return argnums, leaves, spec
 

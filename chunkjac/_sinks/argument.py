@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from chunkjac._memory import find_device
+from chunkjac._arguments import read_path, reading, shown
+from chunkjac._errors import ArgumentError, ArgumentTypeError
+from chunkjac._memory import find_device, is_here
 from chunkjac._sinks.callback import Callback
 from chunkjac._sinks.destination import Destination
 from chunkjac._sinks.device import NewTensorElsewhere
@@ -30,10 +32,13 @@ def read_out(out: Any, *, resume: bool, settings: Mapping[str, Any], here: torch
         ArgumentError: ``resume`` is given, and no path.
         StoreError: Nothing can be written there.
     """
-    device = _device_of(out)
-    if device is None and isinstance(out, (str, os.PathLike)):
-        return Files.at(out, resume, settings)
-    return _in_memory(out, device, here).resumed(resume)
+    with reading("out", out):
+        device = _device_of(out)
+        if device not in (None, here) and is_here(here) and not is_here(device):
+            raise ArgumentError(f"out={device} is a device that is not here; give another, a path, or a callable.")
+        if device is None and isinstance(out, (str, os.PathLike)):
+            return Files.at(read_path("out", out), resume, settings)
+        return _in_memory(out, device, here).resumed(resume)
 
 
 def _in_memory(out: Any, device: torch.device | None, here: torch.device) -> Destination:
@@ -42,6 +47,8 @@ def _in_memory(out: Any, device: torch.device | None, here: torch.device) -> Des
         return NewTensor()
     if device is not None:
         return NewTensorElsewhere(device)
+    if isinstance(out, type):
+        raise ArgumentTypeError(f"out must be an instance, found {shown(out)}; make one, or give a function.")
     if isinstance(out, torch.Tensor):
         return GivenTensors(out)
     call = out if callable(out) else getattr(out, "write", None)
@@ -50,9 +57,13 @@ def _in_memory(out: Any, device: torch.device | None, here: torch.device) -> Des
 
 def _device_of(out: Any) -> torch.device | None:
     """Return the device that ``out`` is, or names; ``None`` if it is none."""
-    if isinstance(out, str):
-        try:
-            torch.device(out)
-        except RuntimeError:
-            return None
-    return find_device(out) if isinstance(out, (str, torch.device)) else None
+    try:
+        device = torch.device(str.__str__(out)) if isinstance(out, str) else out
+    except Exception:
+        return None
+    if not isinstance(device, torch.device):
+        return None
+    try:
+        return find_device(device)
+    except ArgumentError:
+        return device  # of a type that computes nothing

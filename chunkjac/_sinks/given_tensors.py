@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from chunkjac._arguments import reading, shown
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import Leaf
@@ -45,8 +46,13 @@ class GivenTensors(Destination):
 
 def _checked(mode: Mode, out: Any) -> list[torch.Tensor]:
     """Check the user's tensors; return them with the directions outermost."""
+    with reading("out", out):
+        return _with_directions_outermost(mode, _in_tree(mode, out))
+
+
+def _with_directions_outermost(mode: Mode, found: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Check the tensors themselves."""
     outputs, inputs = mode.outputs.leaves, mode.problem.leaves
-    found = _in_tree(mode, out)
     n_inputs = len(inputs)
     blocks = block_leaves(mode)
     for i, j in product(range(len(outputs)), range(n_inputs)):
@@ -67,7 +73,7 @@ def _in_tree(mode: Mode, out: Any) -> list[torch.Tensor]:
     expected = tree_flatten(tree_unflatten([inner] * len(mode.outputs.leaves), mode.outputs.spec))[1]
     found, spec = tree_flatten(out)
     if spec != expected:
-        raise ArgumentError(f"out must have the structure of the result, {expected}, found {spec}.")
+        raise ArgumentError(f"out must have the structure of the result, {expected}, found {shown(out)}.")
     for tensor in found:
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentTypeError(f"out must be a tensor for each output and input, found {type(tensor).__name__}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,11 @@ BAD = {
     "unknown mode": (lambda: cj.jacobian(double, X, mode="revers"), ValueError, "mode .*did you mean 'reverse'"),
     "mode None": (lambda: cj.jacobian(double, X, mode=None), ValueError, "mode must be one of"),
     "unknown scheme": (lambda: cj.jacobian(double, X, scheme="centre"), ValueError, "scheme.*did you mean 'central'"),
+    "verify for ever": (lambda: cj.jacobian(double, X, verify=10**30), ValueError, "verify must be 0 to 1000 checks"),
+    "a number for a bool": (lambda: cj.jacobian(double, X, has_aux=1), TypeError, "has_aux must be a bool.*found 1"),
+    "a class of modules": (lambda: cj.jacobian(torch.nn.Tanh, X), TypeError, "class torch.Tanh; give an"),
+    "step nan": (lambda: cj.jacfd(double, step=float("nan"))(X), ValueError, "step must be positive.*found nan"),
+    "step out of range": (lambda: cj.jacfd(double, step=10**400)(X), ValueError, "step must.*an int of 1329 bits"),
     "chunk_size 0": (lambda: cj.jacobian(double, X, chunk_size=0), ValueError, "`chunk_size` should be greater than 0"),
     "chunk_size -1": (
         lambda: cj.jacobian(double, X, chunk_size=-1),
@@ -115,6 +121,18 @@ def test_bad_input_is_a_clear_error(name: str) -> None:
     with pytest.raises(cj.ChunkjacError, match=message) as caught:
         call()
     assert isinstance(caught.value, kind)
+
+
+def test_numbers_of_other_libraries_and_huge_ones_are_taken() -> None:
+    for options in (
+        {"chunk_size": 10**30},
+        {"chunk_size": np.int64(2)},
+        {"max_memory": 10**400},
+        {"mode": np.str_("reverse")},
+        {"mode": "finite-difference", "step": np.float32(0.25)},
+        {"argnums": np.int64(0)},
+    ):
+        assert torch.equal(cj.jacobian(double, X, **options), 2 * torch.eye(3))
 
 
 @pytest.mark.parametrize("name", ["chunk_size 0", "unknown mode", "argnums out of range", "step 0"])

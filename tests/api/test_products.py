@@ -209,3 +209,9 @@ def test_a_report_is_given_beside_the_products() -> None:
     found, report = cj.matvec(net, x, _point(3, 12), mode="forward", return_report=True)
     assert found.shape == (3, 9)
     assert report.plan.n_directions == 3
+
+
+def test_vectors_may_require_grad() -> None:
+    v = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(cj.matvec(torch.sin, torch.zeros_like(v).detach(), v), torch.ones_like(v))
+    assert torch.equal(cj.rmatvec(torch.sin, torch.zeros_like(v).detach(), v), torch.ones_like(v))

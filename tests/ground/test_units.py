@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chunkjac._arguments import shown
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._units import format_bytes, parse_bytes
 
@@ -99,7 +100,7 @@ def test_what_is_neither_whole_nor_text_is_a_type_error(value: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=r"^max_memory .*4GiB") as caught:
         parse_bytes(value, name="max_memory")
     assert isinstance(caught.value, TypeError)
-    assert repr(value) in str(caught.value)
+    assert shown(value) in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import TreeSpec
 
+from chunkjac._arguments import as_float, shown
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes.differences.schemes import Scheme
@@ -96,21 +98,22 @@ def read_bounds(bounds: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> 
     if bounds is None:
         return None
     if not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
-        raise ArgumentTypeError(f"bounds must be None or a pair (low, high), found {bounds!r:.200}.")
+        raise ArgumentTypeError(f"bounds must be None or a pair (low, high), found {shown(bounds)}.")
     low, high = (_read_limit(limit, inputs, spec) for limit in bounds)
     for least, most in zip(low, high):
         if isinstance(least, float) and isinstance(most, float) and not least < most:
-            raise ArgumentError(f"bounds must be (low, high) with low below high, found {bounds!r}.")
+            raise ArgumentError(f"bounds must be (low, high) with low below high, found {shown(bounds)}.")
     return tuple(Bounds(least, most) for least, most in zip(low, high))
 
 
 def _read_limit(limit: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tuple[Limit, ...]:
     """Return one limit for each leaf."""
-    if isinstance(limit, (int, float)) and not isinstance(limit, bool):
-        if limit != limit:
+    number = as_float(limit)
+    if number is not None:
+        if isnan(number):
             raise ArgumentError("bounds must be numbers, found nan; an open end is float('inf').")
-        return (float(limit),) * len(inputs)
-    wanted = f"must be a pair of floats, or of tensors shaped like the inputs; one is a {type(limit).__name__}"
+        return (number,) * len(inputs)
+    wanted = f"must be a pair of floats, or of tensors shaped like the inputs; one is {shown(limit)}"
     return leaves_like("bounds", limit, inputs, spec, wanted)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from chunkjac._arguments import as_float, shown
 from chunkjac._chunker import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes.differences.schemes import Scheme, tiny_step
@@ -64,11 +66,12 @@ def read_step(step: Any, inputs: Sequence[torch.Tensor], spec: TreeSpec) -> tupl
     """
     if step is None:
         return (None,) * len(inputs)
-    if isinstance(step, (int, float)) and not isinstance(step, bool):
-        if not 0 < step < float("inf"):
-            raise ArgumentError(f"step must be positive and finite, found {step!r}.")
-        return (float(step),) * len(inputs)
-    wanted = f"must be None, a float, or tensors shaped like the inputs, found {type(step).__name__}"
+    number = as_float(step)
+    if number is not None:
+        if not 0 < number < inf:
+            raise ArgumentError(f"step must be positive and finite, found {shown(step)}.")
+        return (number,) * len(inputs)
+    wanted = f"must be None, a float, or tensors shaped like the inputs, found {shown(step)}"
     return leaves_like("step", step, inputs, spec, wanted)
 
 
@@ -90,10 +93,10 @@ def leaves_like(name: str, given: Any, inputs: Sequence[torch.Tensor], spec: Tre
     if given_spec != spec or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
         raise ArgumentTypeError(f"{name} {wanted}.")
     for x, leaf in zip(inputs, leaves):
-        if leaf.shape != x.shape or leaf.dtype != x.dtype or leaf.device != x.device:
+        if (leaf.shape, leaf.dtype, leaf.device, leaf.layout) != (x.shape, x.dtype, x.device, x.layout):
             raise ArgumentError(
                 f"{name} must be like the input, {tuple(x.shape)} {x.dtype} on {x.device}, "
-                f"found {tuple(leaf.shape)} {leaf.dtype} on {leaf.device}."
+                f"found {tuple(leaf.shape)} {leaf.dtype} on {leaf.device}, {leaf.layout}."
             )
     return tuple(leaves)
 

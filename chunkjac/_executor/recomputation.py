@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from chunkjac._chunker import Pacer
 from chunkjac._errors import FunctionError
+from chunkjac._executor.batched_cotangents import sent_back
 from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recipe import Recipe
 from chunkjac._executor.result import Result
@@ -30,11 +31,8 @@ from chunkjac._memory import LiveBytes, OverBudget
 from chunkjac._modes import Forward, Mode, Reverse, is_final, random_tangent
 from chunkjac._planner import Job, Plan, over_budget_backwards
 from chunkjac._problem import LeftAsFound, WriteWatcher, plain_kernels
-from chunkjac._sinks import PulledBack, TensorSink
+from chunkjac._sinks import Cotangent, Grads, PulledBack, TensorSink
 from chunkjac._tensors import Tensors
-
-Grads = tuple[torch.Tensor | None, ...]
-
 
 # How it is computed again: in reverse mode, also what was computed in forward mode. Forward formulas are
 # wrong to differentiate for some operations (layer_norm, linalg.solve, and torch.func.jacfwd with them, torch
@@ -119,16 +117,14 @@ class _Rebuilt(torch.autograd.Function):
         ctx.recipe.check_unchanged()
         needed = ctx.needs_input_grad[2:]
         sources = tuple(source for source, is_needed in zip(ctx.saved_tensors, needed) if is_needed)
-        pull_back = _pull_back_with_graph if torch.is_grad_enabled() else _pull_back
-        grads = iter(pull_back(ctx.recipe, sources, cotangents, cut=ctx.saved_tensors))
+        way = _pull_back_with_graph if torch.is_grad_enabled() else _pull_back
+        pull_back = partial(way, ctx.recipe, sources, cut=ctx.saved_tensors)
+        grads = iter(sent_back(pull_back, [cotangents])[0])
         return (None, None, *(next(grads) if is_needed else None for is_needed in needed))
 
 
-Cotangents = Sequence[torch.Tensor | None]
-
-
-def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut: Tensors) -> Grads:
-    """Send a cotangent back, a chunk at a time, within the budget."""
+def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Sequence[Cotangent], *, cut: Tensors) -> list[Grads]:
+    """Send cotangents back, a chunk at a time, within the budget."""
     job = recipe.job
     counting = job.counting()
 
@@ -144,8 +140,10 @@ def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut:
     raise over_budget_backwards(job, failure)
 
 
-def _pull_back_with_graph(recipe: Recipe, sources: Tensors, cotangents: Cotangents, *, cut: Tensors) -> Grads:
-    """Send a cotangent back so that the result can be differentiated too: that keeps every graph."""
+def _pull_back_with_graph(
+    recipe: Recipe, sources: Tensors, cotangents: Sequence[Cotangent], *, cut: Tensors
+) -> list[Grads]:
+    """Send cotangents back so that the result can be differentiated too: that keeps every graph."""
 
     def compute(mode: Mode, sink: PulledBack, _: LiveBytes) -> None:
         for start in range(0, sink.n_directions, recipe.chunk_size):
@@ -158,13 +156,13 @@ def _pull_back_with_graph(recipe: Recipe, sources: Tensors, cotangents: Cotangen
 
 def _in_any_way(
     recipe: Recipe,
-    cotangents: Cotangents,
+    cotangents: Sequence[Cotangent],
     sources: Tensors,
     cut: Tensors,
     compute: Callable[[Mode, PulledBack, LiveBytes], None],
     *,
     keeps_graph: bool,
-) -> Grads:
+) -> list[Grads]:
     """Compute in the first way that can."""
     problem = recipe.job.problem
     for number, (mode_of, kernels) in enumerate(_WAYS):

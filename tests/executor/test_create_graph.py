@@ -373,3 +373,54 @@ def test_autocast_and_fused_attention_are_differentiated_as_they_were() -> None:
     parameters = [*net.parameters()]
     for ours, theirs in zip(*(gradients(M.square().sum().float(), parameters) for M in (J, K))):
         assert torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+# Ways to send several cotangents back at once.
+def _batched(J: torch.Tensor, x: torch.Tensor, v: torch.Tensor, **given: bool) -> torch.Tensor:
+    return torch.autograd.grad(J, x, v, is_grads_batched=True, retain_graph=True, **given)[0]
+
+
+def _mapped(J: torch.Tensor, x: torch.Tensor, v: torch.Tensor, **given: bool) -> torch.Tensor:
+    return torch.vmap(lambda u: torch.autograd.grad(J, x, u, retain_graph=True, **given)[0])(v)
+
+
+def _mapped_twice(J: torch.Tensor, x: torch.Tensor, v: torch.Tensor, **given: bool) -> torch.Tensor:
+    rows = torch.vmap(torch.vmap(lambda u: torch.autograd.grad(J, x, u, retain_graph=True, **given)[0]))
+    return rows(v.unflatten(0, (3, -1))).flatten(0, 1)
+
+
+@pytest.mark.parametrize("way", [_batched, _mapped, _mapped_twice])
+@pytest.mark.parametrize("name", ["jacrev", "jacfwd", "hessian"])
+def test_several_cotangents_go_back_at_once(name: str, way: Callable[..., torch.Tensor]) -> None:
+    x = torch.linspace(0.1, 1, 3, dtype=D, requires_grad=True)
+    func = (lambda x: (x.exp() * x.sum()).sum()) if name == "hessian" else (lambda x: x.exp() * x.sum())
+    found, expected = (getattr(library, name)(func)(x) for library in (cj, torch.func))
+    v = torch.randn(9, *expected.shape, dtype=D)
+    assert torch.allclose(way(found, x, v), way(expected, x, v))
+    again = [way(J, x, v, create_graph=True).square().sum() for J in (found, expected)]
+    assert torch.allclose(*(torch.autograd.grad(loss, x)[0] for loss in again))
+
+
+def test_several_cotangents_reach_all_that_takes_part_and_compute_a_block_once() -> None:
+    w, x = (torch.linspace(0.1, 1, 3, dtype=D, requires_grad=True) for _ in range(2))
+    n_calls = [0]
+
+    def func(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        n_calls[0] += 1
+        return (w * x).sin(), x.prod()
+
+    found, expected = (library.jacrev(func)(x) for library in (cj, torch.func))
+    vectors = [torch.randn(5, *part.shape, dtype=D) for part in expected]
+    n_calls[0] = 0
+    ours, theirs = (torch.autograd.grad(J, (w, x), vectors, is_grads_batched=True) for J in (found, expected))
+    assert n_calls[0] <= 2
+    for mine, yours in zip(ours, theirs):
+        assert torch.allclose(mine, yours)
+
+
+def test_torchs_own_checks_of_gradients_go_through() -> None:
+    x = torch.linspace(0.1, 1, 3, dtype=D, requires_grad=True)
+    for jacobian in (cj.jacrev, cj.jacfwd):
+        for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+            assert check(jacobian(lambda x: x.exp() * x.sum()), (x,))
+            assert check(jacobian(lambda x: x.exp() * x.sum()), (x,), check_batched_grad=True)

@@ -45,7 +45,7 @@ class Products:
         job = job_of(self.problem.func, self._args, replace(self._options, argnums=self.problem.argnums))
         try:
             with LeftAsFound(job.problem) as watcher, job.tracker(job.counting()), watcher:
-                return job.problem.evaluate()[1]
+                return job.problem.drawing(again=False).evaluate()[1]
         except OverBudget as error:
             failure = str(error)
         raise over_budget(job, failure)

@@ -17,7 +17,6 @@ from chunkjac._chunker import TILE_SHARES
 from chunkjac._errors import ArgumentError, BudgetError
 from chunkjac._executor import Result, run_job
 from chunkjac._planner import GivenOnce, Job, job_of, read_options
-from chunkjac._problem import RandomState
 from chunkjac._sinks import Destination, Diagonal, Gram, ManyTilesError, Norms, NormsOf
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def _in_any_way(job: Job, reduction: Gram, by_passes: Callable[[torch.Tensor], R
     """
     shares, reasons = list(TILE_SHARES), list[str]()
     if job.options.mode == "auto":
-        found = _tried(job, replace(reduction, before=RandomState.now(job.problem.devices)))
+        found = _tried(job, replace(reduction, may_be_left=True))
         if isinstance(found, torch.Tensor):
             found = by_passes(found)
         else:

@@ -49,7 +49,7 @@ class Repetition:
             out = read_out(read["out"], resume=resume, settings=job.options.settings, here=job.device)
         elif "resume" in read:
             out = out.resumed(resume)
-        out = out.begun(job.options.chunk_size or known.steady_size, job.problem.devices)
+        out = out.begun(job.options.chunk_size or known.steady_size)
         out.refuse(create_graph=job.options.create_graph, verify=job.options.verify)
         job = replace(
             job,

@@ -70,8 +70,8 @@ def writing_of(job: Job, known: Probe | None, experience: Experience, found: Lef
         found: What there was before; it is put back at the end.
     """
     with found as watcher:
-        if job.options.create_graph or job.problem.randomness == "same":  # the backward pass draws the same again
-            job = replace(job, problem=job.problem.at_random_state())
+        again = job.options.create_graph or job.problem.randomness == "same"  # the backward pass draws the same again
+        job = replace(job, problem=job.problem.drawing(again=again))
         gauge = Gauge.of(job.device) if job.return_report else None
         counting = job.counting(experience.foreseen(known))
         result = yield from _writing(Run(job, known, counting, watcher, experience, job.tracker(counting), gauge))

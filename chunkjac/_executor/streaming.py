@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -12,7 +11,7 @@ from chunkjac._executor.experience import Experience
 from chunkjac._executor.result import Writing
 from chunkjac._executor.run import writing_of
 from chunkjac._planner import Job
-from chunkjac._problem import LeftAsFound, RandomState
+from chunkjac._problem import LeftAsFound
 from chunkjac._sinks import Block, Stream
 
 
@@ -25,31 +24,15 @@ def blocks_of(job: Job) -> Iterator[Block]:
     stream, found = Stream(), LeftAsFound(job.problem)
     experience = Experience.of(compiles=False, is_kept=False)
     writing = writing_of(replace(job, out=stream), None, experience, found)
-    own: RandomState | None = None
     try:
         while True:
-            with _callers_numbers(job):
-                if own is not None:
-                    own.restore()
-                if not _advanced(writing):
-                    return
-                own = RandomState.now(job.problem.devices)
+            if not _advanced(writing):
+                return
             assert stream.block is not None
             with found.back_in_place():
                 yield stream.block
     finally:
-        with _callers_numbers(job):
-            writing.close()
-
-
-@contextmanager
-def _callers_numbers(job: Job) -> Iterator[None]:
-    """Give the caller the random generators back as they are now."""
-    callers = RandomState.now(job.problem.devices)
-    try:
-        yield
-    finally:
-        callers.restore()
+        writing.close()
 
 
 @torch.inference_mode(False)

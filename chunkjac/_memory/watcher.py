@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,11 +61,25 @@ def at_rest() -> Iterator[None]:
     if len(kept) == len(stack):
         yield
         return
+    with _only(kept):
+        yield
+
+
+@contextmanager
+def at_the_bottom(mode: TorchDispatchMode) -> Iterator[None]:
+    """Have a mode see operations last, as others have left them."""
+    with _only([mode, *_get_current_dispatch_mode_stack()]):
+        yield
+
+
+@contextmanager
+def _only(modes: Sequence[TorchDispatchMode]) -> Iterator[None]:
+    """Put these modes, the last of which sees operations first, in the place of all that are on."""
     with _disable_current_modes():
-        for mode in kept:
+        for mode in modes:
             _push_mode(mode)
         try:
             yield
         finally:
-            for _ in kept:
+            for _ in modes:
                 _pop_mode()

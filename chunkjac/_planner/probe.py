@@ -148,8 +148,7 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
         OverBudget: Not even one direction fits.
     """
     with LeftAsFound(job.problem) as watcher:
-        if job.problem.randomness == "same":
-            job = replace(job, problem=job.problem.at_random_state())
+        job = replace(job, problem=job.problem.drawing(again=job.problem.randomness == "same"))
         return _real_probe(job, excluded, watcher)
 
 

@@ -18,7 +18,7 @@ from chunkjac._problem.looks import looks_like
 from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher
 from chunkjac._problem.problem import Problem
-from chunkjac._problem.randomness import RANDOMNESS, FixedNumbers, RandomState
+from chunkjac._problem.randomness import RANDOMNESS, FixedNumbers
 from chunkjac._problem.restoring import LeftAsFound
 from chunkjac._problem.transforms import is_inside_transform
 from chunkjac._problem.write_watcher import WriteWatcher

@@ -75,3 +75,15 @@ class Outputs:
     def are_calls_all(self, n_directions: int) -> bool:
         """Tell whether a call of each operation takes longer than what it computes for so many directions."""
         return self.node_numel is not None and n_directions * self.node_numel <= _TINY_NUMEL
+
+
+def alias_of(value: Any) -> Any:
+    """Return another tensor over the same memory, so that a function may write to it.
+
+    Within a transform of torch.func it may not write to what is captured, and without one it would pull the
+    user's own tensor into its graph. One that requires grad stays itself, and cannot be written to.
+    """
+    if not isinstance(value, torch.Tensor) or value.requires_grad or value.layout != torch.strided:
+        return value
+    alias: torch.Tensor = torch.ops.aten.alias(value.detach())
+    return alias

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -21,11 +21,11 @@ from chunkjac._problem.checks import (
     check_inputs,
     check_unchanged,
 )
+from chunkjac._problem.draws import Draws
 from chunkjac._problem.first_time import FirstTime
-from chunkjac._problem.leaves import Leaf, Outputs
+from chunkjac._problem.leaves import Leaf, Outputs, alias_of
 from chunkjac._problem.looks import differences_between
 from chunkjac._problem.modules import modules_of, runs_compiled_code
-from chunkjac._problem.randomness import RandomState
 from chunkjac._problem.transforms import is_inside_transform
 
 
@@ -41,8 +41,7 @@ class Problem:
         inputs: The tensors in those arguments, flattened and detached.
         spec: The tree that they came from.
         randomness: ``"error"``, ``"same"`` or ``"different"``: what several evaluations may draw.
-        generators: The state that random generators have at the begin of each evaluation; ``None``
-            leaves them alone.
+        draws: What is known of the random numbers that it draws.
         watched: What looks at the first evaluation; ``None`` for nothing.
     """
 
@@ -53,7 +52,7 @@ class Problem:
     inputs: tuple[torch.Tensor, ...]
     spec: TreeSpec
     randomness: str = "error"
-    generators: RandomState | None = None
+    draws: Draws = field(default_factory=Draws)
     watched: FirstTime | None = None
 
     @classmethod
@@ -150,9 +149,13 @@ class Problem:
         """Return the same problem so that a context manager is entered for its first whole evaluation."""
         return replace(self, watched=FirstTime(manager))
 
-    def at_random_state(self) -> Problem:
-        """Return the same problem so that every evaluation draws what one would draw now."""
-        return replace(self, generators=RandomState.now(self.devices))
+    def drawing(self, *, again: bool) -> Problem:
+        """Return the same problem for a job that begins now.
+
+        Args:
+            again: Whether every evaluation is to draw what one would draw now.
+        """
+        return replace(self, draws=Draws(self.devices, again=again, is_compiled=self.runs_compiled_code))
 
     def in_its_graph(self) -> Problem:
         """Return the same problem at inputs that are not detached."""
@@ -160,13 +163,8 @@ class Problem:
 
     def call(self, *inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], TreeSpec, Any]:
         """Call the function with flat inputs; return flat outputs, their tree, and aux."""
-        chosen = tree_unflatten(list(inputs), self.spec)
-        given = {self.argnums: chosen} if isinstance(self.argnums, int) else dict(zip(self.argnums, chosen))
-        args = [given[i] if i in given else tree_map(_alias, arg) for i, arg in enumerate(self.args)]
-        if self.generators is not None:
-            self.generators.restore()
         with self.watched or nullcontext():
-            returned = self.func(*args)
+            returned = self.draws.evaluate(partial(_called, self), inputs, self.inputs)
         output, aux = _split(returned) if self.has_aux else (returned, None)
         leaves, spec = tree_flatten(output)
         return tuple(leaves), spec, aux
@@ -212,6 +210,13 @@ def _checked(
     return argnums, leaves, spec
 
 
+def _called(problem: Problem, inputs: Sequence[torch.Tensor]) -> Any:
+    """Call the function of a problem with flat inputs."""
+    chosen = tree_unflatten(list(inputs), problem.spec)
+    given = {problem.argnums: chosen} if isinstance(problem.argnums, int) else dict(zip(problem.argnums, chosen))
+    return problem.func(*(given[i] if i in given else tree_map(alias_of, arg) for i, arg in enumerate(problem.args)))
+
+
 def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
     """Return what the arguments are differentiated by."""
     return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
@@ -225,18 +230,6 @@ def _split(returned: Any) -> tuple[Any, Any]:
             f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
         )
     return returned
-
-
-def _alias(value: Any) -> Any:
-    """Return another tensor over the same memory, so that a function may write to it.
-
-    Within a transform of torch.func it may not write to what is captured, and without one it would pull the
-    user's own tensor into its graph. One that requires grad stays itself, and cannot be written to.
-    """
-    if not isinstance(value, torch.Tensor) or value.requires_grad or value.layout != torch.strided:
-        return value
-    alias: torch.Tensor = torch.ops.aten.alias(value.detach())
-    return alias
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

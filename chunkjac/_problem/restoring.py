@@ -1,4 +1,4 @@
-"""A call leaves what it found: generators, buffers, and tensors that the function writes to."""
+"""A call leaves what it found: buffers, and tensors that the function writes to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from chunkjac._problem.problem import Problem
-from chunkjac._problem.randomness import RandomState
 from chunkjac._problem.write_watcher import WriteWatcher
 
 
@@ -23,7 +22,6 @@ class LeftAsFound:
 
     def __init__(self, problem: Problem) -> None:
         self._watcher = WriteWatcher()
-        self._generators = RandomState.now(problem.devices)
         # Those of compiled modules (torch.jit) are no dictionary, and cannot be replaced.
         found = (module._buffers for module in problem.modules)
         self._buffers = [(buffers, dict(buffers)) for buffers in found if isinstance(buffers, dict)]
@@ -36,7 +34,6 @@ class LeftAsFound:
         """Put all back."""
         self._exchange_buffers()
         self._watcher.restore()
-        self._generators.restore()
 
     @contextmanager
     def back_in_place(self) -> Iterator[None]:

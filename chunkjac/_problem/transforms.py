@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten
 
@@ -17,3 +19,9 @@ def is_inside_transform(args: tuple[Any, ...] = ()) -> bool:
     # The level of forward AD is the process's: another thread may be in one.
     tensors = tree_flatten(args)[0] if forward_ad._current_level >= 0 else []
     return any(isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors)
+
+
+def outside_transforms() -> AbstractContextManager[Any]:
+    """Leave the transforms of torch.func that are under way, for a while."""
+    is_inside = torch._C._functorch.peek_interpreter_stack() is not None
+    return temporarily_clear_interpreter_stack() if is_inside else nullcontext()

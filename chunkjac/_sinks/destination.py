@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
 
 from chunkjac._errors import ArgumentError
 from chunkjac._memory import LiveBytes
@@ -96,12 +93,11 @@ class Destination(ABC):
             raise ArgumentError("resume=True goes on with a file; give its path as out.")
         return self
 
-    def begun(self, _size: int, _devices: Iterable[torch.device]) -> Destination:
+    def begun(self, _size: int) -> Destination:
         """Return that of a job that begins now.
 
         Args:
             size: The chunk size, if all chunks have one.
-            devices: Those whose random generators the function may use.
         """
         return self
 

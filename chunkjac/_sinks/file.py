@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 
 from chunkjac._errors import ArgumentError
 from chunkjac._modes import Mode, block_leaves
-from chunkjac._problem import RandomState, check_computed, described, facts_of
+from chunkjac._problem import check_computed, described, facts_of
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import arrival, put
 from chunkjac._store import N_BUFFERS, FileLayout, Piece, Staging, Store, Target, open_store
@@ -28,13 +28,11 @@ class Files(Destination):
         settings: What else than function, inputs and mode the values depend on, in words.
         fixed_chunk_size: How many directions are computed at once, once the job has begun: always the same ones, since
             rounding depends on it.
-        before: The states of the random generators when the job began, which values may depend on.
     """
 
     target: Target
     settings: tuple[tuple[str, str], ...]
     fixed_chunk_size: int | None = None
-    before: RandomState | None = None
     is_repeatable = True
     why_unverified = "a file holds on disk"
 
@@ -75,11 +73,11 @@ class Files(Destination):
         target.check()
         return replace(self, target=target)
 
-    def begun(self, size: int, devices: Iterable[torch.device]) -> Files:
+    def begun(self, size: int) -> Files:
         """Return that of a job that begins now, with the chunk size of what is there, or this one if nothing is."""
         known = (self.target.written_plan or {}).get("layout", {}).get("chunk_size")
         target = replace(self.target)  # which reads the plan anew
-        return replace(self, target=target, fixed_chunk_size=known or size, before=RandomState.now(devices))
+        return replace(self, target=target, fixed_chunk_size=known or size)
 
     def sink(self, mode: Mode, _allowance: Allowance) -> FileSink:
         """Return what takes the blocks.
@@ -103,7 +101,7 @@ class Files(Destination):
             kind=target.kind,
             chunk_size=self.fixed_chunk_size,
         )
-        facts = facts_of(mode.problem, outputs, mode.name, self.settings, self.before)
+        facts = facts_of(mode.problem, outputs, mode.name, self.settings)
         return FileSink(mode, target.path, Store(target, layout, facts))
 
 

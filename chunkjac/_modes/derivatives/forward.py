@@ -19,7 +19,7 @@ from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBa
 from chunkjac._modes.derivatives.ladder import Rung
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
 from chunkjac._modes.derivatives.takeover import known_outputs
-from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, RandomState, WriteWatcher
+from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, WriteWatcher
 from chunkjac._programs import Records
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
@@ -72,10 +72,9 @@ def _evaluate(problem: Problem) -> Outputs:
     """Evaluate the function; refuse random numbers where each direction would draw its own unasked."""
     if problem.randomness != "error":
         return problem.evaluate()[1]
-    before = RandomState.now(problem.devices)
     with CallWatcher(WriteWatcher()) as calls:
         outputs = problem.evaluate()[1]
-    if calls.draws_apart or before.has_moved():
+    if calls.draws_apart or problem.draws.drew:
         raise FunctionError(
             "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "
             "while in randomness error mode); give randomness='same' or 'different', or use mode='reverse'."

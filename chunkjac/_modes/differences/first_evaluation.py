@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._errors import FunctionError
-from chunkjac._problem import PrecisionWatcher, Problem, RandomState
+from chunkjac._problem import PrecisionWatcher, Problem
 from chunkjac._programs import SeenByDifferences
 from chunkjac._tensors import Tensors
 
@@ -45,14 +45,13 @@ class FirstEvaluation:
     def of(cls, problem: Problem) -> FirstEvaluation:
         """Evaluate a function for the first time."""
         started_s = time.perf_counter()
-        generators = RandomState.now(problem.devices)
         with PrecisionWatcher() as look:
             values, outputs = problem.evaluate()
         # Copies: some functions write each value into the same memory.
         copies = tuple(value.clone() for value in values)
         largest_bytes = max(look.largest_bytes, *(leaf.n_bytes for leaf in (*problem.leaves, *outputs.leaves)), 1)
         seen = SeenByDifferences(outputs, look.eps, look.n_operations, look.has_products, largest_bytes)
-        return cls(problem, copies, seen, generators.has_moved(), time.perf_counter() - started_s)
+        return cls(problem, copies, seen, problem.draws.drew, time.perf_counter() - started_s)
 
     def is_long(self, n_evaluations: int) -> bool:
         """Tell whether so many take long enough for recording one to pay: where there are matrix products."""

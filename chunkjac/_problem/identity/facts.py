@@ -19,7 +19,6 @@ from chunkjac._problem.identity.digests import digest_of, tensor_digest
 from chunkjac._problem.identity.words import Words, name_of
 from chunkjac._problem.leaves import Leaf
 from chunkjac._problem.problem import Problem
-from chunkjac._problem.randomness import RandomState
 
 # So many things are told one by one: who reads a message does not read more.
 _MOST = 1000
@@ -30,7 +29,6 @@ def facts_of(
     outputs: Sequence[Leaf],
     mode: str,
     settings: Iterable[tuple[str, str]],
-    before: RandomState | None = None,
 ) -> dict[str, Any]:
     """Return the facts, ready for JSON.
 
@@ -39,9 +37,7 @@ def facts_of(
         outputs: What it returns.
         mode: The name of the mode.
         settings: What else the mode's values depend on.
-        before: The generators' states when the job began; the mode's prologue has run since.
     """
-    draws = before is not None and (problem.randomness == "same" or before.has_moved())
     arguments, tree = tree_flatten(problem.args)
     others = [argument for argument in arguments if not isinstance(argument, torch.Tensor)]
     reach = Reach([problem.func, *others, *problem.modules])
@@ -53,7 +49,7 @@ def facts_of(
         "argnums": list(problem.argnums) if isinstance(problem.argnums, tuple) else problem.argnums,
         "outputs": [f"{leaf.dtype} {list(leaf.shape)}" for leaf in outputs],
         "parameters and buffers": digest_of(*chain.from_iterable(map(words.tensors, reach.modules.values()))),
-        "random numbers": tensor_digest(state for _, state in before.states) if before and draws else "none",
+        "random numbers": _told_numbers(problem),
         "mode": mode,
         **dict(settings),
         **_listed({**_values(reach, words), **_modules(reach, words), **_codes(reach)}),
@@ -67,6 +63,12 @@ def described(value: Any) -> str:
     """Return an option in words; tensors by their digests."""
     words = Words({}, lambda _: {})
     return ", ".join(words.of(part) for part in tree_flatten(value)[0])
+
+
+def _told_numbers(problem: Problem) -> str:
+    """Return a digest of where random generators began, if the function draws from them; it has been evaluated."""
+    start = problem.draws.start if problem.draws.drew else None
+    return "none" if start is None else tensor_digest(state for _, state in start.states)
 
 
 def _told_function(func: Any, words: Words) -> str:

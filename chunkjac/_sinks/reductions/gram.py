@@ -14,7 +14,6 @@ import torch
 from chunkjac._chunker import TILE_SHARES, even_chunk, tile_bytes
 from chunkjac._errors import ArgumentError, ChunkjacError
 from chunkjac._modes import Mode, block_leaves
-from chunkjac._problem import RandomState
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.reductions.reduction import ReducingSink, starts_of, sum_dtype
 from chunkjac._sinks.reductions.tiles import AddedUp, Tiled, n_of_first_point
@@ -44,15 +43,14 @@ class Gram(Destination):
         is_cross: Whether the outputs are those of two points one after the other, and only the products of
             the first half with the second are wanted.
         tile_share: How much of the room a tile may take; it has one row at least.
-        before: What random generators were before the function was evaluated, if one that draws nothing may be
-            left for another way.
+        may_be_left: Whether a function that draws no random numbers may be left for another way.
         far_apart: Tells whether no step of finite differences suits both points, if none was given.
     """
 
     of_outputs: bool
     is_cross: bool = False
     tile_share: float = TILE_SHARES[0]
-    before: RandomState | None = None
+    may_be_left: bool = False
     far_apart: Callable[[], bool] | None = None
     name = "a Gram matrix"
 
@@ -90,7 +88,7 @@ class Gram(Destination):
         is_half = any(leaf.dtype.itemsize < torch.float32.itemsize for leaf in leaves)
         one_tile = not self._is_tiled(mode) or self._tile_size(mode, left_bytes) >= self._shape(mode)[0]
         has_derivatives = mode.name != "finite-difference"
-        if has_derivatives and self.before is not None and not (one_tile or is_half or self.before.has_moved()):
+        if has_derivatives and self.may_be_left and not (one_tile or is_half or mode.problem.draws.drew):
             raise ManyTilesError(torch.empty(self._shape(mode), dtype=_dtype(mode), device="meta"))
 
     def _is_tiled(self, mode: Mode) -> bool:

@@ -80,6 +80,14 @@ def read_int(name: str, value: Any, wanted: str = "an int") -> int:
         raise ArgumentTypeError(f"{name} must be {wanted}, found {shown(value)}.") from None
 
 
+def read_argnums(argnums: Any) -> int | tuple[int, ...]:
+    """Refuse what is neither a whole number nor a tuple of them."""
+    with reading("argnums", argnums):
+        if isinstance(argnums, tuple):
+            return tuple(read_int("argnums", number, "int or Tuple of ints") for number in argnums)
+    return read_int("argnums", argnums, "int or Tuple of ints")
+
+
 def read_bool(name: str, value: Any) -> bool:
     """Refuse what is no bool."""
     if value is True or value is False:

@@ -7,12 +7,14 @@ outermost level only. In reverse mode torch.func's own function does just that.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.func import jacfwd, jacrev, jvp, vmap
 from torch.utils._pytree import tree_map, tree_unflatten
 
+from chunkjac._api.jacobians import jacobian
 from chunkjac._problem import Problem
 
 
@@ -34,6 +36,25 @@ def jacobian_inside(
     if chunk_size is None:
         return jacfwd(func, argnums, has_aux, randomness=randomness)(*args)
     return _columns(problem, chunk_size, randomness)
+
+
+def jacobian_in_graph(func: Callable[..., Any], *args: Any, given: dict[str, Any], **kwargs: Any) -> Any:
+    """Return what torch.func would, where torch.compile looks at each step: only its own are known there.
+
+    Args:
+        func: The function.
+        *args: Its arguments.
+        given: The options, as for :func:`jacobian_inside`.
+        **kwargs: More arguments.
+    """
+    argnums, has_aux = given["argnums"], given["has_aux"]
+    if given["mode"] == "finite-difference":
+        return jacobian(partial(func, **kwargs), *args, **given)  # which says what to do
+    if given["mode"] == "reverse":
+        return jacrev(func, argnums, has_aux=has_aux, chunk_size=given["chunk_size"])(*args, **kwargs)
+    positive = argnums % len(args) if isinstance(argnums, int) else tuple(number % len(args) for number in argnums)
+    called = (lambda *point: func(*point, **kwargs)) if kwargs else func  # torch's takes none
+    return jacfwd(called, positive, has_aux, randomness=given.get("randomness", "error"))(*args)
 
 
 def _columns(problem: Problem, chunk_size: int, randomness: str) -> Any:

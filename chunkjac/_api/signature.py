@@ -10,6 +10,7 @@ from inspect import Parameter
 from typing import Any, TypeVar
 
 from chunkjac._planner import Options
+from chunkjac._problem import outside_of_graphs
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -18,16 +19,18 @@ def shows(function: Function) -> Function:
     """Let ``help()`` and ``inspect.signature`` of a function list each option that it takes.
 
     The signature lists those that stand behind ``**given``, with their types and defaults; the docstring gets the
-    descriptions that it leaves out. Calls are as they were: nothing is wrapped.
+    descriptions that it leaves out. Those that stand behind ``**given`` are for what runs, which torch.compile leaves
+    out of its graphs.
     """
     signature = inspect.signature(function)
     shown = [*signature.parameters.values()]
-    if shown[-1].kind is Parameter.VAR_KEYWORD:
+    runs = shown[-1].kind is Parameter.VAR_KEYWORD
+    if runs:
         shown[-1:] = _options_of(function, shown[-1])
         vars(function)["__signature__"] = signature.replace(parameters=shown)
     if function.__doc__ and Options.__doc__:  # python -OO leaves both out
         function.__doc__ = _completed(function.__doc__, [parameter.name for parameter in shown])
-    return function
+    return outside_of_graphs(function.__name__)(function) if runs else function
 
 
 def _options_of(function: Callable[..., Any], given: Parameter) -> list[Parameter]:

@@ -18,7 +18,7 @@ from chunkjac._arguments import read_bool, read_int, shown
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
 from chunkjac._planner import Given, GivenOnce, Options, Plan, job_of, read_options
-from chunkjac._problem import check_callable, looks_like
+from chunkjac._problem import check_callable, looks_like, outside_of_graphs
 from chunkjac._sinks import Block
 from chunkjac._tensors import rows_of
 
@@ -157,6 +157,7 @@ class _ScipyJacobian:
         self._key: Any = None
         self._plan: Plan | None = None
 
+    @outside_of_graphs("scipy_jac")
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the Jacobian at a point; SciPy hands ``args`` and ``kwargs`` on."""
         point = tuple(_as_tensor(arg) for arg in args)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from chunkjac._api.jacobians import jacobian
-from chunkjac._api.nested_transforms import jacobian_inside
+from chunkjac._api.nested_transforms import jacobian_in_graph, jacobian_inside
 from chunkjac._errors import ChunkjacError, FunctionError
 from chunkjac._planner import GivenToJacobian, read_options
 from chunkjac._problem import check_callable, is_inside_transform
@@ -24,6 +25,8 @@ def derivative_of(name: str, func: Callable[..., Any], **given: Any) -> Callable
         func: The function.
         **given: Options of :func:`jacobian`, among them ``mode``, ``argnums``, ``has_aux`` and ``chunk_size``.
     """
+    if torch.compiler.is_compiling():
+        return partial(jacobian_in_graph, func, given=given)
     check_callable(func)
     with Context(name):
         options = read_options(name, given, GivenToJacobian)
@@ -31,7 +34,9 @@ def derivative_of(name: str, func: Callable[..., Any], **given: Any) -> Callable
 
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def derivative_at(*args: Any, **kwargs: Any) -> Any:
-        called = functools.partial(func, **kwargs) if kwargs else func
+        if torch.compiler.is_compiling():
+            return jacobian_in_graph(func, *args, given=given, **kwargs)
+        called = partial(func, **kwargs) if kwargs else func
         if is_inside_transform(args):
             return jacobian_inside(called, args, **given)
         with Context(name):

@@ -6,12 +6,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from chunkjac._api.jacobians import jacobian
 from chunkjac._api.signature import shows
 from chunkjac._api.torch_likeness import Context, derivative_of
+from chunkjac._arguments import read_argnums
 from chunkjac._modes import Gradient
 from chunkjac._planner import GivenToJacobian, read_options
-from chunkjac._problem import check_callable, read_argnums
+from chunkjac._problem import check_callable, outside_of_graphs
 
 
 @shows
@@ -44,8 +47,8 @@ def jacrev(
         As :func:`jacobian`: ``(*output.shape, *input.shape)`` for each pair.
 
     Memory:
-        As :func:`jacobian`, within the budget of the settings. Inside a transform of torch.func
-        blocks are put together functionally, and no budget is kept.
+        As :func:`jacobian`, within the budget of the settings. Inside a transform of torch.func, and in a graph of
+        ``torch.compile``, blocks are put together functionally, and no budget is kept.
 
     Example:
         >>> import torch, chunkjac as cj
@@ -137,10 +140,11 @@ def hessian(
         tensor([[ 6.,  0.],
                 [ 0., 12.]])
     """
-    gradient = Gradient.of(func, read_argnums(argnums))
+    gradient = Gradient(func, argnums) if torch.compiler.is_compiling() else Gradient.of(func, read_argnums(argnums))
     return derivative_of("hessian", gradient, mode=mode, argnums=argnums, has_aux=False, chunk_size=chunk_size)
 
 
+@outside_of_graphs("jacfd")
 @shows
 def jacfd(
     func: Callable[..., Any],
@@ -189,6 +193,7 @@ def jacfd(
         options = read_options("jacfd", given, GivenToJacobian)
     given = {name: getattr(options, name) for name in given}
 
+    @outside_of_graphs("jacfd")
     @functools.wraps(func, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def differences_at(*args: Any, **kwargs: Any) -> Any:
         called = functools.partial(func, **kwargs) if kwargs else func

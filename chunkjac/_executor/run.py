@@ -17,7 +17,7 @@ from chunkjac._executor.repetition import Repetition
 from chunkjac._executor.result import Result, Writing
 from chunkjac._memory import Gauge, OverBudget, is_out_of_memory, reclaim
 from chunkjac._planner import Doubt, GivenToRun, Job, Probe, doubt_about, over_budget
-from chunkjac._problem import LeftAsFound
+from chunkjac._problem import LeftAsFound, outside_of_graphs
 
 
 @torch.inference_mode(False)
@@ -46,6 +46,7 @@ def run_job(job: Job, known: Probe | None = None, experience: Experience | None 
     raise error
 
 
+@outside_of_graphs("Plan.run")
 def run_planned(experience: Experience, job: Job, known: Probe, args: tuple[Any, ...], given: GivenToRun) -> Any:
     """Run a plan, at its own inputs or at others.
 

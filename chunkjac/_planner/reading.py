@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from chunkjac._arguments import read_bool, read_int, read_name, reading, shown
+from chunkjac._arguments import read_argnums, read_bool, read_int, read_name, reading, shown
 from chunkjac._config import Config, get_config
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._memory import Budget, find_budget, find_device
 from chunkjac._modes import MODES, SCHEME_NAMES, read_bounds, read_step
 from chunkjac._planner.job import Job
 from chunkjac._planner.options import Options
-from chunkjac._problem import RANDOMNESS, Problem, read_argnums
+from chunkjac._problem import RANDOMNESS, Problem
 from chunkjac._sinks import read_out
 from chunkjac._units import read_bytes
 

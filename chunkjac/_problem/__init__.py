@@ -1,14 +1,8 @@
 """The user's function: its inputs, what it leaves behind, whether it is the same again."""
 
 from chunkjac._problem.call_watcher import CallWatcher
-from chunkjac._problem.checks import (
-    check_argnums,
-    check_callable,
-    check_computed,
-    check_inputs,
-    check_unchanged,
-    read_argnums,
-)
+from chunkjac._problem.checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged
+from chunkjac._problem.compilers import outside_of_graphs
 from chunkjac._problem.identity.closures import frozen
 from chunkjac._problem.identity.facts import described, facts_of
 from chunkjac._problem.identity.guard import Guard

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._arguments import read_int, reading, shown
+from chunkjac._arguments import shown
 from chunkjac._errors import ArgumentError, ArgumentTypeError, FunctionError
 
 
@@ -39,14 +39,6 @@ def check_unchanged(inputs: Sequence[torch.Tensor], versions: Sequence[int]) -> 
                 f"func changes input {i} in place, so its Jacobian is not defined at that input; "
                 "clone the input in func before writing to it."
             )
-
-
-def read_argnums(argnums: Any) -> int | tuple[int, ...]:
-    """Refuse what is neither a whole number nor a tuple of them."""
-    with reading("argnums", argnums):
-        if isinstance(argnums, tuple):
-            return tuple(read_int("argnums", number, "int or Tuple of ints") for number in argnums)
-    return read_int("argnums", argnums, "int or Tuple of ints")
 
 
 def check_argnums(argnums: int | tuple[int, ...], n_args: int) -> int | tuple[int, ...]:

@@ -94,7 +94,11 @@ def stamp_of(state: torch.Tensor) -> int:
 def undisturbed() -> Iterator[None]:
     """Set dispatch modes and transforms aside, if there are any."""
     has_modes = torch._C._len_torch_dispatch_stack() > 0
-    with torch._C.DisableTorchFunction(), outside_transforms(), _disable_current_modes() if has_modes else nullcontext():
+    with (
+        torch._C.DisableTorchFunction(),
+        outside_transforms(),
+        _disable_current_modes() if has_modes else nullcontext(),
+    ):
         yield
 
 

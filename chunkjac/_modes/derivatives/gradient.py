@@ -40,6 +40,8 @@ class Gradient:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the gradient at a point."""
+        if torch.compiler.is_compiling():
+            return jacrev(self.func, self.argnums)(*args, **kwargs)
         func = functools.partial(self.func, **kwargs) if kwargs else self.func
         try:
             with torch.enable_grad():  # some backward formulas are not what forward AD expects without

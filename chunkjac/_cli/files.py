@@ -84,15 +84,25 @@ def check_target(path: Path, *, force: bool) -> None:
     """
     if path.exists() and not force:
         raise ArgumentError(f"out {str(path)!r} exists; give another name, or --force to overwrite it.")
+    if os.path.lexists(_part(path)):
+        raise ArgumentError(f"{str(_part(path))!r} is in the way, which is written first; move it away.")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise ArgumentError(f"out must be in a folder that can be written to, found {str(path.parent)!r}.")
 
 
 def save_result(path: Path, result: Any) -> None:
     """Write a result to a ``.pt`` file, whole or not at all."""
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        torch.save(result, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    part = _part(path)
+    with part.open("xb") as file:  # never what was there, nor what a link points to
+        try:
+            torch.save(result, file)
+            file.flush()
+            part.replace(path)
+        except BaseException:
+            part.unlink()
+            raise
+
+
+def _part(path: Path) -> Path:
+    """Return where a file is written before it has its name."""
+    return path.with_name(f"{path.name}.part")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from chunkjac._api.signature import shows
-from chunkjac._arguments import read_path
+from chunkjac._arguments import read_bool, read_path
 from chunkjac._executor import blocks_of, plan_job, run_job
 from chunkjac._planner import Given, GivenToJacobian, GivenToPlan, Plan, job_of, read_options
 from chunkjac._sinks import Block
@@ -126,18 +126,23 @@ def blocks(func: Callable[..., Any], *args: Any, **given: Unpack[Given]) -> Iter
     return blocks_of(job)
 
 
-def open_file(path: str | os.PathLike[str]) -> Any:
-    """Return a Jacobian that was written to a path, in memory that is mapped to the files: nothing is read yet.
+def open_file(path: str | os.PathLike[str], *, check: bool = True) -> Any:
+    """Return a Jacobian that was written to a path, in memory that is mapped to the files.
+
+    Files are data: nothing that they name is imported or called, and no link is followed.
 
     Args:
         path: What was given as ``out``: a ``.npy`` file, or a folder.
+        check: Whether all values are read once, and compared with their checksums; ``False`` reads nothing yet.
 
     Returns:
-        The Jacobian in torch.func's tree. What is written to its tensors stays in memory, the files never change.
+        The Jacobian in torch.func's tree; named tuples are tuples, and containers of your own classes lists. What is
+        written to its tensors stays in memory, the files never change.
         Of a ``.zarr`` folder, Zarr arrays that can be read only: matrices of flattened outputs and inputs.
 
     Raises:
-        StoreError: Nothing was written there, or not all yet: the message says which rows or columns are missing.
+        StoreError: Nothing was written there, or not all yet, or it has changed since: the message says which rows or
+            columns are missing, or damaged.
 
     Shapes:
         ``(*output.shape, *input.shape)`` for each pair; ``(output.numel(), input.numel())`` in Zarr's format.
@@ -151,4 +156,4 @@ def open_file(path: str | os.PathLike[str]) -> Any:
                 [0., 1., 0.],
                 [0., 0., 1.]])
     """
-    return open_store(read_path("path", path))
+    return open_store(read_path("path", path), check=read_bool("check", check))

@@ -88,7 +88,7 @@ class Options:
             Zarr's format (extra ``zarr``). Blocks go to disk while the next ones are computed, each is noted once it is
             there, and what is returned is mapped to the files, or consists of Zarr arrays.
         resume: With a path: go on with what is there, in chunks of the size that was planned first; what is finished is
-            not computed again. Function, inputs, parameters, mode and versions must be the same.
+            not computed again. A random combination of it must be what ``func`` gives as it is now, in the same mode.
         randomness: What ``func`` may draw where it is evaluated several times (forward mode, finite
             differences): ``"error"`` refuses random numbers, ``"same"`` gives every evaluation the
             same, ``"different"`` its own to each direction (forward mode only). Reverse mode

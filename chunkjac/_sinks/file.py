@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
+from torch.utils._pytree import tree_flatten
 
 from chunkjac._errors import ArgumentError
-from chunkjac._modes import Mode, block_leaves
-from chunkjac._problem import check_computed, described, facts_of
+from chunkjac._modes import Mode, block_leaves, is_empty
+from chunkjac._problem import Leaf, check_computed
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import arrival, put
-from chunkjac._store import N_BUFFERS, FileLayout, Piece, Staging, Store, Target, open_store
+from chunkjac._sinks.witness import blocks_that_hold, precision_of
+from chunkjac._store import N_BUFFERS, FileLayout, Piece, Staging, Store, StoredPlan, Target, open_store
 from chunkjac._tensors import Tensors
 
 
@@ -50,7 +53,7 @@ class Files(Destination):
         """
         target = Target.of(path, resume)
         target.check()
-        return cls(target, tuple((name, described(value)) for name, value in settings.items()))
+        return cls(target, tuple((name, _told(value)) for name, value in settings.items()))
 
     @property
     def name(self) -> str:
@@ -61,7 +64,7 @@ class Files(Destination):
     def known_mode(self) -> str | None:
         """Return what was chosen when the file was made."""
         plan = self.target.written_plan
-        return None if plan is None else plan["facts"]["mode"]
+        return None if plan is None else str(plan.facts["mode"])
 
     def resumed(self, resume: bool) -> Files:
         """Return the same with another answer to whether what is there is gone on with.
@@ -75,9 +78,9 @@ class Files(Destination):
 
     def begun(self, size: int) -> Files:
         """Return that of a job that begins now, with the chunk size of what is there, or this one if nothing is."""
-        known = (self.target.written_plan or {}).get("layout", {}).get("chunk_size")
+        known = self.target.written_plan
         target = replace(self.target)  # which reads the plan anew
-        return replace(self, target=target, fixed_chunk_size=known or size)
+        return replace(self, target=target, fixed_chunk_size=size if known is None else known.layout.chunk_size)
 
     def sink(self, mode: Mode, _allowance: Allowance) -> FileSink:
         """Return what takes the blocks.
@@ -101,8 +104,46 @@ class Files(Destination):
             kind=target.kind,
             chunk_size=self.fixed_chunk_size,
         )
-        facts = facts_of(mode.problem, outputs, mode.name, self.settings)
-        return FileSink(mode, target.path, Store(target, layout, facts))
+        eps = 0.0 if is_empty(mode) else precision_of(mode)
+        store = Store(target, StoredPlan(_facts(mode, eps, self.settings), layout))
+        try:
+            finished = blocks_that_hold(mode, store, eps)
+        except BaseException:
+            store.abandon()
+            raise
+        store.begin(finished)
+        return FileSink(mode, target.path, store)
+
+
+def _facts(mode: Mode, eps: float, settings: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return what tells another Jacobian at once, in words: all else, values tell."""
+    problem = mode.problem
+    return {
+        "mode": mode.name,
+        "argnums": list(problem.argnums) if isinstance(problem.argnums, tuple) else problem.argnums,
+        "inputs": _looks(problem.leaves),
+        "outputs": _looks(mode.outputs.leaves),
+        **dict(settings),
+        "precision": f"{eps:.2g}",
+        "float32 products": torch.get_float32_matmul_precision(),
+    }
+
+
+def _looks(leaves: Sequence[Leaf]) -> list[str]:
+    """Return types and shapes in words."""
+    return [f"{leaf.dtype} {list(leaf.shape)}" for leaf in leaves]
+
+
+def _told(value: Any) -> str:
+    """Return an option in words; a tensor by its checksum."""
+    parts = tree_flatten(value)[0]
+    return ", ".join(_tensor_told(part) if isinstance(part, torch.Tensor) else str(part) for part in parts)
+
+
+def _tensor_told(tensor: torch.Tensor) -> str:
+    """Return a tensor in words."""
+    data: Any = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return f"{tensor.dtype} {list(tensor.shape)} {crc32(data):08x}"
 
 
 def buffer_bytes(mode: Mode) -> int:
@@ -150,6 +191,10 @@ class FileSink:
         data = [_bytes_of(buffer) for buffer in buffers]
         self._store.put(Piece(part.leaf, part.elements, data, wait, release))
 
+    def begin_again(self) -> None:
+        """Take back what was written: it is missing again. What was there before stays."""
+        self._store.begin_again()
+
     def result(self) -> Any:
         """Return the Jacobian in torch.func's tree, in mapped memory or as Zarr arrays.
 
@@ -158,7 +203,7 @@ class FileSink:
         """
         self.close()
         self._store.raise_failure()
-        return open_store(self._path, (self._mode.outputs.spec, self._mode.problem.spec))
+        return open_store(self._path, (self._mode.outputs.spec, self._mode.problem.spec), check=False)
 
     def release(self) -> None:
         """Give the buffers back, once they are written; the next block takes them again."""

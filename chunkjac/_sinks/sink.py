@@ -17,6 +17,9 @@ class Whole:
         """Return the directions that are to be computed: all of them."""
         return [slice(0, total)]
 
+    def begin_again(self) -> None:
+        """Take back what was written: all of it is written anew."""
+
     def release(self) -> None:
         """Give back the memory of buffers: there are none."""
 
@@ -72,6 +75,10 @@ class ResultSink(Sink, Protocol):
 
     def missing(self, total: int) -> list[slice]:
         """Return the directions that are to be computed, of so many."""
+        ...
+
+    def begin_again(self) -> None:
+        """Take back what was written: it is missing again."""
         ...
 
     def close(self) -> None:

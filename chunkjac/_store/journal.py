@@ -1,7 +1,8 @@
 """Which blocks are finished: a text file that a crash can at most leave torn at its end.
 
-A line holds the block's number, the CRC-32 of the block in each of its files, and the CRC-32 of the line so far. A line
-without checksums takes the block back. Lines that do not add up are passed over.
+A line holds the block's number, the CRC-32 of the block in each of its files, and the CRC-32 of the line so far, which
+begins with what ties it to its plan. A line without checksums takes the block back. Lines that do not add up are passed
+over.
 """
 
 from __future__ import annotations
@@ -14,14 +15,22 @@ from zlib import crc32
 _STRUCK = "-"
 
 
-def read_journal(text: bytes) -> dict[int, tuple[int, ...]]:
-    """Return the checksums of each finished block, by its number."""
+def read_journal(text: bytes, tie: int = 0) -> dict[int, tuple[int, ...]]:
+    """Return the checksums of each finished block, by its number.
+
+    Args:
+        text: The journal.
+        tie: What ties it to its plan.
+
+    Raises:
+        ValueError: Not one line adds up: it is another plan's.
+    """
     finished: dict[int, tuple[int, ...]] = {}
-    for line in text.split(b"\n")[:-1]:
-        entry = _entry_of(line)
-        if entry is None:
-            continue
-        number, sums = entry
+    lines = text.split(b"\n")[:-1]
+    entries = [entry for entry in (_entry_of(line, tie) for line in lines) if entry is not None]
+    if lines and not entries:
+        raise ValueError("it is not the journal of the plan beside it")
+    for number, sums in entries:
         if sums is None:
             finished.pop(number, None)
         else:
@@ -35,9 +44,9 @@ def drop_torn_line(file: int, text: bytes) -> None:
     os.lseek(file, 0, os.SEEK_END)
 
 
-def lines_of(blocks: Mapping[int, tuple[int, ...] | None]) -> bytes:
+def lines_of(blocks: Mapping[int, tuple[int, ...] | None], tie: int = 0) -> bytes:
     """Return lines that tell of finished blocks, and of those that are taken back (``None``)."""
-    return b"".join(_line(number, sums) for number, sums in blocks.items())
+    return b"".join(_line(number, sums, tie) for number, sums in blocks.items())
 
 
 def append(file: int, text: bytes) -> None:
@@ -68,18 +77,18 @@ def sync_path(path: Path) -> None:
         os.close(file)
 
 
-def _line(number: int, sums: Iterable[int] | None) -> bytes:
+def _line(number: int, sums: Iterable[int] | None, tie: int) -> bytes:
     """Return a line."""
     told = _STRUCK if sums is None else ",".join(f"{value:08x}" for value in sums)
     start = f"{number} {told}".encode()
-    return start + f" {crc32(start):08x}\n".encode()
+    return start + f" {crc32(start, tie):08x}\n".encode()
 
 
-def _entry_of(line: bytes) -> tuple[int, tuple[int, ...] | None] | None:
+def _entry_of(line: bytes, tie: int) -> tuple[int, tuple[int, ...] | None] | None:
     """Read a line; ``None`` if it does not add up."""
     start, _, own = line.rpartition(b" ")
     try:
-        if int(own, 16) != crc32(start) or len(own) != 8:
+        if int(own, 16) != crc32(start, tie) or len(own) != 8:
             return None
         number, _, told = start.decode().partition(" ")
         return int(number), None if told == _STRUCK else tuple(int(value, 16) for value in told.split(","))

@@ -7,19 +7,23 @@ comes out the same to the last bit. A machine with less memory may go on all the
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.utils._pytree import TreeSpec, treespec_dumps
+from torch.utils._pytree import TreeSpec
 
 from chunkjac._chunker import Partition
 from chunkjac._errors import ArgumentError, StoreError
 from chunkjac._problem import Leaf
+from chunkjac._store.trees import Tree, check_words, words_of
 
 # A .npy file, a folder of them, or an array or a group of arrays in Zarr's format.
 Kind = Literal["file", "folder", "zarr"]
@@ -27,6 +31,15 @@ Kind = Literal["file", "folder", "zarr"]
 # A block is written and synchronised at once, and is what a crash costs. Smaller ones spend their time on the latter
 # (0.1 ms where there is nothing to wait for).
 _BLOCK_BYTES = 32 * 2**20
+
+# What a file may say of sizes without arithmetic going wrong; no disk has as much.
+_MOST_ELEMENTS = 2**56
+_MOST_BLOCKS = 2**22  # 64 of a tensor, or 128 TiB
+
+_DTYPES = {
+    f"{'<' if sys.byteorder == 'little' else '>'}f{dtype.itemsize}": dtype
+    for dtype in (torch.float16, torch.float32, torch.float64)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,7 @@ class FileLayout:
         sizes: The elements of each tensor whose elements are directions.
         block_sizes: How many directions of each make a block.
         parts: The files: for each of those tensors, one for each tensor at the other end.
-        trees: The trees of outputs and of inputs, as torch writes them; empty where it cannot.
+        trees: The trees of outputs and of inputs, in words.
     """
 
     by_rows: bool
@@ -74,7 +87,7 @@ class FileLayout:
     sizes: tuple[int, ...]
     block_sizes: tuple[int, ...]
     parts: tuple[Part, ...]
-    trees: tuple[str, str]
+    trees: tuple[Tree, Tree]
 
     @classmethod
     def of(
@@ -82,6 +95,48 @@ class FileLayout:
         outputs: Sequence[Leaf],
         inputs: Sequence[Leaf],
         specs: tuple[TreeSpec, TreeSpec],
+        *,
+        by_rows: bool,
+        kind: Kind,
+        chunk_size: int,
+    ) -> FileLayout:
+        """Lay a Jacobian out."""
+        trees = words_of(specs[0]), words_of(specs[1])
+        return cls._laid_out(outputs, inputs, trees, by_rows=by_rows, kind=kind, chunk_size=chunk_size)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any], kind: Kind) -> FileLayout:
+        """Return what :meth:`to_dict` gave, as it is read from a file: it is laid out anew, and must be the same.
+
+        Raises:
+            ValueError, KeyError, TypeError, IndexError: It is no layout.
+        """
+        by_rows, chunk_size = bool(fields["by_rows"]), _whole(fields["chunk_size"])
+        n_outputs, n_inputs = _whole(fields["n_outputs"]), _whole(fields["n_inputs"])
+        parts, trees = fields["parts"], tuple(fields["trees"])
+        if not (chunk_size and n_outputs and n_inputs and len(parts) == n_outputs * n_inputs):
+            raise ValueError("its parts are not as many as they should be")
+        if [check_words(tree) for tree in trees] != [n_outputs, n_inputs]:
+            raise ValueError("its trees are others")
+        outputs = [_leaf(part, of_output=True) for part in (parts[::n_inputs] if by_rows else parts[:n_outputs])]
+        inputs = [_leaf(part, of_output=False) for part in (parts[:n_inputs] if by_rows else parts[::n_outputs])]
+        found = cls._laid_out(outputs, inputs, trees, by_rows=by_rows, kind=kind, chunk_size=chunk_size)
+        block_sizes = tuple(map(_whole, fields["block_sizes"]))  # others where what they are found by has changed since
+        if len(block_sizes) != len(found.sizes) or any(size < 1 or size % chunk_size for size in block_sizes):
+            raise ValueError("its blocks are none")
+        found = replace(found, block_sizes=block_sizes)
+        if found.partition.n_blocks > _MOST_BLOCKS:
+            raise ValueError("it has more blocks than there can be")
+        if json.loads(json.dumps(found.to_dict())) != fields:
+            raise ValueError("it contradicts itself")
+        return found
+
+    @classmethod
+    def _laid_out(
+        cls,
+        outputs: Sequence[Leaf],
+        inputs: Sequence[Leaf],
+        trees: tuple[Tree, Tree],
         *,
         by_rows: bool,
         kind: Kind,
@@ -106,18 +161,7 @@ class FileLayout:
             parts.append(Part(name, tuple(flat), not by_rows, dtype, block.n_bytes, tuple(shape), n_dims))
         most = chunk_size if kind == "zarr" else _BLOCK_BYTES // max(1, sum(block.n_bytes for block in blocks))
         whole = Partition.of([seed.numel for seed in seeds], chunk_size, most)
-        trees = _text_of(specs[0]), _text_of(specs[1])
         return cls(by_rows, len(outputs), len(inputs), chunk_size, whole.sizes, whole.block_sizes, tuple(parts), trees)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> FileLayout:
-        """Return what :meth:`to_dict` gave."""
-        parts = tuple(
-            Part(**{**part, "shape": tuple(part["shape"]), "result_shape": tuple(part["result_shape"])})
-            for part in fields["parts"]
-        )
-        tuples = {name: tuple(fields[name]) for name in ("sizes", "block_sizes", "trees")}
-        return cls(**{**fields, **tuples, "parts": parts})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -129,14 +173,19 @@ class FileLayout:
         has_values = any(part.direction_bytes for part in self.parts)
         return Partition(self.sizes, self.block_sizes) if has_values else Partition((), ())
 
+    def told(self, numbers: Sequence[int]) -> str:
+        """Say which directions some blocks have."""
+        spans: list[slice] = []
+        for block in map(self.partition.block, numbers):
+            start = spans.pop().start if spans and spans[-1].stop == block.start else block.start
+            spans.append(slice(start, block.stop))
+        shown = ", ".join(f"{span.start}:{span.stop}" for span in spans[:5]) + (", ..." if len(spans) > 5 else "")
+        return f"{'rows' if self.by_rows else 'columns'} {shown} of {sum(self.sizes)}"
+
     def parts_of(self, leaf: int) -> tuple[Part, ...]:
         """Return the files that a tensor's directions go to."""
         n_blocks = len(self.parts) // max(1, len(self.sizes))
         return self.parts[leaf * n_blocks : (leaf + 1) * n_blocks]
-
-    def part(self, output: int, x: int) -> Part:
-        """Return the file of an output by an input."""
-        return self.parts[output * self.n_inputs + x if self.by_rows else x * self.n_outputs + output]
 
 
 def not_whole(path: Path, found: str) -> StoreError:
@@ -156,12 +205,31 @@ def _name_of(kind: Kind, pair: tuple[int, int], *, is_only: bool) -> str:
     return f"{pair[0]}_{pair[1]}" + (".npy" if kind == "folder" else "")
 
 
-def _text_of(spec: TreeSpec) -> str:
-    """Return a tree as text; empty where torch cannot write it."""
-    try:
-        return str(treespec_dumps(spec))
-    except (NotImplementedError, TypeError, ValueError):
-        return ""
+def _whole(number: Any) -> int:
+    """Return a number of a file, if it is a whole one and not negative.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if type(number) is not int or not 0 <= number <= _MOST_ELEMENTS:
+        raise ValueError("a number is none of ours")
+    return number
+
+
+def _leaf(part: dict[str, Any], *, of_output: bool) -> Leaf:
+    """Return what the tensor at one end of a file was like; of its type only that of the file's values is known.
+
+    Raises:
+        ValueError, KeyError, TypeError: It was like nothing.
+    """
+    shape, n_output_dims = [_whole(size) for size in part["result_shape"]], _whole(part["n_output_dims"])
+    if prod(size or 1 for size in shape) > _MOST_ELEMENTS:
+        raise ValueError("it has more elements than there can be")
+    return Leaf(
+        torch.Size(shape[:n_output_dims] if of_output else shape[n_output_dims:]),
+        _DTYPES[part["dtype"]],
+        torch.device("cpu"),
+    )
 
 
 def _numpy_name(dtype: torch.dtype) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from chunkjac._errors import StoreError
+from chunkjac._store.files import open_own
 from chunkjac._store.target import Target
 
 
@@ -45,7 +46,7 @@ def open_locked(path: Path, flags: int = 0) -> int | None:
     """
     import fcntl  # not on Windows, where no path is taken
 
-    file = os.open(path, os.O_RDWR | flags, 0o666)
+    file = open_own(path, os.O_RDWR | flags)
     is_kept = False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

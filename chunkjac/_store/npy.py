@@ -7,17 +7,15 @@ import os
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from zlib import crc32
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from chunkjac._errors import StoreError
+from chunkjac._store.files import open_own
 from chunkjac._store.journal import sync, write_all
 from chunkjac._store.layout import Part, not_as_made, not_whole
-
-# So much is read at once where checksums are checked.
-_READ_BYTES = 8 * 2**20
 
 
 class NpyFile:
@@ -32,10 +30,9 @@ class NpyFile:
         self._path, self._part = path, part
         self._file = -1
 
-    def make(self, block_size: int, made: list[Path] | None) -> None:
+    def make(self, made: list[Path] | None) -> None:
         """Make the file, and take room for it: a disk that is too full is an error now."""
-        del block_size  # blocks lie one behind the other
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if made is not None else 0), 0o666)
+        file = open_own(self._path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if made is not None else 0))
         try:
             if made is not None:
                 made.append(self._path)
@@ -53,14 +50,10 @@ class NpyFile:
         """
         return self._found_bytes() == self._whole_bytes
 
-    def has(self, elements: slice) -> bool:
-        """Tell whether some directions may be there."""
-        return self._path.exists() and self._end_of(elements.stop) <= self._path.stat().st_size
-
     def open(self) -> None:
         """Make ready for writing."""
         try:
-            self._file = os.open(self._path, os.O_RDWR)
+            self._file = open_own(self._path, os.O_RDWR)
         except OSError as error:
             raise StoreError(f"{str(self._path)!r} cannot be gone on with: {error.strerror}.") from error
         self._found_bytes()
@@ -79,21 +72,19 @@ class NpyFile:
         if file >= 0:
             os.close(file)
 
-    def sum_of(self, elements: slice) -> int | None:
-        """Return the checksum of some directions; ``None`` if they cannot be read."""
-        left = (elements.stop - elements.start) * self._part.direction_bytes
-        found = 0
+    def read(self, elements: slice) -> Any:
+        """Return the values of some directions, one behind the other; ``None`` if they cannot be read."""
+        import numpy as np
+
+        n_directions = elements.stop - elements.start
         try:
-            with self._path.open("rb") as file:
+            with open(open_own(self._path, os.O_RDONLY), "rb") as file:
                 file.seek(self._end_of(elements.start))
-                while left:
-                    data = file.read(min(left, _READ_BYTES))
-                    if not data:
-                        return None
-                    found, left = crc32(data, found), left - len(data)
+                data = file.read(n_directions * self._part.direction_bytes)
         except OSError:
             return None
-        return found
+        is_whole = len(data) == n_directions * self._part.direction_bytes
+        return np.frombuffer(data, self._part.dtype).reshape(n_directions, -1) if is_whole else None
 
     def opened(self) -> torch.Tensor:
         """Return the values as a tensor in mapped memory; what is written to that stays in memory."""
@@ -102,8 +93,13 @@ class NpyFile:
         part, n_bytes = self._part, self._found_bytes()
         if n_bytes < self._whole_bytes:
             raise not_whole(self._path, f"{n_bytes} of {self._whole_bytes} bytes")
+        order: Any = "F" if part.fortran_order else "C"
         try:
-            values = np.load(self._path, mmap_mode="c", allow_pickle=False)
+            with open(open_own(self._path, os.O_RDONLY), "rb") as file:
+                if prod(part.shape):
+                    values: Any = np.memmap(file, part.dtype, "c", len(self._header), part.shape, order)
+                else:  # no memory can be mapped to
+                    values = np.empty(part.shape, part.dtype, order)
         except (OSError, ValueError) as error:
             raise StoreError(f"{str(self._path)!r} cannot be read: {error}.") from error
         with _disable_current_modes():  # mapped memory is none that a dispatch mode should count
@@ -146,7 +142,7 @@ class NpyFile:
             StoreError: It is something else than what was made.
         """
         try:
-            with self._path.open("rb") as file:
+            with open(open_own(self._path, os.O_RDONLY), "rb") as file:
                 start, n_bytes = file.read(len(self._header)), os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return 0

@@ -4,51 +4,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from torch.utils._pytree import TreeSpec, tree_unflatten, treespec_loads
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from chunkjac._errors import StoreError
-from chunkjac._store.journal import append, drop_torn_line, lines_of, read_journal
+from chunkjac._store.journal import append, drop_torn_line, lines_of
 from chunkjac._store.layout import FileLayout
 from chunkjac._store.lock import locked_journal
+from chunkjac._store.stored_plan import StoredPlan
 from chunkjac._store.target import Target
-from chunkjac._store.values import values_at
+from chunkjac._store.trees import rebuilt
+from chunkjac._store.values import all_values, read_block
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Hold what is in files."""
-
-    target: Target
-    layout: FileLayout
-    finished: dict[int, tuple[int, ...]]
-
-
-def open_store(path: str | os.PathLike[str], specs: tuple[TreeSpec, TreeSpec] | None = None) -> Any:
+def open_store(
+    path: str | os.PathLike[str], specs: tuple[TreeSpec, TreeSpec] | None = None, *, check: bool = True
+) -> Any:
     """Return a Jacobian in torch.func's tree, in mapped memory, or as Zarr arrays.
 
     Args:
         path: Where it was written.
         specs: The trees of outputs and inputs, if they are known.
+        check: Whether all values are read once and compared with their checksums.
 
     Raises:
-        StoreError: There is none, or it is not finished.
+        StoreError: There is none, or it is not finished, or not as it was written.
     """
-    found = _find(path)
-    partition = found.layout.partition
-    missing = [partition.block(number) for number in partition.missing(found.finished)]
-    if missing:
-        raise StoreError(f"{str(path)!r} is not finished: {_told(found.layout, missing)}; give resume=True to go on.")
-    layout = found.layout
-    outside, inside = specs or (_spec_of(text) for text in layout.trees)
-    rows = []
-    for output in range(layout.n_outputs):
-        parts = [layout.part(output, x) for x in range(layout.n_inputs)]
-        row = [values_at(found.target, part).opened() for part in parts]
-        rows.append(row if inside is None else tree_unflatten(row, inside))
-    return rows if outside is None else tree_unflatten(rows, outside)
+    target = Target.of(path)
+    layout, finished = _plan_of(target).layout, target.finished()
+    _refuse(path, layout, "is not finished", "are missing", list(layout.partition.missing(finished)))
+    files = all_values(target, layout)
+    opened = [[file.opened() for file in row] for row in files]
+    if check:
+        damaged = _damaged(target, layout, finished)
+        _refuse(path, layout, "is damaged", "are not as they were written", damaged)
+    rows = opened if layout.by_rows else [[*row] for row in zip(*opened)]
+    if specs is None:
+        outside, inside = layout.trees
+        return rebuilt(outside, [rebuilt(inside, row) for row in rows])
+    return tree_unflatten([tree_unflatten(row, specs[1]) for row in rows], specs[0])
 
 
 def check(path: str | os.PathLike[str]) -> tuple[list[slice], list[slice], int]:
@@ -60,61 +55,39 @@ def check(path: str | os.PathLike[str]) -> tuple[list[slice], list[slice], int]:
     Raises:
         StoreError: There is no Jacobian in files, another process writes to it, or a file has another header.
     """
-    found = _find(path)
-    if found.finished:  # all files were made before
-        for part in found.layout.parts:
-            values_at(found.target, part).is_whole()
-    partition = found.layout.partition
-    unfinished = list(partition.missing(found.finished))
-    damaged = [number for number in partition.missing({*unfinished}) if not _is_whole(found, number)]
+    target = Target.of(path)
+    plan, finished = _plan_of(target), target.finished()
+    if finished:  # all files were made before
+        for file in (file for row in all_values(target, plan.layout) for file in row):
+            file.is_whole()
+    partition, damaged = plan.layout.partition, _damaged(target, plan.layout, finished)
     if damaged:
-        _strike(found.target, damaged)
+        with locked_journal(target) as journal:
+            drop_torn_line(journal, target.journal_path.read_bytes())
+            append(journal, lines_of(dict.fromkeys(damaged), plan.tie))
+    unfinished = partition.missing(finished)
     return [*map(partition.block, damaged)], [*map(partition.block, unfinished)], partition.n_blocks
 
 
-def _spec_of(text: str) -> TreeSpec | None:
-    """Return a tree that was written as text; ``None`` where it could not be, or cannot be read here."""
-    try:
-        return treespec_loads(text) if text else None
-    except Exception:  # of classes that are not registered in this process
-        return None
+def _plan_of(target: Target) -> StoredPlan:
+    """Return the plan that is there."""
+    plan = target.written_plan
+    if plan is None:
+        raise StoreError(f"there is no {target.told(target.plan_path)!r}: chunkjac has not written {target.given!r}.")
+    return plan
 
 
-def _find(path: str | os.PathLike[str]) -> _Found:
-    """Read the plan and the journal."""
-    target = Target.of(path)
-    if target.written_plan is None:
-        raise StoreError(f"there is no {target.told(target.plan_path)!r}: chunkjac has not written {str(path)!r}.")
-    try:
-        finished = read_journal(target.journal_path.read_bytes())
-    except OSError as error:
-        raise StoreError(
-            f"the journal {target.told(target.journal_path)!r} cannot be read: {error.strerror}."
-        ) from error
-    return _Found(target, FileLayout.from_dict(target.written_plan["layout"]), finished)
+def _damaged(target: Target, layout: FileLayout, finished: dict[int, tuple[int, ...]]) -> list[int]:
+    """Return the numbers of finished blocks whose bytes are not those that were written."""
+    files, parts = all_values(target, layout), {number: layout.partition.part(number) for number in sorted(finished)}
+    return [n for n, part in parts.items() if read_block(files[part.leaf], part.elements, finished[n]) is None]
 
 
-def _told(layout: FileLayout, missing: Sequence[slice]) -> str:
-    """Say which directions are missing."""
-    spans: list[slice] = []
-    for part in missing:
-        start = spans.pop().start if spans and spans[-1].stop == part.start else part.start
-        spans.append(slice(start, part.stop))
-    shown = ", ".join(f"{span.start}:{span.stop}" for span in spans[:5]) + (", ..." if len(spans) > 5 else "")
-    return f"{'rows' if layout.by_rows else 'columns'} {shown} of {sum(layout.sizes)} are missing"
+def _refuse(path: str | os.PathLike[str], layout: FileLayout, how: str, what: str, numbers: Sequence[int]) -> None:
+    """Refuse files of which some blocks cannot be used.
 
-
-def _is_whole(found: _Found, number: int) -> bool:
-    """Tell whether a block's bytes are those that were written."""
-    sums, block = found.finished[number], found.layout.partition.part(number)
-    parts = found.layout.parts_of(block.leaf)
-    return len(sums) == len(parts) and all(
-        values_at(found.target, part).sum_of(block.elements) == known for part, known in zip(parts, sums)
-    )
-
-
-def _strike(target: Target, numbers: Sequence[int]) -> None:
-    """Take blocks back in the journal."""
-    with locked_journal(target) as file:
-        drop_torn_line(file, target.journal_path.read_bytes())
-        append(file, lines_of(dict.fromkeys(numbers)))
+    Raises:
+        StoreError: There are such blocks.
+    """
+    if numbers:
+        raise StoreError(f"{str(path)!r} {how}: {layout.told(numbers)} {what}; give resume=True to compute them.")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from chunkjac._errors import ArgumentError, StoreError
-from chunkjac._store.layout import FileLayout, Kind
-from chunkjac._store.zarr import library, own_and_others
+from chunkjac._store.files import read_own
+from chunkjac._store.layout import Kind
+from chunkjac._store.stored_plan import StoredPlan, is_draft
+from chunkjac._store.zarr import METADATA, UNFINISHED, library
 
-FORMAT = 1
+# What Zarr arrays of ours consist of, and groups of them.
+_FILES, _ARRAYS = re.compile(rf"{re.escape(METADATA)}|c\.[0-9]+\.[0-9]+"), re.compile(r"[0-9]+_[0-9]+")
 
 _KINDS: dict[str, Kind] = {".npy": "file", "": "folder", ".zarr": "zarr"}
-_FILE_NAMES: dict[Kind, str] = {"file": "", "folder": r"[0-9]+_[0-9]+\.npy", "zarr": r"([0-9]+_[0-9]+)?"}
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Target:
             StoreError: The plan that is there cannot be read.
         """
         if self.kind == "zarr":
-            values, _ = own_and_others(self.path)
+            values, _ = _own_and_others(self.path)
         elif self.kind == "file":
             values = [self.path]
         else:
-            parts = () if self.written_plan is None else FileLayout.from_dict(self.written_plan["layout"]).parts
+            parts = () if self.written_plan is None else self.written_plan.layout.parts
             values = [self.file(part.name) for part in parts]
         return [*values, self.draft_path, self.plan_path, self.journal_path]
 
@@ -92,7 +92,7 @@ class Target:
         Raises:
             OSError: Something else is in the folder, for instance.
         """
-        for each in own_and_others(path)[0] if self.kind == "zarr" and path.is_dir() else [path]:
+        for each in _own_and_others(path)[0] if self.kind == "zarr" and path.is_dir() else [path]:
             if each.is_dir():
                 each.rmdir()
             else:
@@ -149,52 +149,81 @@ class Target:
     def others(self) -> list[Path]:
         """Return what is in the folder, or where the journal should be, that no run has made."""
         if self.kind == "zarr":
-            own, found = own_and_others(self.path)
+            own, found = _own_and_others(self.path)
             found += [] if self.written_plan is not None else own[:-1]  # all but the folder
         else:
             files = {*self.files}
             found = [file for file in self.path.iterdir() if file not in files] if self.path.is_dir() else []
         if self.written_plan is None and self.journal_path.exists() and self.journal_path.stat().st_size:
             found.append(self.journal_path)  # a run writes its plan first
+        if not _has_room(self.draft_path):
+            found.append(self.draft_path)
         return found
 
     @cached_property
-    def written_plan(self) -> dict[str, Any] | None:
+    def written_plan(self) -> StoredPlan | None:
         """Return what is computed there, if anything is.
 
         Raises:
-            StoreError: That cannot be read, or is no plan of ours.
+            StoreError: That cannot be read, is no plan of ours, or not as it was written.
         """
         try:
-            with self.plan_path.open("rb") as file:
-                found: Any = json.load(file)
-            self._check_plan(found)
+            return StoredPlan.read(self.plan_path, self.kind)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise StoreError(
-                f"the plan {self.told(self.plan_path)!r} cannot be read: {error}; give another path."
+                f"the plan {self.told(self.plan_path)!r} cannot be read: {_why(error)}; give another path."
             ) from error
-        return dict(found)
+
+    def finished(self) -> dict[int, tuple[int, ...]]:
+        """Return the checksums of finished blocks of the plan that is there, by number.
+
+        Raises:
+            StoreError: The journal cannot be read, or is that of another plan.
+        """
+        assert self.written_plan is not None
+        try:
+            return self.written_plan.finished(read_own(self.journal_path))
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"the journal {self.told(self.journal_path)!r} cannot be read: {_why(error)}; give another path."
+            ) from error
 
     def _beside(self, name: str) -> Path:
         """Return a file of ours: in a folder of our own, beside what others read."""
         return self.path / name if self.kind == "folder" else self.path.with_name(f"{self.path.name}.{name}")
 
-    def _check_plan(self, found: Any) -> None:
-        """Refuse what another program, or another version, has written.
 
-        Raises:
-            ValueError: It says why.
-        """
-        if not isinstance(found, dict) or "format" not in found:
-            raise ValueError("chunkjac did not write it")
-        if found["format"] != FORMAT:
-            raise ValueError("another version of chunkjac wrote it")
-        try:
-            parts, mode = FileLayout.from_dict(found["layout"]).parts, found["facts"]["mode"]
-            is_whole = isinstance(mode, str) and all(re.fullmatch(_FILE_NAMES[self.kind], part.name) for part in parts)
-        except (KeyError, TypeError, ValueError):
-            is_whole = False
-        if not is_whole:
-            raise ValueError("it is not as chunkjac writes it")
+def _own_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return what Zarr arrays and groups of ours consist of, in an order in which it can be removed; and what else.
+
+    Args:
+        folder: The array's or group's. There may be none.
+    """
+    own: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if _ARRAYS.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            inside = _own_and_others(path)
+            own += inside[0]
+            others += inside[1]
+        else:
+            is_own = _FILES.fullmatch(path.name) or path.name.endswith(UNFINISHED)
+            (own if is_own and path.is_file() else others).append(path)
+    if folder.is_dir():
+        own.append(folder)
+    return own, others
+
+
+def _has_room(draft: Path) -> bool:
+    """Tell whether a plan can be written: nothing is in its way but what a run has left that was stopped."""
+    try:
+        return not os.path.lexists(draft) or is_draft(draft)
+    except OSError:
+        return False
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Say in words why a file cannot be read."""
+    return str(getattr(error, "strerror", None) or error)

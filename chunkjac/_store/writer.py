@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from zlib import crc32
 
 from chunkjac._chunker import Segment
@@ -52,6 +52,7 @@ class Writer:
         parts: Where the blocks lie that are to be written, by number.
         files: For each tensor, its files.
         journal: The journal's descriptor.
+        tie: What ties it to its plan.
         close: Is called in the thread when all is written: also where who waits for that is interrupted.
     """
 
@@ -60,19 +61,27 @@ class Writer:
         parts: Mapping[int, Segment],
         files: Sequence[Sequence[Values]],
         journal: int,
+        tie: int,
         close: Callable[[], object],
     ) -> None:
         self.error: BaseException | None = None
-        self._files, self._journal, self._close = files, journal, close
+        self._files, self._journal, self._tie, self._close = files, journal, tie, close
+        self._noted: set[int] = set()
         self._begins = {(part.leaf, part.elements.start): (number, part) for number, part in parts.items()}
         self._growing: _Growing | None = None
-        self._queue: SimpleQueue[Piece | None] = SimpleQueue()
+        self._queue: SimpleQueue[Piece | Event | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="chunkjac-writer", daemon=True)
         self._thread.start()
 
     def put(self, piece: Piece) -> None:
         """Take a piece."""
         self._queue.put(piece)
+
+    def take_back(self) -> None:
+        """Note that what was taken so far is not finished; return once that is on the disk, or could not be."""
+        is_done = Event()
+        self._queue.put(is_done)
+        is_done.wait()
 
     def finish(self) -> None:
         """Return once all that was taken is on the disk, or could not be brought there, and all is closed."""
@@ -91,29 +100,40 @@ class Writer:
 
     def _write_all(self) -> None:
         """Write until there is nothing more to come; after an error, only let go."""
-        is_open = True
-        while is_open:
-            pieces, is_open = self._next_pieces()
+        while True:
+            pieces, taken = self._next_pieces()
             try:
                 if self.error is None:
                     self._write(pieces)
+                    if isinstance(taken, Event):
+                        self._take_back()
             except BaseException as error:
                 self.error = error
             finally:
                 for piece in pieces:
                     piece.release()
+                if isinstance(taken, Event):
+                    taken.set()
+            if taken is None:
+                return
 
-    def _next_pieces(self) -> tuple[list[Piece], bool]:
-        """Return all pieces that are there, at least one; and whether more may come."""
-        taken = self._queue.get()
+    def _next_pieces(self) -> tuple[list[Piece], Event | bool | None]:
+        """Return all pieces that are there, and what came behind them: ``None`` at the end."""
         pieces: list[Piece] = []
-        while taken is not None:
+        taken = self._queue.get()
+        while isinstance(taken, Piece):
             pieces.append(taken)
             try:
                 taken = self._queue.get_nowait()
             except Empty:
                 return pieces, True
-        return pieces, False
+        return pieces, taken
+
+    def _take_back(self) -> None:
+        """Strike the blocks that were noted."""
+        noted, self._noted, self._growing = self._noted, set(), None
+        if noted:
+            append(self._journal, lines_of(dict.fromkeys(sorted(noted)), self._tie))
 
     def _write(self, pieces: Sequence[Piece]) -> None:
         """Write pieces, wait for the disk, and note the blocks that are finished with them."""
@@ -126,7 +146,8 @@ class Writer:
         for file in touched:
             file.sync()
         if finished:
-            append(self._journal, lines_of(finished))
+            append(self._journal, lines_of(finished, self._tie))
+            self._noted |= finished.keys()
 
     def _write_piece(self, piece: Piece, finished: dict[int, tuple[int, ...] | None]) -> None:
         """Write a piece; add its block to those that are finished, if it ends with it."""

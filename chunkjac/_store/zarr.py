@@ -6,22 +6,29 @@ there reads as NaN, and never as zeros; so zeros are written, too.
 
 from __future__ import annotations
 
-import re
+import json
+import os
 from collections.abc import Iterable, Iterator
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from chunkjac._errors import ArgumentError, StoreError
+from chunkjac._store.files import make_own, open_own, read_own
 from chunkjac._store.journal import sync_path
 from chunkjac._store.layout import Part, not_as_made, not_whole
 
 # Pieces are no larger than this where a block is, so that a few columns of many rows can be read as well.
 _PIECE_BYTES = 32 * 2**20
 
-_METADATA, _UNFINISHED = "zarr.json", ".partial"
-_FILES, _ARRAYS = re.compile(r"zarr\.json|c\.[0-9]+\.[0-9]+"), re.compile(r"[0-9]+_[0-9]+")
+METADATA, UNFINISHED = "zarr.json", ".partial"
+_GROUP = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+
+# NumPy's types by Zarr's names, as far as Jacobians have them.
+_TYPES = {2: "float16", 4: "float32", 8: "float64"}
+
+# What a piece begins with, in Zstandard's format (RFC 8878, 3.1.1).
+_FRAME = b"\x28\xb5\x2f\xfd"
 
 
 class ZarrArray:
@@ -30,56 +37,44 @@ class ZarrArray:
     Args:
         path: The array's folder.
         part: What is in it.
+        block_size: How many directions a block has.
     """
 
-    def __init__(self, path: Path, part: Part) -> None:
+    def __init__(self, path: Path, part: Part, block_size: int) -> None:
         self._path, self._part = path, part
+        self._piece_shape = _piece_shape(part, block_size)
         self._array: Any = None  # kept while it is there: opening takes a millisecond
         self._written: set[Path] = set()
 
-    def make(self, block_size: int, made: list[Path] | None) -> None:
+    def make(self, made: list[Path] | None) -> None:
         """Make the array; pieces that are there stay. How much room packed values take is not known before."""
-        zarr = library()
-        group = self._path.parent if self._part.name else None
-        folders = [folder for folder in (group, self._path) if folder is not None and not folder.exists()]
-        for folder in folders:
-            folder.mkdir()
-            if made is not None:
-                made.append(folder)
-        if group is not None:
-            zarr.open_group(group, mode="a", zarr_format=3)
         self._array = None
-        (self._path / _METADATA).unlink(missing_ok=True)
-        zarr.create_array(
-            self._path,
-            shape=self._part.shape,
-            chunks=_piece_shape(self._part, block_size),
-            dtype=self._part.dtype,
-            fill_value=float("nan"),
-            chunk_key_encoding={"name": "default", "separator": "."},
-            config={"write_empty_chunks": True},
-            attributes={"shape": list(self._part.result_shape)},
-            zarr_format=3,
-        )
-        _sync(self._metadata())
-        for folder in folders:
-            sync_path(folder.parent)
+        group = self._path.parent if self._part.name else None
+        for folder, fields in ((group, _GROUP), (self._path, _fields(self._part, self._piece_shape))):
+            if folder is None:
+                continue
+            self._check_link()
+            is_new = not folder.exists()
+            if is_new:
+                folder.mkdir()
+                if made is not None:
+                    made.append(folder)
+            if folder == self._path or not os.path.lexists(folder / METADATA):
+                (folder / METADATA).unlink(missing_ok=True)
+                make_own(folder / METADATA, json.dumps(fields, indent=2).encode())
+            _sync([folder / METADATA, *([folder] if is_new else [])])
 
     def is_whole(self) -> bool:
-        """Tell whether the array is there; :meth:`has` tells of its pieces."""
-        return all(path.exists() for path in self._metadata()) and self._found() is not None
-
-    def has(self, elements: slice) -> bool:
-        """Tell whether all pieces of some directions are there."""
-        array = self._found()
-        return array is not None and all(path.exists() for path in self._pieces(array, elements))
+        """Tell whether the array is there; reading blocks tells of its pieces."""
+        is_known = not self._part.name or (self._path.parent / METADATA).exists()
+        return is_known and self._found() is not None
 
     def open(self) -> None:
         """Make ready for writing; what was being written when a run was killed goes."""
         self._array = None
         if self._found("r+") is None:
-            raise StoreError(f"{str(self._path)!r} cannot be gone on with: {_METADATA!r} is not there.")
-        for path in self._path.glob(f"*{_UNFINISHED}"):
+            raise StoreError(f"{str(self._path)!r} cannot be gone on with: {METADATA!r} is not there.")
+        for path in self._path.glob(f"*{UNFINISHED}"):
             path.unlink(missing_ok=True)
 
     def write(self, first: int, values: memoryview) -> None:
@@ -101,24 +96,27 @@ class ZarrArray:
         """Let go of the array."""
         self._array = None
 
-    def sum_of(self, elements: slice) -> int | None:
-        """Return the checksum of some directions; ``None`` if they cannot be read."""
+    def read(self, elements: slice) -> Any:
+        """Return the values of some directions, one behind the other; ``None`` if they cannot be read."""
         import numpy as np
 
         try:
-            rows = self._found()[self._index(elements)]
+            array = self._found()
+            if not all(map(self._is_ours, self._pieces(array, elements))):
+                return None
+            rows = array[self._index(elements)]
         except Exception:  # what unpacks a damaged piece tells of it in many ways
             return None
-        data: Any = np.ascontiguousarray(rows.T if self._part.fortran_order else rows)
-        return crc32(data.reshape(-1).view(np.uint8))
+        return np.ascontiguousarray(rows.T if self._part.fortran_order else rows)
 
     def opened(self) -> Any:
         """Return the array, which reads what it is asked for."""
         array = self._found()
-        pieces = [] if array is None else [*self._pieces(array, slice(0, array.shape[self._axis]))]
-        n_found = sum(path.exists() for path in pieces)
-        if array is None or n_found < len(pieces):
-            raise not_whole(self._path, f"{n_found} of {len(pieces)} pieces")
+        if array is None:
+            raise not_whole(self._path, f"no {METADATA}")
+        are_there = [self._is_ours(path) for path in self._pieces(array, slice(0, array.shape[self._axis]))]
+        if not all(are_there):
+            raise not_whole(self._path, f"{sum(are_there)} of {len(are_there)} pieces")
         return array
 
     @property
@@ -130,10 +128,6 @@ class ZarrArray:
         """Return where directions are in the array."""
         return (slice(None), elements) if self._part.fortran_order else (elements, slice(None))
 
-    def _metadata(self) -> list[Path]:
-        """Return the files that Zarr knows the array by, and its group."""
-        return [self._path / _METADATA, *([self._path.parent / _METADATA] if self._part.name else [])]
-
     def _found(self, mode: str = "r") -> Any:
         """Return the array, ``None`` if it is not there.
 
@@ -142,18 +136,40 @@ class ZarrArray:
         """
         if self._array is not None:
             return self._array
-        zarr = library()
         try:
-            array = zarr.open_array(self._path, mode=mode, config={"write_empty_chunks": True})
+            self._check_link()
+            found = json.loads(read_own(self._path / METADATA))
+            difference = _difference(_fields(self._part, self._piece_shape), found)
+            if difference:
+                raise not_as_made(self._path, difference)
+            array = library().open_array(self._path, mode=mode, zarr_format=3, config={"write_empty_chunks": True})
         except FileNotFoundError:
             return None
+        except StoreError:
+            raise
         except Exception as error:  # whatever reads damaged metadata raises
             raise StoreError(f"{str(self._path)!r} cannot be read: {error}; compute it at another path.") from error
-        if array.shape != self._part.shape or array.dtype != self._part.dtype:
-            wanted = f"instead of {self._part.shape} and {self._part.dtype}"
-            raise not_as_made(self._path, f"its shape is {array.shape} and its type {array.dtype}, {wanted}")
         self._array = array
         return array
+
+    def _check_link(self) -> None:
+        """Refuse a link in a group's place of an array: it may point anywhere.
+
+        Raises:
+            StoreError: There is one.
+        """
+        if self._part.name and self._path.is_symlink():
+            raise not_as_made(self._path, "it is a link")
+
+    def _is_ours(self, path: Path) -> bool:
+        """Tell whether a piece is there, is no link, and unpacks to what it should and no more."""
+        n_bytes = prod(self._piece_shape) * int(self._part.dtype[-1])
+        try:
+            with open(open_own(path, os.O_RDONLY), "rb") as file:
+                is_small = os.fstat(file.fileno()).st_size <= n_bytes + n_bytes // 128 + 1024
+                return is_small and _unpacked_bytes(file.read(18)) == n_bytes
+        except OSError:
+            return False
 
     def _pieces(self, array: Any, elements: slice) -> Iterator[Path]:
         """Yield the files that hold some directions."""
@@ -163,25 +179,34 @@ class ZarrArray:
                 yield self._path / array.metadata.encode_chunk_key((j, i) if self._part.fortran_order else (i, j))
 
 
-def own_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return what Zarr arrays and groups of ours consist of, in an order in which it can be removed; and what else.
+def _fields(part: Part, piece_shape: tuple[int, int]) -> dict[str, Any]:
+    """Return what Zarr reads at the beginning."""
+    return {
+        "shape": list(part.shape),
+        "data_type": _TYPES[int(part.dtype[-1])],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(piece_shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": "NaN",
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little" if part.dtype[0] == "<" else "big"}},
+            {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+        ],
+        "attributes": {"shape": list(part.result_shape)},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
 
-    Args:
-        folder: The array's or group's. There may be none.
-    """
-    own: list[Path] = []
-    others: list[Path] = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if _ARRAYS.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            inside = own_and_others(path)
-            own += inside[0]
-            others += inside[1]
-        else:
-            is_own = _FILES.fullmatch(path.name) or path.name.endswith(_UNFINISHED)
-            (own if is_own and path.is_file() else others).append(path)
-    if folder.is_dir():
-        own.append(folder)
-    return own, others
+
+def _difference(wanted: dict[str, Any], found: Any) -> str:
+    """Say how metadata differ, but for attributes that others may add: Zarr would run whatever else is named there."""
+    if not isinstance(found, dict) or not isinstance(found.get("attributes"), dict):
+        return f"{METADATA!r} is none of an array"
+    found = {**found, "attributes": {"shape": found["attributes"].get("shape")}}
+    for name in (*wanted, *found):
+        if json.dumps(wanted.get(name)) != json.dumps(found.get(name)):
+            return f"its {name} is {found.get(name)!r:.200} instead of {wanted.get(name)!r:.200}"
+    return ""
 
 
 def library() -> Any:
@@ -204,6 +229,16 @@ def _piece_shape(part: Part, block_size: int) -> tuple[int, int]:
     n_pieces = max(1, ceil(n_rows * part.direction_bytes / _PIECE_BYTES))
     n_columns = max(1, ceil(n_others / n_pieces))
     return (n_columns, n_rows) if part.fortran_order else (n_rows, n_columns)
+
+
+def _unpacked_bytes(start: bytes) -> int | None:
+    """Return what a piece says it unpacks to, from its first 18 bytes; ``None`` if it does not say it."""
+    if len(start) < 5 or not start.startswith(_FRAME):
+        return None
+    is_single = bool(start[4] & 0x20)
+    n_digits = (1 if is_single else 0, 2, 4, 8)[start[4] >> 6]
+    at = 5 + (not is_single) + (0, 1, 2, 4)[start[4] & 3]
+    return int.from_bytes(start[at : at + n_digits], "little") + (256 if n_digits == 2 else 0) if n_digits else None
 
 
 def _sync(paths: Iterable[Path]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ import torch
 import chunkjac as cj
 from chunkjac._cli import main
 from chunkjac._store.journal import read_journal
+from chunkjac._store.target import Target
 from tests.fixtures import jobs
 
 BEGUN = [name for name in jobs.JOBS if name.startswith("begun")]
@@ -34,46 +35,57 @@ def _beside(path: Path, name: str) -> Path:
     return path.with_name(f"{path.name}.{name}") if path.suffix else path / name
 
 
-def _plan(path: Path) -> dict[str, Any]:
-    return json.loads(_beside(path, "plan.json").read_text())
-
-
-def _plan_of_today(path: Path) -> dict[str, Any]:
-    """Return the plan that this chunkjac writes for the same job."""
-    folder = path.parent / "of today"
-    folder.mkdir()
-    jobs.run(folder / path.name, path.name)
-    return _plan(folder / path.name)
-
-
-def _named_by_versions(facts: dict[str, Any], today: dict[str, Any]) -> set[str]:
-    """Return the facts that are others where other versions are installed: they are, and a Python's code is its own."""
-    code = {name for name in facts if name.startswith("code of ")} if facts["python"] != today["python"] else set()
-    return {"python", "torch", "chunkjac"} | code
-
-
 @pytest.mark.parametrize("copied", jobs.JOBS, indirect=True)
-def test_the_same_job_is_told_in_the_same_words(copied: Path) -> None:
-    before, today = _plan(copied), _plan_of_today(copied)
-    versions = _named_by_versions(before["facts"], today["facts"])
-    for plan in (before, today):
-        plan["facts"] = {name: fact for name, fact in plan["facts"].items() if name not in versions}
-    assert before == today
+def test_the_same_job_is_laid_out_as_it_was(copied: Path) -> None:
+    folder = copied.parent / "of today"
+    folder.mkdir()
+    jobs.run(folder / copied.name, copied.name)
+    before, today = Target.of(copied).written_plan, Target.of(folder / copied.name).written_plan
+    assert before is not None
+    assert today is not None
+    assert (before.format, today.format) == (1, 2)
+    assert before.layout == today.layout
+    assert not before.differences(today)
 
 
 @pytest.mark.parametrize("copied", BEGUN, indirect=True)
 def test_a_job_that_was_begun_is_finished(copied: Path) -> None:
-    plan, today = _plan(copied), _plan_of_today(copied)["facts"]
-    plan["facts"] |= {name: today[name] for name in _named_by_versions(plan["facts"], today)}
-    _beside(copied, "plan.json").write_text(json.dumps(plan))
     journal = _beside(copied, "journal").read_bytes()
     told: list[cj.Progress] = []
     jobs.run(copied, copied.name, progress=told.append)
     found = _beside(copied, "journal").read_bytes()
     assert found.startswith(journal)
     assert len(found.splitlines()) == len(read_journal(found)) > len(read_journal(journal)) > 0  # none of them twice
-    assert {progress.before for progress in told} == {plan["layout"]["chunk_size"] * len(read_journal(journal))}
+    assert {progress.before for progress in told} == {2 * len(read_journal(journal))}  # blocks of a chunk each
     _check_values(copied)
+
+
+@pytest.mark.parametrize("copied", BEGUN, indirect=True)
+def test_a_job_that_was_begun_with_another_function_is_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in copied.parent.rglob("*") if path.is_file()}
+    monkeypatch.setattr(jobs, "POWER", 3)
+    with pytest.raises(cj.StoreError, match="are not those of func as it is now"):
+        jobs.run(copied, copied.name)
+    assert {path: path.read_bytes() for path in copied.parent.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("copied", ["finished"], indirect=True)
+def test_a_class_that_an_older_plan_names_is_not_looked_up(copied: Path) -> None:
+    context = json.dumps([{"__enum__": True, "fqn": "chunkjac_never_there:X", "name": "A"}])
+    leaf = {"type": None, "context": None, "children_spec": []}
+    factory = {"default_factory_module": "builtins", "default_factory_name": "breakpoint", "dict_context": ["a"]}
+    plan = _beside(copied, "plan.json")
+    whole = json.loads(plan.read_text())
+    for kind, told, is_refused in (
+        ("builtins.dict", context, True),
+        ("collections.defaultdict", factory, False),
+        ("chunkjac_never_there.X", "null", False),
+    ):
+        whole["layout"]["trees"][0] = json.dumps([1, {"type": kind, "context": told, "children_spec": [leaf]}])
+        plan.write_text(json.dumps(whole))
+        with pytest.raises(cj.StoreError, match=r"plan\.json") if is_refused else nullcontext():
+            (found,) = cj.open(copied)
+            torch.testing.assert_close(found, jobs.expected(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("copied", FINISHED, indirect=True)
@@ -81,6 +93,10 @@ def test_a_job_that_was_finished_is_read(copied: Path, capsys: pytest.CaptureFix
     _check_values(copied)
     assert main(["verify", str(copied)]) == 0
     assert "all as they were written" in capsys.readouterr().out
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.name}.{name}") if path.suffix else path / name
 
 
 def _check_values(path: Path) -> None:

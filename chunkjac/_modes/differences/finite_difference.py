@@ -21,6 +21,7 @@ from chunkjac._modes.differences.bounds import Bounds, check_bounds
 from chunkjac._modes.differences.error_estimate import estimate_error
 from chunkjac._modes.differences.evaluator import Evaluator
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation
+from chunkjac._modes.differences.one_direction import OneDirection
 from chunkjac._modes.differences.rungs import starting_rung
 from chunkjac._modes.differences.schemes import SCHEMES, Scheme
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
@@ -31,6 +32,7 @@ from chunkjac._programs import ModeRecord, Records, Usage
 from chunkjac._tensors import Tensors
 
 
+# A method for each question that is asked of a mode.
 class FiniteDifference:
     """Make columns of the Jacobian without derivatives.
 
@@ -183,6 +185,10 @@ class FiniteDifference:
         if program is not None:
             program.finish()
         self.release()
+
+    def one_direction(self) -> OneDirection:
+        """Return what takes differences along moves of all elements."""
+        return OneDirection(self.problem, self._stencil, self._seen.eps)
 
     def error_estimate(self) -> float:
         """Return the largest absolute error that the Jacobian is thought to have."""

@@ -1,0 +1,142 @@
+"""A random combination of a Jacobian's rows or columns, added up from their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from chunkjac._chunker import Segment
+from chunkjac._modes import block_leaves
+from chunkjac._problem import FixedNumbers
+from chunkjac._tensors import Tensors
+
+# So many elements are converted at once.
+_N_ELEMENTS = 2**20
+
+
+class Judge(Protocol):
+    """Compare rows, or what rows add up to, with the function as it is now.
+
+    Attributes:
+        mode: What makes rows of it.
+        scales: The weight of each row, but for a random factor; ``None`` lets its size decide.
+        is_coarse: Whether rows themselves are to be compared, too, where combinations agree.
+    """
+
+    mode: Any
+    scales: list[Any] | None
+    is_coarse: bool
+
+    def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], n: int) -> bool:
+        """Tell whether combined rows are the derivative at a combined seed.
+
+        Args:
+            seed: The weights.
+            sums: What the rows add up to with them; NaN where none of them is finite.
+            sizes: The root of what their squares add up to.
+            n: How many rows.
+        """
+        ...
+
+    def has_row(self, number: int, rows: Sequence[Any]) -> bool:
+        """Tell whether a row is that of the function."""
+        ...
+
+
+class Combination:
+    """Add up rows with random weights, in double precision on the host."""
+
+    def __init__(self, judge: Judge) -> None:
+        import numpy as np
+
+        mode = judge.mode
+        self._judge, self._seeds = judge, mode.directions.leaves
+        self._numbers = FixedNumbers(len(mode.directions.leaves))
+        self._weights = [np.zeros(leaf.numel) for leaf in self._seeds]
+        self._sums, self._squares, self._n_bad = (
+            [np.zeros(leaf.numel) for leaf in block_leaves(mode)] for _ in range(3)
+        )
+        self._n, self._size = 0, 1.0
+
+    def add(self, part: Segment, values: Sequence[Any]) -> None:
+        """Add some rows of one tensor, an array for each at the other end."""
+        import numpy as np
+
+        n_rows, n_elements = len(values[0]), max(1, *(array.shape[1] for array in values))
+        step = max(1, _N_ELEMENTS // n_elements)
+        for start in range(0, n_rows, step):
+            rows = [array[start : start + step].astype(np.float64) for array in values]
+            for array, n_bad in zip(rows, self._n_bad):
+                is_bad = ~np.isfinite(array)
+                n_bad += is_bad.sum(0)
+                array[is_bad] = 0
+            weights = self._weights_of(part, start, rows)
+            for array, total, squares in zip(rows, self._sums, self._squares):
+                array *= weights[:, None]
+                total += array.sum(0)
+                squares += (array**2).sum(0)
+        self._n += n_rows
+
+    def agrees(self) -> bool:
+        """Tell whether the function as it is now gives the same."""
+        import numpy as np
+
+        found = [np.abs(weights[weights != 0]) for weights in self._weights]
+        ends = [f(each) for each in found if each.size for f in (np.min, np.max)]
+        scale = 1.0 if self._judge.scales or not ends else 2.0 ** -round(np.log2(min(ends) * max(ends)) / 2)
+        if any(((n_bad > 0) & (n_bad < self._n)).any() for n_bad in self._n_bad):
+            return False  # what is not finite hides the others in its column
+        sums = [np.where(n_bad > 0, np.nan, scale * total) for total, n_bad in zip(self._sums, self._n_bad)]
+        sizes = [scale * squares**0.5 for squares in self._squares]
+        seed = tuple(
+            torch.from_numpy(scale * weights).to(leaf.device, leaf.dtype).view(leaf.shape)
+            for weights, leaf in zip(self._weights, self._seeds)
+        )
+        return self._judge.agrees(seed, sums, sizes, self._n)
+
+    def _weights_of(self, part: Segment, start: int, rows: Sequence[Any]) -> Any:
+        """Return the weights of some rows, as the seed's type has them."""
+        import numpy as np
+
+        n_rows, dtype = len(rows[0]), self._seeds[part.leaf].dtype
+        at = slice(part.elements.start + start, part.elements.start + start + n_rows)
+        weights = 0.5 + self._numbers.uniform((n_rows,), torch.float64).numpy() / 2
+        if self._judge.scales is None:
+            sizes = np.max([abs(array).max(1, initial=0) for array in rows], axis=0)
+            sizes = np.where(sizes > 0, sizes, self._size).clip(1e-300)  # zeros as if they were like those before them
+            self._size = sizes[-1]
+            weights = weights / sizes
+        else:
+            weights = weights * self._judge.scales[part.leaf][at]
+        if self._judge.scales is None or min(map(np.min, self._judge.scales)) > 0:
+            weights = np.where(self._numbers.uniform((n_rows,)).numpy() < 0.5, -weights, weights)
+        digits, powers = np.frexp(weights)
+        rounded = np.ldexp(torch.from_numpy(digits).to(dtype).double().numpy(), powers)
+        self._weights[part.leaf][at] = rounded
+        return rounded
+
+
+def doubles_of(values: torch.Tensor) -> Any:
+    """Return values as a flat array in double precision."""
+    import numpy as np
+
+    return values.detach().reshape(-1).cpu().double().numpy().astype(np.float64, copy=False)
+
+
+def apart_by(these: Any, those: Any) -> Any:
+    """Return how far apart numbers are: nothing where neither is finite, infinitely where one is not."""
+    import numpy as np
+
+    finite = np.isfinite(these), np.isfinite(those)
+    with np.errstate(all="ignore"):
+        apart = abs(these - those)
+    return np.where(finite[0] & finite[1], apart, np.where(finite[0] == finite[1], 0.0, np.inf))
+
+
+def largest_of(values: Any) -> float:
+    """Return the largest finite magnitude of some numbers."""
+    import numpy as np
+
+    return float(np.abs(values)[np.isfinite(values)].max(initial=0))

@@ -1,0 +1,165 @@
+"""Finished blocks of a file compared with the function as it is now: one combination of all.
+
+The derivative is linear: what combines the rows on the disk must come out where the seeds are combined alike. It takes
+one reading and one direction, and does not care what has changed. Rows have weights by their size, so that small ones
+count; what is not finite must be so on both sides, and is looked at row by row where rows differ in that.
+
+Differences have weights by their steps, since all columns have the same rounding. Columns of coarse steps are not those
+of a derivative, so a hundredth is allowed there, and some columns are computed again as the mode does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+
+from chunkjac._errors import StoreError
+from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, random_tangent
+from chunkjac._problem import PrecisionWatcher
+from chunkjac._sinks.combination import Combination, Judge, apart_by, doubles_of, largest_of
+from chunkjac._store import Store
+from chunkjac._tensors import Tensors
+
+# What a combination of differences may be off by, and one of derivatives where a third of it says that it is rounding.
+_COARSE, _ROUGH = 1e-2, 1e-3
+
+
+def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
+    """Return the numbers of finished blocks, if those are blocks of this function's Jacobian.
+
+    Args:
+        mode: What makes blocks of the function as it is now.
+        store: Where those are that were made before.
+        eps: The machine epsilon that the derivative computes with.
+
+    Raises:
+        StoreError: They are not; it says which ones.
+    """
+    witness: Judge = _Differences(mode) if isinstance(mode, FiniteDifference) else _Derivatives(mode, eps)
+    whole, numbers = Combination(witness), []
+    for number, part, values in store.finished():
+        whole.add(part, values)
+        numbers.append(number)
+    some = {*numbers[:1], *numbers[-1:], *numbers[len(numbers) // 2 :][:1]} if witness.is_coarse else set()
+    if not numbers or (whole.agrees() and not _differing(witness, store, some, n_rows=1)):
+        return numbers
+    differing = _differing(witness, store, numbers)
+    if differing:
+        raise StoreError(
+            f"resume=True found another Jacobian: {store.layout.told(differing)} are not those of func as it is now "
+            "at these inputs (something that it depends on has changed: weights, settings, random numbers, or what "
+            "it reads). Give what was given when they were written, or another path."
+        )
+    return numbers
+
+
+def precision_of(mode: Mode) -> float:
+    """Return the machine epsilon that a mode computes with: of types, the coarsest that it meets in one direction."""
+    if isinstance(mode, FiniteDifference):
+        return mode.one_direction().eps
+    with PrecisionWatcher() as seen:
+        _derivative(mode).apply(random_tangent(mode.directions.leaves))
+    return seen.eps
+
+
+def _differing(witness: Judge, store: Store, numbers: Collection[int], n_rows: int = 0) -> list[int]:
+    """Return which blocks differ: a combination of each tells, and rows of those that it does not clear.
+
+    Args:
+        witness: What compares.
+        store: Where blocks are.
+        numbers: Which of them.
+        n_rows: Compare so many rows, whatever a combination says.
+    """
+    differing = []
+    for number, part, values in store.finished(numbers):
+        block = Combination(witness)
+        block.add(part, values)
+        if n_rows or not block.agrees():
+            first = store.layout.partition.block(number).start
+            rows = ([array[i] for array in values] for i in range(n_rows or len(values[0])))
+            if not all(witness.has_row(first + i, row) for i, row in enumerate(rows)):
+                differing.append(number)
+    return differing
+
+
+class _Derivatives:
+    """Compare with what a mode gives that is linear to rounding."""
+
+    is_coarse = False
+
+    def __init__(self, mode: Mode, eps: float) -> None:
+        leaves = (*mode.problem.leaves, *mode.outputs.leaves)
+        self.mode, self.tolerance = mode, max(eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves)) ** 0.5
+        self.scales: list[Any] | None = None
+
+    def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], _n: int) -> bool:
+        """Tell whether combined rows are the derivative at a combined seed."""
+        now = self._applied(seed)
+        errors = [apart_by(values, wanted) for values, wanted in zip(now, sums)]
+        bounds = [self.tolerance * size + 10 * self.tolerance**2 * largest_of(size) for size in sizes]
+        if all((error <= bound).all() for error, bound in zip(errors, bounds)):
+            return True
+        thirds = [3 * values for values in self._applied(tuple(values / 3 for values in seed))]
+        noise = [10 * apart_by(a, b) for a, b in zip(thirds, now)]
+        rough = [(bound.clip(min=(_ROUGH * size).clip(max=n))) for bound, size, n in zip(bounds, sizes, noise)]
+        return all((error <= bound).all() for error, bound in zip(errors, rough))
+
+    def has_row(self, number: int, rows: Sequence[Any]) -> bool:
+        """Tell whether a row is that of the function as it is now."""
+        now = _row(self.mode, number)
+        errors = [apart_by(values, row) for values, row in zip(now, rows)]
+        bounds = [self.tolerance * abs(row) + 100 * self.tolerance**2 * largest_of(row) for row in rows]
+        if all((error <= bound).all() for error, bound in zip(errors, bounds)):
+            return True
+        ((part,), leaves) = [*self.mode.directions.parts(slice(number, number + 1))], self.mode.directions.leaves
+        third = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in leaves)
+        third[part.leaf].view(-1)[part.elements] = 1 / 3
+        alone = [3 * values for values in self._applied(third)]
+        noise = [10 * largest_of(apart_by(a, b)) for a, b in zip(alone, now)]
+        return all((error <= bound.clip(min=n)).all() for error, bound, n in zip(errors, bounds, noise))
+
+    def _applied(self, seed: Tensors) -> list[Any]:
+        return [doubles_of(values) for values in _derivative(self.mode).apply(seed)]
+
+
+class _Differences:
+    """Compare with differences, of which many are less exact than rounding."""
+
+    is_coarse = True
+
+    def __init__(self, mode: FiniteDifference) -> None:
+        self.mode, self._direction = mode, mode.one_direction()
+        self.scales: list[Any] | None = [doubles_of(reach) for reach in self._direction.reaches()]
+
+    def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], n: int) -> bool:
+        """Tell whether combined columns are the difference over a combined move, as far as differences can tell."""
+        whole, half, largest = self._direction.slopes(seed)
+        for values, other, wanted, size, most in zip(whole, half, sums, sizes, largest):
+            bound = _COARSE * size + 10 * apart_by(doubles_of(values), doubles_of(other))
+            bound += 20 * n**0.5 * self._direction.eps * most
+            if not (apart_by(doubles_of(values), wanted) <= bound).all():
+                return False
+        return True
+
+    def has_row(self, number: int, rows: Sequence[Any]) -> bool:
+        """Tell whether a column is that of the function as it is now."""
+        largest = max(self._direction.slopes(tuple(torch.zeros_like(x) for x in self.mode.problem.inputs))[2])
+        rounding = self._direction.rounding_of(number, largest)
+        return all(
+            (apart_by(values, row) <= self._direction.eps**0.5 * abs(row) + rounding).all()
+            for values, row in zip(_row(self.mode, number), rows)
+        )
+
+
+def _derivative(mode: Mode) -> Reverse | Forward:
+    """Return a mode that is none of differences."""
+    assert isinstance(mode, (Reverse, Forward))
+    return mode
+
+
+def _row(mode: Mode, number: int) -> list[Any]:
+    """Return a row of the Jacobian as the mode makes it."""
+    return [doubles_of(values[0]) for values in mode.block(slice(number, number + 1))]

@@ -435,8 +435,8 @@ def test_another_jacobian_is_not_gone_on_with_and_each_difference_is_told(tmp_pa
     data = path.read_bytes()
     with pytest.raises(cj.StoreError) as caught:
         cj.jacobian(net, _point(30), mode="finite-difference", scheme="forward", step=1e-3, out=path, resume=True)
-    for name in ("scheme was 'central', is 'forward'", "step was None, is 0.001"):
-        assert name in str(caught.value).replace('"', "")
+    for name in ("scheme was 'central', is 'forward'", "step was 'None', is '0.001'"):
+        assert name in str(caught.value)
     assert "mode was" not in str(caught.value)
     with pytest.raises(cj.StoreError, match=r"outputs was .*20.*is .*30"):
         cj.jacobian(torch.sin, x, mode="finite-difference", out=path, resume=True)

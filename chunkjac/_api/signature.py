@@ -9,8 +9,8 @@ from dataclasses import fields
 from inspect import Parameter
 from typing import Any, TypeVar
 
+from chunkjac._compilers import outside_of_graphs
 from chunkjac._planner import Options
-from chunkjac._problem import outside_of_graphs
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

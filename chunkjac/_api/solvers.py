@@ -15,10 +15,11 @@ from chunkjac._api.multiplying import Products
 from chunkjac._api.products import check_along_vectors
 from chunkjac._api.signature import shows
 from chunkjac._arguments import read_bool, read_int, shown
+from chunkjac._compilers import outside_of_graphs
 from chunkjac._errors import ArgumentError
 from chunkjac._executor import run_job
 from chunkjac._planner import Given, GivenOnce, Options, Plan, job_of, read_options
-from chunkjac._problem import check_callable, looks_like, outside_of_graphs
+from chunkjac._problem import check_callable, looks_like
 from chunkjac._sinks import Block
 from chunkjac._tensors import rows_of
 

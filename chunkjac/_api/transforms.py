@@ -12,9 +12,10 @@ from chunkjac._api.jacobians import jacobian
 from chunkjac._api.signature import shows
 from chunkjac._api.torch_likeness import Context, derivative_of
 from chunkjac._arguments import read_argnums
+from chunkjac._compilers import outside_of_graphs
 from chunkjac._modes import Gradient
 from chunkjac._planner import GivenToJacobian, read_options
-from chunkjac._problem import check_callable, outside_of_graphs
+from chunkjac._problem import check_callable
 
 
 @shows

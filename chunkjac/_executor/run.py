@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from chunkjac._compilers import outside_of_graphs
 from chunkjac._errors import CarriedError
 from chunkjac._executor.attempt import Attempt, Run
 from chunkjac._executor.ending import ended
@@ -17,7 +18,7 @@ from chunkjac._executor.repetition import Repetition
 from chunkjac._executor.result import Result, Writing
 from chunkjac._memory import Gauge, OverBudget, is_out_of_memory, reclaim
 from chunkjac._planner import Doubt, GivenToRun, Job, Probe, doubt_about, over_budget
-from chunkjac._problem import LeftAsFound, outside_of_graphs
+from chunkjac._problem import LeftAsFound
 
 
 @torch.inference_mode(False)

@@ -2,7 +2,6 @@
 
 from chunkjac._problem.call_watcher import CallWatcher
 from chunkjac._problem.checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged
-from chunkjac._problem.compilers import outside_of_graphs
 from chunkjac._problem.identity.closures import frozen
 from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.kernels import plain_kernels

@@ -49,7 +49,11 @@ def jacobian_of(func: Callable[..., Any], x: torch.Tensor, **options: Any) -> to
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("mode", MODES)
 def test_no_number_of_another_thread_comes_twice_where_the_function_draws_none(mode: str, options: Any) -> None:
-    net, x, neighbour = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5)).to(D), torch.ones(6, dtype=D), Neighbour()
+    net, x, neighbour = (
+        nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5)).to(D),
+        torch.ones(6, dtype=D),
+        Neighbour(),
+    )
 
     def func(x: torch.Tensor) -> torch.Tensor:
         neighbour.draw()
@@ -115,13 +119,17 @@ def test_numbers_before_and_after_a_fork_are_those_drawn_outside(mode: str, opti
     assert torch.allclose(found, wanted, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["rand", "rand_like", "randperm", "normal", "bernoulli", "dropout", "rrelu", "multinomial"])
+@pytest.mark.parametrize(
+    "name", ["rand", "rand_like", "randperm", "normal", "bernoulli", "dropout", "rrelu", "multinomial"]
+)
 def test_each_way_of_drawing_gives_what_it_gives_outside(name: str) -> None:
     ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "rand": lambda x: torch.rand(6, dtype=D) + torch.randint(1, 9, (6,)),
         "rand_like": lambda x: torch.rand_like(x) + torch.randn_like(x) + torch.randint_like(x, 2, 9),
         "randperm": lambda x: torch.randperm(6).to(D),
-        "normal": lambda x: torch.empty_like(x).normal_() + torch.normal(torch.ones_like(x), 1.0) + torch.empty_like(x).exponential_(),
+        "normal": lambda x: (
+            torch.empty_like(x).normal_() + torch.normal(torch.ones_like(x), 1.0) + torch.empty_like(x).exponential_()
+        ),
         "bernoulli": lambda x: torch.bernoulli(torch.full_like(x, 0.5)) + torch.empty_like(x).bernoulli_(0.5),
         "dropout": lambda x: torch.native_dropout(torch.ones_like(x), 0.5, True)[0],
         "rrelu": lambda x: nn.functional.rrelu(-torch.ones_like(x), training=True),

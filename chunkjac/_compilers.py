@@ -11,7 +11,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _WHY = (
     "chunkjac.{} looks at each operation as it runs, to keep to its budget, which no graph can: call it outside of "
-    "what is compiled with fullgraph=True, or use chunkjac.jacrev, jacfwd or hessian, which become torch.func's in a graph."
+    "what is compiled with fullgraph=True, or use chunkjac.jacrev, jacfwd or hessian, which become torch.func's there."
 )
 
 

@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.architectures import Architecture
 from benchmarks.record import medians_s, synchronize
-from chunkjac._memory.tracker import LiveBytes, OverBudget
+from chunkjac._memory.out_of_memory import OverBudget
+from chunkjac._memory.tracker import LiveBytes
 
 CHUNK_SIZES = (64, 16, 256, 1024, None)  # moderate ones first, so that a bound of the time is known
 _HOPELESS = 3  # a side that takes this many times the best is stopped

@@ -5,6 +5,13 @@ from chunkjac._memory.fakes import strict_fakes
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.growth import Growth
 from chunkjac._memory.heap import keep_freed_memory
-from chunkjac._memory.out_of_memory import drain_backward, first_line, is_out_of_memory, reclaim, without_frames
-from chunkjac._memory.tracker import LiveBytes, OverBudget
-from chunkjac._memory.watcher import OperationMode, Watcher, at_rest, at_the_bottom
+from chunkjac._memory.out_of_memory import (
+    OverBudget,
+    drain_backward,
+    first_line,
+    is_out_of_memory,
+    reclaim,
+    without_frames,
+)
+from chunkjac._memory.tracker import LiveBytes
+from chunkjac._memory.watcher import OperationMode, Watcher, at_rest, at_the_bottom, limit_in_force

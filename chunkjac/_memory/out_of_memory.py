@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 
 import torch
 
@@ -23,12 +24,37 @@ _MESSAGES = (
 )
 
 
+# How TorchScript begins what it raises in the place of an exception from Python, whose text it loses.
+_SCRIPTED = "The following operation failed in the TorchScript interpreter"
+_latest = threading.local()
+
+
+class OverBudget(MemoryError):  # noqa: N818 - not an error until nothing smaller is left to try
+    """Say that the next operation would exceed the limit; nothing was allocated for it."""
+
+
+def refusal(why: str) -> OverBudget:
+    """Return what is to be raised, with its text kept aside for those who lose it on the way."""
+    _latest.why = why
+    return OverBudget(why)
+
+
+def refusal_behind(error: BaseException) -> OverBudget | None:
+    """Return the refusal that an exception comes from."""
+    if isinstance(error, OverBudget):
+        return error
+    why = getattr(_latest, "why", None)
+    is_lost = isinstance(error, RuntimeError) and str(error).startswith(_SCRIPTED) and str(error).endswith("Error: \n")
+    return OverBudget(why) if is_lost and why is not None else None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception means that memory ran out, or may mean it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
+    is_known = isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
+    return is_known or refusal_behind(error) is not None
 
 
 def without_frames(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""Memory that kernels work in and no tensor shows, on the CPU: what convolutions copy.
+"""Memory that kernels work in and no tensor shows, on the CPU: what they copy.
 
 oneDNN's convolutions (single precision and lower) copy what they read or write into blocked
 layouts. Measured with torch 2.13 on AVX-512 (the highest resident set during one call, less its
@@ -14,6 +14,9 @@ and before that they copy arguments whose elements do not lie side by side (an i
 has expanded, for instance). In double precision a convolution unfolds its input, one group at a
 time: forward for the whole batch (0.96-1.0 of that over 8 shapes; where it is dilated, and
 backward, for one sample). On other processors other kernels run; there this is a guess.
+
+BLAS takes matrices whose rows or columns hang together. Others are copied whole, of a batch one at a time (1.0 over
+14 layouts: slices with steps, and what is expanded).
 """
 
 from __future__ import annotations
@@ -33,6 +36,28 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 # Recurrent kernels reorder too, by a part of what is held.
 _RECURRENT = ("mkldnn_rnn", "lstm", "gru")
 _RECURRENT_SHARE = 0.35
+
+
+_aten = torch.ops.aten
+_OF_MATRICES = {
+    *(_aten.mm.default, _aten.bmm.default, _aten.addmm.default, _aten.baddbmm.default),
+    *(_aten.mv.default, _aten.addmv.default),
+}
+
+
+def operand_bytes(func: Any, tensors: list[torch.Tensor]) -> int:
+    """Return the bytes of the matrices that a product copies at once, since BLAS cannot take it as it lies."""
+    if func not in _OF_MATRICES:
+        return 0
+    copied = [tensor for tensor in tensors[-2:] if tensor.dim() > 1 and not _is_taken(tensor)]
+    return sum(prod(tensor.shape[-2:]) * tensor.element_size() for tensor in copied)
+
+
+def _is_taken(tensor: torch.Tensor) -> bool:
+    """Tell whether the rows of a matrix, or its columns, hang together."""
+    (n_rows, n_columns), (down, along) = tensor.shape[-2:], tensor.stride()[-2:]
+    by_rows = (along == 1 or n_columns == 1) and (down >= max(1, n_columns) or n_rows == 1)
+    return by_rows or ((down == 1 or n_rows == 1) and (along >= max(1, n_rows) or n_columns == 1))
 
 
 def scratch_bytes(func: Any, args: tuple[Any, ...], made: Any, held_bytes: int) -> int:

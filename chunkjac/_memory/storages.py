@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
+from collections.abc import Iterator
 
 import torch
 
@@ -12,56 +14,116 @@ class Watch(weakref.ref):
 
     Attributes:
         key: Its identity.
-        n_bytes: Its bytes; ``None`` for one that was held before.
+        n_bytes: Its bytes when it was last looked at.
+        counted_bytes: Those that were not there before.
     """
 
-    __slots__ = ("key", "n_bytes")
+    __slots__ = ("counted_bytes", "key", "n_bytes")
     key: int
-    n_bytes: int | None
+    n_bytes: int
+    counted_bytes: int
 
 
 class Storages:
-    """Hold the storages that count, each until it is gone.
+    """Hold which storages there are, each until it is gone, and the bytes of those that were not there before.
 
     Nothing of Python runs where one dies: an interrupt (Ctrl-C) that came in there would be printed and lost. It is
     put into a list, and counted off when somebody asks.
 
+    Args:
+        granule: What an allocator gives is a multiple of this.
+
     Attributes:
-        held_bytes: What was added, less what is gone; ask for :attr:`live_bytes`, which counts off first.
+        peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
+        highest_bytes: The most alive at any moment since the start.
+        largest_bytes: The largest storage that was made.
     """
 
-    def __init__(self) -> None:
-        self.held_bytes = 0
+    def __init__(self, granule: int) -> None:
+        self.peak_bytes = self.highest_bytes = self.largest_bytes = 0
+        self._held_bytes = 0  # what was added, less what is counted off
+        self._granule = granule
         self._watches: dict[int, Watch] = {}  # by identity
         self._gone: list[Watch] = []
-        self._note = self._gone.append
+        self._note_end = self._gone.append
 
     @property
     def live_bytes(self) -> int:
         """Return the bytes that are alive."""
-        self._count_off()
-        return self.held_bytes
-
-    def watch_of(self, storage: torch.UntypedStorage) -> Watch | None:
-        """Return what watches a storage, if anything does."""
-        self._count_off()  # another may have been there
-        return self._watches.get(storage._cdata)
-
-    def add(self, storage: torch.UntypedStorage, n_bytes: int | None) -> None:
-        """Count a storage until its last reference dies; not one that was held before (``None``)."""
-        watch = Watch(storage, self._note)
-        watch.key, watch.n_bytes = storage._cdata, n_bytes
-        self._watches[watch.key] = watch
-        self.held_bytes += n_bytes or 0
-
-    def _count_off(self) -> None:
-        """Forget what is gone."""
         while self._gone:
             watch = self._gone.pop()
             del self._watches[watch.key]
-            self.held_bytes -= watch.n_bytes or 0
+            self._held_bytes -= watch.counted_bytes
+        return self._held_bytes
+
+    def rounded(self, n_bytes: int) -> int:
+        """Return what an allocator gives for so many bytes."""
+        return -(-n_bytes // self._granule) * self._granule
+
+    def restart_peak(self) -> None:
+        """Begin a new peak at what is alive now."""
+        self.peak_bytes = self.live_bytes
+
+    def note(self, beside_bytes: int = 0) -> None:
+        """Take note of what is alive at a moment, and of what is beside it."""
+        n_bytes = self.live_bytes + beside_bytes
+        if n_bytes > self.peak_bytes:
+            self.peak_bytes = n_bytes
+            self.highest_bytes = max(self.highest_bytes, n_bytes)
+
+    def assume(self, n_bytes: int, largest_bytes: int = 0) -> None:
+        """Count bytes as alive that nobody has seen, from now on and for good.
+
+        Args:
+            n_bytes: All of them.
+            largest_bytes: Those of the largest tensor.
+        """
+        self._held_bytes += n_bytes
+        self.largest_bytes = max(self.largest_bytes, largest_bytes)
+        self.note()
+
+    def knows(self, storage: torch.UntypedStorage) -> bool:
+        """Tell whether a storage was seen; if it was resized since, count that."""
+        if self._gone:
+            _ = self.live_bytes  # another may have been there
+        watch = self._watches.get(storage._cdata)
+        if watch is None:
+            return False
+        n_bytes = self.rounded(storage.nbytes())
+        if watch.n_bytes != n_bytes:
+            self._held_bytes += n_bytes - watch.n_bytes
+            watch.counted_bytes += n_bytes - watch.n_bytes
+            watch.n_bytes = n_bytes
+        return True
+
+    def enter(self, storage: torch.UntypedStorage, *, is_new: bool) -> None:
+        """Watch a storage until its last reference dies, and count it until then if it was not there before."""
+        watch = Watch(storage, self._note_end)
+        watch.key, watch.n_bytes = storage._cdata, self.rounded(storage.nbytes())
+        watch.counted_bytes = watch.n_bytes if is_new else 0
+        self._watches[watch.key] = watch
+        self._held_bytes += watch.counted_bytes
+        self.largest_bytes = max(self.largest_bytes, watch.counted_bytes)
 
 
 def key_of(tensor: torch.Tensor) -> int:
     """Return the identity of the memory under a tensor."""
     return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
+
+
+def parts_of(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the dense tensors that a tensor is made of: itself, or the places and values of a sparse one."""
+    if tensor.layout == torch.strided:
+        yield tensor
+    elif tensor.layout == torch.sparse_coo:
+        yield from (tensor._indices(), tensor._values())
+    elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        yield from (tensor.crow_indices(), tensor.col_indices(), tensor.values())
+    elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        yield from (tensor.ccol_indices(), tensor.row_indices(), tensor.values())
+
+
+def has_a_tensor(storage: torch.UntypedStorage) -> bool:
+    """Tell whether a tensor has this storage, as far as Python knows: looking takes some milliseconds."""
+    tensors = (part for part in gc.get_objects() if isinstance(part, torch.Tensor))
+    return any(tensor.layout == torch.strided and key_of(tensor) == storage._cdata for tensor in tensors)

@@ -14,26 +14,29 @@ from torch.utils._pytree import tree_map
 from chunkjac._memory.fakes import where_it_is
 from chunkjac._memory.foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory.gauge import Gauge
-from chunkjac._memory.scratch import scratch_bytes
-from chunkjac._memory.storages import Storages, key_of
+from chunkjac._memory.out_of_memory import refusal, refusal_behind
+from chunkjac._memory.scratch import operand_bytes, scratch_bytes
+from chunkjac._memory.storages import Storages, has_a_tensor, key_of, parts_of
 from chunkjac._memory.watcher import Watcher
 from chunkjac._tensors import tensors_among
 
 # What allocators give is a multiple of this (c10/cuda/CUDACachingAllocator.h, kMinBlockSize; XPU's alike).
 _GRANULES = {"cuda": 512, "xpu": 512}
 
+# What no operation has made comes to a tensor by these: what was copied deeply, loaded, or made as a storage.
+_TAKES_STORAGE = {torch.ops.aten.set_.source_Storage, torch.ops.aten.set_.source_Storage_storage_offset}
 
-class OverBudget(MemoryError):  # noqa: N818 - not an error until nothing smaller is left to try
-    """Say that the next operation would exceed the limit; nothing was allocated for it."""
+# Whether a smaller storage was there before is not looked up: it counts as new.
+_WORTH_LOOKING_UP_BYTES = 2**20
 
 
-class LiveBytes(Watcher):
+class LiveBytes(Storages, Watcher):
     """Count the bytes of all storages made on one device while this mode is on.
 
     A storage counts from the operation that makes it until its last reference dies, also
-    inside ``vmap``, ``vjp``, ``jvp`` and the backward pass. What was there before, what NumPy
-    holds and what kernels use within one operation do not count; but on an accelerator they come
-    from the allocator, whose peak is taken where it is higher.
+    inside ``vmap``, ``vjp``, ``jvp`` and the backward pass; one that no operation makes, from its first tensor. What
+    was there before, what NumPy holds and what kernels use within one operation do not count, but for matrices that a
+    product copies; but on an accelerator they come from the allocator, whose peak is taken where it is higher.
 
     Args:
         device: The only device that counts.
@@ -46,9 +49,6 @@ class LiveBytes(Watcher):
             limit or wants the figures.
 
     Attributes:
-        peak_bytes: The most alive at any moment since the start or since :meth:`restart_peak`.
-        highest_bytes: The most alive at any moment since the start.
-        largest_bytes: The largest storage that was made.
         has_rested: Whether some evaluations were not seen.
     """
 
@@ -62,29 +62,20 @@ class LiveBytes(Watcher):
         stands_for: torch.device | None = None,
         rests_below_bytes: int = 0,
     ) -> None:
-        super().__init__()
-        self.peak_bytes = 0
-        self.highest_bytes = 0
-        self.largest_bytes = 0
+        Storages.__init__(self, _GRANULES.get((stands_for or device).type, 1))
+        Watcher.__init__(self)
+        self.has_rested = False
         self._level_bytes = 0  # alive at the last restart
         self._worked_bytes = 0  # the peak since then, with what kernels work in beside their tensors
         self._device = device
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._fake = fake
         self._gauge = gauge
         self._gauge_bytes = 0
         self._has_scratch = (stands_for or device).type == "cpu"
-        self._granule = _GRANULES.get((stands_for or device).type, 1)
-        self._storages = Storages()
         self._outside: list[torch.Tensor] = []
         self._is_paused = False
         self._rests_below_bytes = rests_below_bytes
-        self.has_rested = False
-
-    @property
-    def live_bytes(self) -> int:
-        """Return the bytes that are alive."""
-        return self._storages.live_bytes
 
     def may_rest(self) -> bool:
         """Tell whether what it has seen is so little that some more does not matter."""
@@ -103,7 +94,8 @@ class LiveBytes(Watcher):
 
     def restart_peak(self) -> None:
         """Begin a new peak at what is alive now."""
-        self.peak_bytes = self._level_bytes = self._worked_bytes = self.live_bytes
+        super().restart_peak()
+        self._level_bytes = self._worked_bytes = self.live_bytes
 
     @property
     def margin(self) -> float:
@@ -118,19 +110,7 @@ class LiveBytes(Watcher):
     @property
     def spare_bytes(self) -> float:
         """Return what may still be made."""
-        return inf if self._limit_bytes is None else self._limit_bytes - self.live_bytes
-
-    def assume(self, n_bytes: int, largest_bytes: int = 0) -> None:
-        """Count bytes as alive that were made while this mode was off, from now on and for good.
-
-        Args:
-            n_bytes: All of them.
-            largest_bytes: Those of the largest tensor.
-        """
-        self._storages.held_bytes += n_bytes
-        self.largest_bytes = max(self.largest_bytes, largest_bytes)
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
+        return inf if self.limit_bytes is None else self.limit_bytes - self.live_bytes
 
     def __enter__(self) -> LiveBytes:
         """Begin to count."""
@@ -140,11 +120,13 @@ class LiveBytes(Watcher):
         return self
 
     def __exit__(self, *failure: Any) -> None:
-        """Stop counting."""
+        """Stop counting; what comes of a refusal leaves as that."""
         super().__exit__(*failure)
         if self._gauge is not None:
-            self.peak_bytes = max(self.peak_bytes, self._gauge.sample() - self._gauge_bytes)
-            self.highest_bytes = max(self.highest_bytes, self.peak_bytes)
+            self.note(self._gauge.sample() - self._gauge_bytes - self.live_bytes)
+        behind = refusal_behind(failure[1]) if failure[1] is not None else None
+        if behind is not None and behind is not failure[1]:
+            raise behind from None
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation and count what it made."""
@@ -156,22 +138,34 @@ class LiveBytes(Watcher):
             kwargs = {name: self._all_faked(value) for name, value in kwargs.items()}
             kwargs = where_it_is(func, args, kwargs)
         tensors = tensors_among((*args, *kwargs.values()) if kwargs else args)
-        limit_bytes = self._limit_bytes
-        if limit_bytes is not None:
-            spare_bytes = limit_bytes - self.live_bytes
-            made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, spare_bytes)
-            if _rounded(made_bytes, self._granule) > spare_bytes:
-                raise OverBudget(f"{func} would make {made_bytes} bytes where {spare_bytes} are left")
+        if traits.resizes:
+            self._count(tensors, tensors)
+        if func in _TAKES_STORAGE:
+            self._take(args[1])
+        copied_bytes = operand_bytes(func, tensors) if self._has_scratch else 0
+        if self.limit_bytes is not None:
+            spare_bytes = self.limit_bytes - self.live_bytes
+            room_bytes = spare_bytes - copied_bytes
+            made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
+            if made_bytes == inf:
+                raise refusal(f"{func} may make any number of bytes: it has no fake implementation (register_fake)")
+            if self.rounded(int(made_bytes)) > room_bytes:
+                raise refusal(f"{func} would make {made_bytes + copied_bytes} bytes where {spare_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:
             self._count(made, [] if traits.is_new or func is LIFT_FRESH else tensors)
-            if limit_bytes is not None and self.live_bytes > limit_bytes:
-                raise OverBudget(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
+            self.note(copied_bytes)
+            self._check(func)
         if self._has_scratch:
             held_bytes = self.live_bytes - self._level_bytes
             worked_bytes = self.live_bytes + scratch_bytes(func, args, made, held_bytes)
             self._worked_bytes = max(self._worked_bytes, worked_bytes)
         return made
+
+    def _check(self, func: Any) -> None:
+        """Refuse what is there and was not foreseen."""
+        if self.limit_bytes is not None and self.live_bytes > self.limit_bytes:
+            raise refusal(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
 
     def _all_faked(self, value: Any) -> Any:
         """Replace all real tensors among values by their fakes."""
@@ -183,32 +177,28 @@ class LiveBytes(Watcher):
         if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
             return value
         fake = self._fake.from_tensor(value)
-        storage = fake.untyped_storage()
-        if self._storages.watch_of(storage) is None:
+        if not self.knows(fake.untyped_storage()):
             self._outside.append(fake)  # one fake for each tensor, for as long as this mode lives
-            self._storages.add(storage, None)
+            self.enter(fake.untyped_storage(), is_new=False)
         return fake
 
     def _count(self, made: Any, given: list[torch.Tensor]) -> None:
         """Add the new storages among the results; one that an argument has too was held before."""
-        storages = self._storages
         for tensor in (made,) if isinstance(made, torch.Tensor) else tensors_among((made,)):
-            if not self._counts(tensor):
-                continue
-            storage = tensor.untyped_storage()
-            n_bytes = _rounded(storage.nbytes(), self._granule)
-            watch = storages.watch_of(storage)
-            if watch is None:
-                is_new = all(key_of(other) != storage._cdata for other in given)
-                storages.add(storage, n_bytes if is_new else None)
-                self.largest_bytes = max(self.largest_bytes, n_bytes if is_new else 0)
-            elif watch.n_bytes is not None and watch.n_bytes != n_bytes:  # resized in place
-                storages.held_bytes += n_bytes - watch.n_bytes
-                watch.n_bytes = n_bytes
-        live_bytes = storages.live_bytes
-        if live_bytes > self.peak_bytes:
-            self.peak_bytes = live_bytes
-            self.highest_bytes = max(self.highest_bytes, live_bytes)
+            for part in parts_of(tensor) if self._counts(tensor) else ():
+                storage = part.untyped_storage()
+                if not self.knows(storage):
+                    held = (key_of(other) for whole in given for other in parts_of(whole))
+                    self.enter(storage, is_new=all(key != storage._cdata for key in held))
+        self.note()
+
+    def _take(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage that comes to a tensor, unless another tensor has had it before."""
+        if self._fake is None and _is_same(storage.device, self._device) and not self.knows(storage):
+            was_there = storage.nbytes() >= _WORTH_LOOKING_UP_BYTES and has_a_tensor(storage)
+            self.enter(storage, is_new=not was_there)
+        self.note()
+        self._check("what no operation")
 
     def _counts(self, tensor: torch.Tensor) -> bool:
         """Tell whether the tensor takes memory on the device that counts.
@@ -216,12 +206,12 @@ class LiveBytes(Watcher):
         Forward AD runs some decompositions on meta tensors inside a real run, and a dry run
         within a real one makes fakes: neither has memory.
         """
-        if isinstance(tensor, FakeTensor) != (self._fake is not None):
+        is_fake = isinstance(tensor, FakeTensor)
+        if is_fake != (self._fake is not None) or (is_fake and tensor.layout != torch.strided):
             return False
-        is_here = tensor.device == self._device or tensor.device.type == self._device.type == "cpu"
-        return is_here and tensor.layout == torch.strided
+        return _is_same(tensor.device, self._device)
 
 
-def _rounded(n_bytes: int, granule: int) -> int:
-    """Return what an allocator gives for so many bytes."""
-    return -(-n_bytes // granule) * granule
+def _is_same(device: torch.device, other: torch.device) -> bool:
+    """Tell whether two devices have one memory."""
+    return device == other or device.type == other.type == "cpu"

@@ -14,8 +14,8 @@ import chunkjac as cj
 from chunkjac._chunker.cost import Cost
 from chunkjac._chunker.pacer import Limits, Pacer
 from chunkjac._executor.loop import Log, filled
-from chunkjac._memory.out_of_memory import is_out_of_memory
-from chunkjac._memory.tracker import LiveBytes, OverBudget
+from chunkjac._memory.out_of_memory import OverBudget, is_out_of_memory
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._problem.problem import Problem
 from chunkjac._sinks.tensor import TensorSink

@@ -19,7 +19,8 @@ from torch.func import jvp, vjp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chunkjac._memory.foresight import NO_MEMORY, Traits, _most_bytes, tensors_among, traits_of
-from chunkjac._memory.tracker import LiveBytes, OverBudget
+from chunkjac._memory.out_of_memory import OverBudget
+from chunkjac._memory.tracker import LiveBytes
 
 CPU = torch.device("cpu")
 ONE = torch.ones(1)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import chunkjac as cj
-from chunkjac._memory.tracker import LiveBytes, OverBudget
+from chunkjac._memory.out_of_memory import OverBudget
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._programs.replay.running import Running
 
 D = torch.float64

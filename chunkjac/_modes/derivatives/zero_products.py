@@ -10,7 +10,7 @@ import torch
 from chunkjac._memory import OperationMode
 
 _ZEROS = torch.ops.aten.zeros.default
-_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default}
+_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.mv.default}
 
 # Smaller products take less time than looking for them does.
 WORTH_BYTES = 2**20
@@ -25,18 +25,22 @@ class ZeroProducts(OperationMode):
 
     Attributes:
         pays: Whether a product was met that is worth looking for.
+
+    Args:
+        worth_bytes: How large its zero has to be for that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worth_bytes: float = WORTH_BYTES) -> None:
         super().__init__()
         self.pays = False
+        self._worth_bytes = worth_bytes
         self._zeros: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation, unless its result is known to be zero."""
         if func in _PRODUCTS and any(self._is_zero(matrix) for matrix in args):
             left, right = args
-            shape = (*left.shape[:-1], right.shape[-1])
+            shape = (*left.shape[:-1], *right.shape[left.dim() - 1 :])
             return left.new_zeros(shape, dtype=torch.promote_types(left.dtype, right.dtype))
         if func._schema.is_mutable:
             self._zeros.clear()  # what is written to, also as out= or in a list, may be one of them
@@ -54,5 +58,5 @@ class ZeroProducts(OperationMode):
         known = self._zeros.get(storage._cdata)
         if known is None or known() is not storage:
             return False
-        self.pays = self.pays or matrix.nbytes >= WORTH_BYTES
+        self.pays = self.pays or matrix.nbytes >= self._worth_bytes
         return True

@@ -1,0 +1,86 @@
+"""How many bytes operations make whose sizes depend on values, told by the values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+_INT64_BYTES = 8
+_MASKS = (torch.bool, torch.uint8)
+
+
+def _nonzero(x: torch.Tensor) -> int:
+    """Return the bytes of an index for each element that is not zero."""
+    return _INT64_BYTES * x.dim() * _n_true(x)
+
+
+def _masked_select(x: torch.Tensor, mask: torch.Tensor) -> int:
+    """Return the bytes of what a mask lets through."""
+    return x.element_size() * _n_true(torch.broadcast_tensors(x, mask)[1])
+
+
+def _index(x: torch.Tensor, indices: list[torch.Tensor | None]) -> int:
+    """Return the bytes of what is picked: a mask picks as an index for each of its elements that are true."""
+    places: list[torch.Tensor | None] = []
+    n_indices = 0
+    for index in indices:
+        if index is None or index.dtype not in _MASKS:
+            places.append(None if index is None else index.to("meta"))
+            continue
+        places += [torch.empty(_n_true(index), dtype=torch.int64, device="meta")] * index.dim()
+        n_indices += index.dim() * _n_true(index)
+    # The kernel finds these indices first, and holds them beside its result.
+    return torch.ops.aten.index.Tensor(torch.empty_like(x, device="meta"), places).nbytes + _INT64_BYTES * n_indices
+
+
+def _unique(x: torch.Tensor, *_options: Any) -> int:
+    """Return the bytes of values that all differ, of where each is, and of how often."""
+    return (x.element_size() + 2 * _INT64_BYTES) * x.numel()
+
+
+def _repeat_interleave(repeats: torch.Tensor, **_options: Any) -> int:
+    """Return the bytes of an index for each repetition."""
+    return _INT64_BYTES * int(repeats.sum())
+
+
+def _bincount(x: torch.Tensor, _weights: torch.Tensor | None = None, minlength: int = 0) -> int:
+    """Return the bytes of a count for each number up to the largest."""
+    return _INT64_BYTES * max(minlength, int(x.max()) + 1 if x.numel() else 0)
+
+
+def _to_sparse(x: torch.Tensor, *_options: Any, **_more: Any) -> int:
+    """Return the bytes of all elements with their places."""
+    return (x.element_size() + _INT64_BYTES * (x.dim() + 1)) * x.numel()
+
+
+def _n_true(x: torch.Tensor) -> int:
+    """Return how many elements are not zero."""
+    return int(x.count_nonzero())
+
+
+_aten = torch.ops.aten
+
+# By what an operation is given. All are bounds, and those of masks and counts are exact.
+SIZES: Mapping[Any, Callable[..., int]] = {
+    _aten.nonzero.default: _nonzero,
+    _aten.masked_select.default: _masked_select,
+    _aten.index.Tensor: _index,
+    _aten._unique.default: _unique,
+    _aten._unique2.default: _unique,
+    _aten.unique_dim.default: _unique,
+    _aten.unique_consecutive.default: _unique,
+    _aten.unique_dim_consecutive.default: _unique,
+    _aten.repeat_interleave.Tensor: _repeat_interleave,
+    _aten.bincount.default: _bincount,
+    _aten._to_sparse.default: _to_sparse,
+    _aten._to_sparse.sparse_dim: _to_sparse,
+    _aten._to_sparse_csr.default: _to_sparse,
+    _aten._to_sparse_csc.default: _to_sparse,
+}
+
+
+def depends_on_values(func: Any, tensors: Sequence[torch.Tensor]) -> bool:
+    """Tell whether the size of what an operation makes depends on values: of indices, only where there are masks."""
+    return func in SIZES and (func is not _aten.index.Tensor or any(index.dtype in _MASKS for index in tensors[1:]))

@@ -14,4 +14,4 @@ from chunkjac._memory.out_of_memory import (
     without_frames,
 )
 from chunkjac._memory.tracker import LiveBytes
-from chunkjac._memory.watcher import OperationMode, Watcher, at_rest, at_the_bottom, limit_in_force
+from chunkjac._memory.watcher import OperationMode, Watcher, are_limited, at_rest, at_the_bottom

@@ -40,7 +40,7 @@ class LiveBytes(Storages, Watcher):
 
     Args:
         device: The only device that counts.
-        limit_bytes: Raise :class:`OverBudget` before an operation that would exceed this.
+        limit_bytes: Raise :class:`OverBudget` before an operation that would exceed this; not in a dry run.
         fake: The mode to dry-run in. Fake tensors count as what they stand for, and tensors
             that the function captured become fake once and count as held before.
         gauge: Tells the allocator's peak, on an accelerator.
@@ -143,7 +143,7 @@ class LiveBytes(Storages, Watcher):
         if func in _TAKES_STORAGE:
             self._take(args[1])
         copied_bytes = operand_bytes(func, tensors) if self._has_scratch else 0
-        if self.limit_bytes is not None:
+        if self.limit_bytes is not None and self._fake is None:
             spare_bytes = self.limit_bytes - self.live_bytes
             room_bytes = spare_bytes - copied_bytes
             made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
@@ -164,7 +164,7 @@ class LiveBytes(Storages, Watcher):
 
     def _check(self, func: Any) -> None:
         """Refuse what is there and was not foreseen."""
-        if self.limit_bytes is not None and self.live_bytes > self.limit_bytes:
+        if self.limit_bytes is not None and self._fake is None and self.live_bytes > self.limit_bytes:
             raise refusal(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
 
     def _all_faked(self, value: Any) -> Any:

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from math import inf
 from typing import Any
 
 import torch
@@ -62,7 +61,7 @@ class Watcher(OperationMode):
     Looking costs 5-20 microseconds for each operation, as much as a small one itself.
 
     Attributes:
-        limit_bytes: What may be alive at most; ``None`` if it does not matter.
+        limit_bytes: What may be alive at most; ``None`` if nobody has said.
     """
 
     limit_bytes: int | None = None
@@ -72,10 +71,10 @@ class Watcher(OperationMode):
         return False
 
 
-def limit_in_force() -> float:
-    """Return the bytes that those allow who look at operations; ``inf`` if nobody sets a limit."""
+def are_limited() -> bool:
+    """Tell whether those who look at operations have a limit to keep to."""
     modes = (mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, Watcher))
-    return min((mode.limit_bytes for mode in modes if mode.limit_bytes is not None), default=inf)
+    return any(mode.limit_bytes is not None for mode in modes)
 
 
 @contextmanager

@@ -96,7 +96,8 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     keeps fakes elsewhere is warned of; their use in a real run is an error (see the sinks).
     """
     with strict_fakes() as fake:
-        tracker = LiveBytes(job.problem.device, fake=fake, stands_for=job.device)
+        limit_bytes = job.budget.n_bytes if job.budget.explicit else None
+        tracker = LiveBytes(job.problem.device, limit_bytes=limit_bytes, fake=fake, stands_for=job.device)
         with restored_attributes(job.problem.modules):
             probe = _dry_probe(job, excluded, fake, tracker)
     if tracker.live_bytes:

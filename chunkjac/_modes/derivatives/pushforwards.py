@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from math import inf
 from typing import Any, ClassVar
 
 import torch
 from torch.func import jvp, vmap
 from torch.utils._pytree import tree_flatten
 
-from chunkjac._memory import limit_in_force
+from chunkjac._memory import are_limited
 from chunkjac._modes.derivatives.graph_nodes import are_sure
 from chunkjac._modes.derivatives.known_batches import FORWARD
 from chunkjac._modes.derivatives.nesting import NestingWatcher
@@ -24,8 +23,8 @@ from chunkjac._tensors import Tensors
 # numbers, or crashes (torch.func.jacfwd does, torch 2.13).
 _FORWARD_AD_LOCK = threading.RLock()
 
-# Under a limit, zeros of such a part of it are left out.
-_WORTH_SHARE = 1 / 64
+# Under a limit, such zeros are left out, whatever the limit: a larger one must not be exceeded for it.
+_WORTH_LIMITED_BYTES = 2**14
 
 
 class VmapJvp:
@@ -73,9 +72,9 @@ class VmapJvp:
         A function that differentiates something itself needs grad mode: without it, some backward
         formulas use what the forward pass has saved, which has no tangent (``linalg.solve``, ``logdet``).
         """
-        limit_bytes = limit_in_force()
-        worth_bytes = min(WORTH_BYTES, _WORTH_SHARE * limit_bytes)
-        skipping = ZeroProducts(worth_bytes) if limit_bytes < inf or self._skips_zeros else None
+        skipping = ZeroProducts(_WORTH_LIMITED_BYTES) if are_limited() else None
+        if skipping is None and self._skips_zeros:
+            skipping = ZeroProducts()
         with _FORWARD_AD_LOCK, self._kernels(), skipping or nullcontext():
             columns = self._detached(push, seeds) if self._is_nested else push(*seeds)
             if self._is_nested is None:

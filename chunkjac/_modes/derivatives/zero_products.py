@@ -30,7 +30,7 @@ class ZeroProducts(OperationMode):
         worth_bytes: How large its zero has to be for that.
     """
 
-    def __init__(self, worth_bytes: float = WORTH_BYTES) -> None:
+    def __init__(self, worth_bytes: int = WORTH_BYTES) -> None:
         super().__init__()
         self.pays = False
         self._worth_bytes = worth_bytes

@@ -156,7 +156,8 @@ def estimated_error(mode: Mode, tracker: LiveBytes) -> float | None:
     if not isinstance(mode, FiniteDifference):
         return None
     mode.release()
-    limited = LiveBytes(mode.problem.device, limit_bytes=max(0, tracker.highest_bytes - tracker.live_bytes))
+    left_bytes = max(0, tracker.highest_bytes - tracker.live_bytes)
+    limited = LiveBytes(mode.problem.device, limit_bytes=left_bytes, is_guess=not tracker.is_strict)
     try:
         with limited:
             return mode.error_estimate()

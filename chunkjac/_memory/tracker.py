@@ -41,6 +41,7 @@ class LiveBytes(Storages, Watcher):
     Args:
         device: The only device that counts.
         limit_bytes: Raise :class:`OverBudget` before an operation that would exceed this; not in a dry run.
+        is_guess: Whether nobody has set that limit: then what cannot be foreseen runs.
         fake: The mode to dry-run in. Fake tensors count as what they stand for, and tensors
             that the function captured become fake once and count as held before.
         gauge: Tells the allocator's peak, on an accelerator.
@@ -57,6 +58,7 @@ class LiveBytes(Storages, Watcher):
         device: torch.device,
         *,
         limit_bytes: int | None = None,
+        is_guess: bool = False,
         fake: FakeTensorMode | None = None,
         gauge: Gauge | None = None,
         stands_for: torch.device | None = None,
@@ -69,6 +71,7 @@ class LiveBytes(Storages, Watcher):
         self._worked_bytes = 0  # the peak since then, with what kernels work in beside their tensors
         self._device = device
         self.limit_bytes = limit_bytes
+        self.is_strict = limit_bytes is not None and not is_guess
         self._fake = fake
         self._gauge = gauge
         self._gauge_bytes = 0
@@ -147,9 +150,9 @@ class LiveBytes(Storages, Watcher):
             spare_bytes = self.limit_bytes - self.live_bytes
             room_bytes = spare_bytes - copied_bytes
             made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
-            if made_bytes == inf:
+            if made_bytes == inf and self.is_strict:
                 raise refusal(f"{func} may make any number of bytes: it has no fake implementation (register_fake)")
-            if self.rounded(int(made_bytes)) > room_bytes:
+            if made_bytes < inf and self.rounded(int(made_bytes)) > room_bytes:
                 raise refusal(f"{func} would make {made_bytes + copied_bytes} bytes where {spare_bytes} are left")
         made = func(*args, **kwargs)
         if func is not NO_MEMORY:

@@ -61,10 +61,10 @@ class Watcher(OperationMode):
     Looking costs 5-20 microseconds for each operation, as much as a small one itself.
 
     Attributes:
-        limit_bytes: What may be alive at most; ``None`` if nobody has said.
+        is_strict: Whether somebody has set a limit to what may be alive.
     """
 
-    limit_bytes: int | None = None
+    is_strict = False
 
     def may_rest(self) -> bool:
         """Tell whether an evaluation of a few points more, like the one seen, would tell nothing new."""
@@ -72,9 +72,9 @@ class Watcher(OperationMode):
 
 
 def are_limited() -> bool:
-    """Tell whether those who look at operations have a limit to keep to."""
+    """Tell whether those who look at operations have a limit to keep to that somebody has set."""
     modes = (mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, Watcher))
-    return any(mode.limit_bytes is not None for mode in modes)
+    return any(mode.is_strict for mode in modes)
 
 
 @contextmanager

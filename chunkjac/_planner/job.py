@@ -108,6 +108,7 @@ class Job:
         return LiveBytes(
             self.device,
             limit_bytes=counting.limit_bytes,
+            is_guess=not self.budget.explicit,
             rests_below_bytes=counting.resting_bytes,
             gauge=None if self._is_on_cpu else Gauge.of(self.device),
         )

@@ -155,7 +155,10 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 
 def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) -> Probe:
     """Probe the first mode that can run the function."""
-    tracker = LiveBytes(job.problem.device, limit_bytes=job.budget.n_bytes, stands_for=job.device)
+    budget = job.budget
+    tracker = LiveBytes(
+        job.problem.device, limit_bytes=budget.n_bytes, is_guess=not budget.explicit, stands_for=job.device
+    )
     counting = replace(job.counting(), prologue=Prologue.OPERATIONS)
     doubts = dict(excluded)
     while True:

@@ -103,6 +103,8 @@ def test_an_operator_of_others_is_run_only_where_it_tells_what_it_makes(func: An
     else:
         with pytest.raises(cj.BudgetError, match="register_fake"):
             cj.jacobian(lambda x: x * grow(x.detach())[0], x, max_memory="64MiB")
+        assert torch.equal(cj.jacobian(lambda x: x * grow(x.detach())[0], x, chunk_size=1), torch.eye(3))
+        assert torch.equal(cj.jacobian(lambda x: x * grow(x.detach())[0], x, return_report=True)[0], torch.eye(3))
 
 
 PICKLED = pickle.dumps(WIDE)

@@ -105,7 +105,7 @@ def hessian(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...] = 0,
     *,
-    mode: str = "forward",
+    mode: str = "auto",
     chunk_size: int | None = None,
 ) -> Callable[..., Any]:
     """Return a function that computes the Hessian of ``func``, in chunks.
@@ -115,9 +115,10 @@ def hessian(
     Args:
         func: As for :func:`jacobian`; its outputs are mostly scalars.
         argnums: As for :func:`jacobian`; trees of parameters as well.
-        mode: How the gradient is differentiated: ``"forward"`` (a product of the Hessian with a
-            tangent for each column), ``"reverse"``, ``"finite-difference"`` or ``"auto"``.
-        chunk_size: Columns (in reverse mode rows) at a time; ``None`` plans it.
+        mode: How the gradient is differentiated, as for :func:`jacobian`: ``"auto"`` mostly goes back through its
+            graph once more, which takes less time than ``"forward"`` (a product of the Hessian with a tangent for each
+            column, as torch.func has it) and more memory.
+        chunk_size: Rows (in forward mode columns) at a time; ``None`` plans it.
 
     Returns:
         A function of ``func``'s arguments that returns what ``torch.func.hessian`` would, which

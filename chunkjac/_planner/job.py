@@ -82,8 +82,8 @@ class Job:
         """
         foreseen = foreseen or Foreseen()
         is_set, tells, n_bytes, on_cpu = self.budget.explicit, self.return_report, self.budget.n_bytes, self._is_on_cpu
-        trusts = not (is_set or tells or self.options.create_graph)
-        by_calls = trusts and on_cpu and not self.problem.runs_compiled_code
+        trusts, sees_all = not (is_set or tells), self.options.create_graph or self.problem.runs_compiled_code
+        by_calls = trusts and on_cpu and not sees_all
         chunks = Chunks.NEW_SIZES if tells else Chunks.UNSURE
         if trusts:
             chunks = Chunks.NONE if foreseen.is_ample(n_bytes) else Chunks.NOW_AND_THEN

@@ -53,6 +53,7 @@ class Outputs:
         nodes: The names of the nodes of autograd's graph behind them; ``None`` where there was no graph.
         n_nodes: How many there are.
         node_numel: How many elements each makes, on average of some; ``None`` where they are few.
+        nests: Whether the function differentiates something itself; ``None`` where nobody has looked.
     """
 
     leaves: tuple[Leaf, ...]
@@ -61,6 +62,7 @@ class Outputs:
     nodes: frozenset[str] | None = None
     n_nodes: int = 0
     node_numel: float | None = None
+    nests: bool | None = None
 
     @classmethod
     def of(cls, leaves: Sequence[Any], spec: TreeSpec, aux: Any = None) -> Outputs:

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
 import chunkjac as cj
+from chunkjac._memory import LiveBytes
 
 D = torch.float64
 PAIRS = {"jacrev": (cj.jacrev, torch.func.jacrev), "jacfwd": (cj.jacfwd, torch.func.jacfwd)}
@@ -333,3 +334,31 @@ def test_outputs_without_elements_keep_their_place_in_a_hessian_by_rows() -> Non
 
 def test_a_number_has_a_jacobian_by_a_number_in_chunks_inside_of_a_transform() -> None:
     equal(vmap(cj.jacfwd(torch.sin, chunk_size=1))(X[0]), X[0].cos())
+
+
+@pytest.mark.parametrize(("mode", "most"), [("auto", 1), ("forward", 3)])
+def test_a_hessian_takes_few_evaluations(mode: str, most: int) -> None:
+    """In forward mode one for the outputs, one for all columns, and one for the column that they are compared with."""
+    n_calls = [0]
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        n_calls[0] += 1
+        return x.sin().prod()
+
+    x = torch.linspace(0.1, 1, 5, dtype=D, requires_grad=True)
+    equal(cj.hessian(func, mode=mode)(x).detach(), torch.func.hessian(lambda x: x.sin().prod())(x).detach())
+    assert n_calls[0] <= most
+
+
+def test_without_a_limit_nothing_is_counted_for_a_jacobian_with_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_operations = [0]
+    run = LiveBytes.run
+
+    def counted(self: LiveBytes, *args: Any) -> Any:
+        n_operations[0] += 1
+        return run(self, *args)
+
+    monkeypatch.setattr(LiveBytes, "run", counted)
+    x = torch.ones(40, dtype=D, requires_grad=True)
+    cj.jacfwd(lambda x: x.sin())(x)  # three operations in its evaluation, and those of the result
+    assert n_operations[0] <= 6

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from chunkjac._errors import FunctionError
 from chunkjac._modes.derivatives.derivative import Derivative
 from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBackwardOneByOne
 from chunkjac._modes.derivatives.ladder import Rung
+from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
 from chunkjac._modes.derivatives.takeover import known_outputs
 from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, WriteWatcher
@@ -72,11 +74,11 @@ def _evaluate(problem: Problem) -> Outputs:
     """Evaluate the function; refuse random numbers where each direction would draw its own unasked."""
     if problem.randomness != "error":
         return problem.evaluate()[1]
-    with CallWatcher(WriteWatcher()) as calls:
+    with CallWatcher(WriteWatcher()) as calls, NestingWatcher() as nesting:
         outputs = problem.evaluate()[1]
     if calls.draws_apart or problem.draws.drew:
         raise FunctionError(
             "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "
             "while in randomness error mode); give randomness='same' or 'different', or use mode='reverse'."
         )
-    return outputs
+    return replace(outputs, nests=nesting.seen)

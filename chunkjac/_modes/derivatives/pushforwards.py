@@ -47,7 +47,7 @@ class VmapJvp:
         self._problem = problem
         self.outputs = outputs
         self._skips_zeros = _has_large_weights(problem)  # until a block has shown that there are no products worth it
-        self._is_nested: bool | None = None  # until a block has shown it
+        self._is_nested = outputs.nests  # else a block shows it
         self._saw_nesting = False
 
     @property

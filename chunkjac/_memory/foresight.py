@@ -165,7 +165,7 @@ def _known_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], ten
                 _known_bytes.clear()
             _known_bytes[key] = _bytes_on_meta(func, args, kwargs, tensors)
         return _known_bytes[key]
-    except TypeError:  # something among the arguments has no hash
+    except (TypeError, NotImplementedError):  # something among the arguments has no hash; script objects no equality
         return _bytes_on_meta(func, args, kwargs, tensors)
 
 

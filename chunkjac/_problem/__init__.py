@@ -5,7 +5,7 @@ from chunkjac._problem.checks import check_argnums, check_callable, check_comput
 from chunkjac._problem.identity.closures import frozen
 from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.kernels import plain_kernels
-from chunkjac._problem.leaves import Leaf, Outputs
+from chunkjac._problem.leaves import Leaf, Outputs, without_graph
 from chunkjac._problem.looks import looks_like
 from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher

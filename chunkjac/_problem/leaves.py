@@ -89,3 +89,16 @@ def alias_of(value: Any) -> Any:
         return value
     alias: torch.Tensor = torch.ops.aten.alias(value.detach())
     return alias
+
+
+def without_graph(value: Any) -> Any:
+    """Return a tensor without its graph, and all else as it is."""
+    return value.detach() if isinstance(value, torch.Tensor) and value.grad_fn is not None else value
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return an input without its graph; one made in inference mode must be copied to be differentiated."""
+    if not (tensor.is_inference() or torch.is_inference_mode_enabled()):
+        return tensor.detach()
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor.detach()

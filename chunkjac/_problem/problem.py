@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._arguments import reading
-from chunkjac._errors import ArgumentError, FunctionError, add_note
+from chunkjac._errors import ArgumentError, ChunkjacError, FunctionError, add_note
 from chunkjac._problem.checks import (
     check_argnums,
     check_callable,
@@ -23,7 +23,7 @@ from chunkjac._problem.checks import (
 )
 from chunkjac._problem.draws import Draws
 from chunkjac._problem.first_time import FirstTime
-from chunkjac._problem.leaves import Leaf, Outputs, alias_of
+from chunkjac._problem.leaves import Leaf, Outputs, alias_of, plain, without_graph
 from chunkjac._problem.looks import differences_between
 from chunkjac._problem.modules import modules_of, runs_compiled_code
 from chunkjac._problem.transforms import is_inside_transform
@@ -43,6 +43,8 @@ class Problem:
         randomness: ``"error"``, ``"same"`` or ``"different"``: what several evaluations may draw.
         draws: What is known of the random numbers that it draws.
         watched: What looks at the first evaluation; ``None`` for nothing.
+        has_grad: Whether gradients can be taken in evaluations; ``None`` leaves that as it is.
+        may_have_grad: Whether they could where the Jacobian was asked for.
     """
 
     func: Callable[..., Any]
@@ -54,6 +56,8 @@ class Problem:
     randomness: str = "error"
     draws: Draws = field(default_factory=Draws)
     watched: FirstTime | None = None
+    has_grad: bool | None = None
+    may_have_grad: bool = True
 
     @classmethod
     def of(
@@ -79,7 +83,8 @@ class Problem:
                 "be written in place; use jacrev, jacfwd or hessian there."
             )
         argnums, leaves, spec = _checked(func, args, argnums)
-        return cls(func, args, argnums, has_aux, tuple(map(_plain, leaves)), spec, randomness)
+        inputs, may_have_grad = tuple(map(plain, leaves)), torch.is_grad_enabled()
+        return cls(func, args, argnums, has_aux, inputs, spec, randomness, may_have_grad=may_have_grad)
 
     @classmethod
     def inside(
@@ -163,39 +168,52 @@ class Problem:
 
     def call(self, *inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], TreeSpec, Any]:
         """Call the function with flat inputs; return flat outputs, their tree, and aux."""
-        with self.watched or nullcontext():
+        grad_mode = nullcontext() if self.has_grad is None else torch.set_grad_enabled(self.has_grad)
+        with grad_mode, self.watched or nullcontext():
             returned = self.draws.evaluate(partial(_called, self), inputs, self.inputs)
         output, aux = _split(returned) if self.has_aux else (returned, None)
         leaves, spec = tree_flatten(output)
         return tuple(leaves), spec, aux
 
     def flat(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Call the function with flat inputs; return flat outputs only."""
-        return self.call(*inputs)[0]
+        """Call the function with flat inputs; return flat outputs only, without what can be taken gradients of."""
+        values = self.call(*inputs)[0]
+        return tuple(map(without_graph, values)) if self.has_grad else values
 
     def evaluate(self) -> tuple[tuple[torch.Tensor, ...], Outputs]:
         """Evaluate the function once, plainly, and check what it gives.
 
-        The inputs are copies, so that a function that writes to them does no harm here.
+        The inputs are copies, so that a function that writes to them does no harm here. A graph is made only where
+        that was asked for, or where the function takes gradients.
 
         Returns:
             The flat output tensors, and what they tell.
 
         Raises:
-            FunctionError: The function changes its input in place, or its output cannot be
-                differentiated.
+            FunctionError: The function changes its input in place, or its output cannot be differentiated.
         """
-        inputs = [tensor.clone() for tensor in self.inputs]
-        versions = [tensor._version for tensor in inputs]
+        if self.has_grad is not None:
+            return _evaluated(self)
         try:
-            with torch.no_grad():
-                leaves, spec, aux = self.call(*inputs)
+            return _evaluated(replace(self, has_grad=False))
         except Exception as error:
-            add_note(error, "chunkjac: func raised this when evaluated at the given inputs, before the first chunk.")
-            raise
-        check_unchanged(inputs, versions)
-        check_computed(leaves, inputs)
-        return leaves, Outputs.of(leaves, spec, aux)
+            if not self.may_have_grad or isinstance(error, (ChunkjacError, MemoryError)):
+                raise
+        return _evaluated(replace(self, has_grad=True))
+
+
+def _evaluated(problem: Problem) -> tuple[tuple[torch.Tensor, ...], Outputs]:
+    """Evaluate a function once."""
+    inputs = [tensor.clone() for tensor in problem.inputs]
+    versions = [tensor._version for tensor in inputs]
+    try:
+        leaves, spec, aux = problem.call(*inputs)
+    except Exception as error:
+        add_note(error, "chunkjac: func raised this when evaluated at the given inputs, before the first chunk.")
+        raise
+    check_unchanged(inputs, versions)
+    check_computed(leaves, inputs)
+    return leaves, Outputs.of(leaves, spec, aux)
 
 
 def _checked(
@@ -230,11 +248,3 @@ def _split(returned: Any) -> tuple[Any, Any]:
             f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
         )
     return returned
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """Return an input without its graph; one made in inference mode must be copied to be differentiated."""
-    if not (tensor.is_inference() or torch.is_inference_mode_enabled()):
-        return tensor.detach()
-    with torch.inference_mode(False):
-        return tensor.clone() if tensor.is_inference() else tensor.detach()

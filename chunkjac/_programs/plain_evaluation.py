@@ -31,6 +31,7 @@ class PlainEvaluation:
         last: The point of its last row, if there is one.
         agrees: Tells whether values are the same but for rounding.
         seen: What is known of an evaluation.
+        is_trusted: Whether an earlier run of the plan has gone the same way, and this one will too.
     """
 
     problem: Problem
@@ -40,11 +41,7 @@ class PlainEvaluation:
     last: Tensors
     agrees: Callable[[Tensors, Tensors], bool]
     seen: SeenByDifferences
-
-    @property
-    def is_trusted(self) -> bool:
-        """Tell whether what is known was seen in an earlier run, of a function that has not changed."""
-        return self.seen.guard is not None
+    is_trusted: bool
 
     @property
     def n_directions(self) -> int:

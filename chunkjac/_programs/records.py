@@ -30,8 +30,6 @@ class SeenByDifferences:
         n_operations: How many operations it takes.
         has_products: Whether matrix products are among them.
         largest_bytes: The size of the largest tensor among their results.
-        rung: The way in which it takes several points.
-        guard: What the function was like.
     """
 
     outputs: Outputs
@@ -39,8 +37,6 @@ class SeenByDifferences:
     n_operations: int
     has_products: bool
     largest_bytes: int
-    rung: str = ""
-    guard: Guard | None = None
 
 
 @dataclass(slots=True)
@@ -63,7 +59,7 @@ class ModeRecord:
         steps_s: How long a direction took in each run by a program.
         direction_s: The least time that a direction took without one.
         refused: Why no program can be made; empty where that is not so.
-        seen: What finite differences have seen.
+        rung: The way in which perturbed copies were evaluated in the last run, which is only tried first.
     """
 
     trace: Trace | None = None
@@ -81,7 +77,7 @@ class ModeRecord:
     steps_s: list[float] = field(default_factory=list)
     direction_s: float = inf
     refused: str = ""
-    seen: SeenByDifferences | None = None
+    rung: str = ""
 
     def trusts(self, problem: Problem) -> bool:
         """Tell whether the program is what the function does: compared once, and nothing has changed that matters."""
@@ -99,11 +95,6 @@ class ModeRecord:
             return False
         known, guard = self.plain
         return known == rung and guard.is_sure(problem)
-
-    def seen_of(self, problem: Problem) -> SeenByDifferences | None:
-        """Return what an earlier run has seen of the function, if nothing has changed that matters."""
-        guard = self.seen.guard if self.seen is not None else None
-        return self.seen if guard is not None and guard.is_sure(problem) else None
 
     def why_slower(self) -> str:
         """Say that programs take longer than what is done without one; empty where that is not so."""
@@ -123,7 +114,7 @@ class ModeRecord:
 
     def forget(self) -> None:
         """Let go of what was recorded: the function has changed."""
-        self.trace = self.batch = self.knee = self.guard = self.outputs = self.plain = self.seen = None
+        self.trace = self.batch = self.knee = self.guard = self.outputs = self.plain = None
         self.programs, self.proven, self.running, self.forms = {}, set(), {}, {}
 
 

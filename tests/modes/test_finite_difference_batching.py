@@ -16,6 +16,7 @@ from torch import nn
 import chunkjac as cj
 from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.differences.rows import distance
+from chunkjac._modes.differences.rungs import Ladder
 
 # Functions that must go one by one are warned of; one test is about that.
 pytestmark = pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
@@ -494,3 +495,213 @@ def test_what_comparing_rows_takes_is_counted(dtype: torch.dtype) -> None:
     with LiveBytes(values.device) as live:
         assert distance(values, values) == 0
     assert live.peak_bytes >= values.nbytes
+
+
+def energy(z: torch.Tensor) -> torch.Tensor:
+    return (z**4).sum() / 4 + (z[:-1] * z[1:]).sum()
+
+
+def forces(x: torch.Tensor) -> torch.Tensor:
+    z = x.detach().clone().requires_grad_(True)
+    return torch.autograd.grad(energy(z), z)[0]
+
+
+def forces_of_the_input_itself(x: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.grad(energy(x.requires_grad_(True)), x, create_graph=True)[0]
+
+
+def forces_of_each_row(x: torch.Tensor) -> torch.Tensor:
+    z = x.detach().clone().requires_grad_(True)
+    return torch.autograd.grad((z**4 / 4 + z * z.detach().roll(1, -1)).sum(), z)[0]
+
+
+def fitted(x: torch.Tensor) -> torch.Tensor:
+    w = torch.zeros(4, dtype=F64, requires_grad=True)
+    optimiser = torch.optim.SGD([w], 0.5)
+    for _ in range(3):
+        optimiser.zero_grad()
+        ((w - x.detach() ** 2) ** 2).sum().backward()
+        optimiser.step()
+    return w.detach()
+
+
+OFF_DIAGONAL = torch.diag(torch.ones(3, dtype=F64), 1)
+WITH_GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "forces": (forces, lambda x: torch.diag(3 * x**2) + OFF_DIAGONAL + OFF_DIAGONAL.T, "loop"),
+    "forces of the input": (
+        forces_of_the_input_itself,
+        lambda x: torch.diag(3 * x**2) + OFF_DIAGONAL + OFF_DIAGONAL.T,
+        "loop",
+    ),
+    "of each row": (
+        forces_of_each_row,
+        lambda x: torch.diag(3 * x**2) + torch.eye(4, dtype=F64).roll(1, 0),
+        "native batch",
+    ),
+    "an inner optimiser": (fitted, lambda x: torch.diag(2 * x), "loop"),
+    "whether they are on": (
+        lambda x: x**2 if torch.is_grad_enabled() else x,
+        lambda x: torch.diag(2 * x),
+        "native batch",
+    ),
+}
+
+
+@pytest.mark.parametrize("scheme", ["central", "richardson"])
+@pytest.mark.parametrize("name", WITH_GRADIENTS)
+def test_functions_that_take_gradients_inside_are_evaluated_as_when_they_are_called(name: str, scheme: str) -> None:
+    func, jacobian, rung = WITH_GRADIENTS[name]
+    x = point(4)
+    found, plan = differences(func, x, scheme=scheme)
+    assert plan.rung == rung
+    assert not found.requires_grad
+    close(found, jacobian(x))
+    plan = cj.plan(func, x, mode="finite-difference", scheme=scheme)
+    for at in (x, 2 * x, x):
+        close(plan.run(at), jacobian(at))
+    if name != "whether they are on":
+        close(cj.jacobian(func, x, mode="auto"), jacobian(x))
+
+
+def test_gradients_are_off_where_the_caller_has_them_off() -> None:
+    func: Callable[..., torch.Tensor] = lambda x: x**2 if torch.is_grad_enabled() else x**3  # noqa: E731
+    x = point(4)
+    with torch.no_grad():
+        close(differences(func, x)[0], torch.diag(3 * x**2))
+        with pytest.raises(RuntimeError, match="does not require grad"):
+            differences(forces, x)
+
+
+def test_what_only_runs_without_gradients_still_does() -> None:
+    weight = nn.Parameter(point(4, 4))
+    for batching in ("auto", "loop"):
+        found, _ = differences(lambda x: torch.from_numpy((x @ weight.T).numpy()), point(4), batching=batching)
+        close(found, weight.detach())
+
+
+def test_no_graph_is_made_where_it_changes_nothing() -> None:
+    """A network's own parameters require gradients, which nobody takes: activations would be held."""
+    modes: list[bool] = []
+    net = module(nn.Sequential(nn.Linear(4, 30), nn.Tanh(), nn.Linear(30, 4)))
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        modes.append(torch.is_grad_enabled())
+        return net(x)
+
+    found, _ = differences(func, point(4))
+    close(found, torch.func.jacrev(net)(point(4)).detach())
+    assert modes[0]
+    assert not any(modes[1:])
+
+
+def test_memory_does_not_grow_with_graphs() -> None:
+    weight = nn.Parameter(point(30, 30))
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        z = (x @ weight).tanh()
+        return torch.autograd.grad(z.sum(), weight, create_graph=True)[0].sum(0)
+
+    for batching in ("loop", "auto"):
+        _, report = cj.jacobian(
+            func, point(30), mode="finite-difference", batching=batching, return_report=True, chunk_size=3
+        )
+        assert report.growth_bytes == 0
+
+
+BRANCHES: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]] = {
+    "that no batch fits": (
+        lambda x: x**2 if x.sum() > 0 else torch.ones(6, 6, dtype=F64) @ x,
+        lambda x: torch.diag(2 * x) if x.sum() > 0 else torch.ones(6, 6, dtype=F64),
+    ),
+    "that mixes rows": (
+        lambda x: x**2 if x.sum() > 0 else x.cumsum(0),
+        lambda x: torch.diag(2 * x) if x.sum() > 0 else torch.ones(6, 6, dtype=F64).tril(),
+    ),
+    "that reads each value": (
+        lambda x: x**2 if x.sum() > 0 else torch.tensor([v**3 for v in x.tolist()], dtype=F64),
+        lambda x: torch.diag(2 * x) if x.sum() > 0 else torch.diag(3 * x**2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_a_plan_goes_down_the_ladder_where_another_branch_is_taken(name: str) -> None:
+    func, jacobian = BRANCHES[name]
+    x = torch.linspace(0.5, 1.5, 6, dtype=F64)
+    plan = cj.plan(func, x, mode="finite-difference")
+    for at in (x, -x, x, 2 * x, -2 * x, -x, x):
+        close(plan.run(at), jacobian(at))
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}])
+def test_a_batch_that_raises_in_a_chunk_goes_a_rung_lower(options: dict[str, Any]) -> None:
+    """The check of a few rows cannot see it."""
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        if x.dim() > 1 and len(x) > 3:
+            raise RuntimeError("too many rows")
+        return x.sin()
+
+    found, plan = differences(func, point(8), **options)
+    assert plan.rung == "vmap(f)"
+    assert "too many rows" in " ".join(plan.reasons)
+    close(found, torch.diag(point(8).cos()))
+    with pytest.raises(RuntimeError, match="too many rows"):
+        differences(func, point(8), batching="native")
+
+
+class SumsRows(torch.autograd.Function):
+    """Be a function without a derivative, whose batching rule adds up along the batch."""
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.cumsum(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        return x.cumsum(0), in_dims[0]
+
+
+WRONG_RULES: dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor]] = {
+    "roll of a number": (lambda x: torch.roll(x * 3, 1), torch.tensor(2.0, dtype=F64), torch.tensor(3.0, dtype=F64)),
+    "a rule of the user's": (SumsRows.apply, point(3), torch.ones(3, 3, dtype=F64).tril()),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_RULES)
+def test_batching_rules_that_are_wrong_are_not_used(name: str) -> None:
+    func, x, jacobian = WRONG_RULES[name]
+    for mode in ("auto", "finite-difference"):
+        if not (mode == "auto" and name.startswith("roll")):
+            close(cj.jacobian(func, x, mode=mode), jacobian)
+    with pytest.raises(cj.FunctionError, match="batching='vmap' needs func to give"):
+        differences(func, x, batching="vmap")
+
+
+def test_no_native_batch_is_tried_where_an_index_out_of_bounds_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On an accelerator. Nor are points tried that are farther away than those of the differences."""
+    shapes, farthest = set(), 0.0
+    monkeypatch.setattr(Ladder, "_is_harmless", False)
+    x = torch.tensor([0.4, 2.4, 1.4], dtype=F64)
+    table = point(3)
+
+    def func(y: torch.Tensor) -> torch.Tensor:
+        nonlocal farthest
+        shapes.add(tuple(y.shape))
+        inner = torch._C._functorch.get_unwrapped(y) if torch._C._functorch.is_batchedtensor(y) else y
+        farthest = max(farthest, float((inner - x).abs().max()))
+        return table[y.long()] * y
+
+    for options, rung in (({}, "vmap(f)"), ({"batching": "loop"}, "loop")):
+        found, plan = differences(func, x, **options)
+        assert plan.rung == rung
+        close(found, torch.diag(table[x.long()]))
+    assert shapes == {(3,)}
+    assert farthest < 1e-3
+    assert "index out of bounds" in " ".join(differences(func, x)[1].reasons)

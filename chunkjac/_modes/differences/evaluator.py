@@ -8,15 +8,13 @@ from functools import partial
 
 from chunkjac._chunker import PerturbedCopies
 from chunkjac._memory import first_line, is_out_of_memory
-from chunkjac._modes.differences.first_evaluation import check_deterministic
 from chunkjac._modes.differences.loop import OneByOne, called
 from chunkjac._modes.differences.rows import same_within_noise
-from chunkjac._modes.differences.rungs import BatchRung, fall_from_native
+from chunkjac._modes.differences.rungs import Ladder
 from chunkjac._modes.differences.stencil import Points, Spans, Stencil
 from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.vmap import is_warm
-from chunkjac._problem import Problem
-from chunkjac._programs import DifferenceProgram, ModeRecord, PlainEvaluation, SeenByDifferences, Usage
+from chunkjac._programs import DifferenceProgram, ModeRecord, PlainEvaluation, Usage
 from chunkjac._tensors import Tensors
 
 
@@ -39,12 +37,8 @@ class Evaluator:
     """Evaluate a function at the points of chunks.
 
     Args:
-        problem: The function and its inputs.
-        batching: What was asked for: ``"auto"``, a rung, or the dimension of a native batch.
-        point: The base point as the function is given it.
-        stencil: What places the points.
-        seen: What is known of the function.
-        rung: How it takes several points.
+        ladder: What finds how it takes several points.
+        hint: How it took them in an earlier run of a plan; empty without one.
 
     Attributes:
         rung: How it takes several points by now.
@@ -52,29 +46,22 @@ class Evaluator:
         one_by_one: What evaluates one point after the other.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        batching: str | int,
-        point: Tensors,
-        stencil: Stencil,
-        seen: SeenByDifferences,
-        rung: BatchRung,
-    ) -> None:
-        self.rung = rung
+    def __init__(self, ladder: Ladder, hint: str) -> None:
+        self.rung = rung = ladder.start(hint)
         self.program: DifferenceProgram | None = None
-        self.one_by_one = OneByOne(problem, seen.outputs, point)
-        self._problem, self._batching, self._point, self._seen = problem, batching, point, seen
-        self._stencil = stencil
+        self.one_by_one = OneByOne(ladder.problem, ladder.first.seen.outputs, ladder.point)
+        self._has_given_up = False
+        self._ladder, self._hint = ladder, hint
+        self._stencil = stencil = ladder.stencil
         self._places: Stencil | Spans = stencil
         self._last = rung.known.point if rung.known else ()  # a row of batches also on a lower rung
         scheme = stencil.scheme
-        self._copies = PerturbedCopies(point, scheme.n_evaluations, scheme.with_base, self._last or None)
+        self._copies = PerturbedCopies(ladder.point, scheme.n_evaluations, scheme.with_base, self._last or None)
 
     @property
     def fell(self) -> bool:
         """Tell whether copies are evaluated one by one though nobody asked for it."""
-        return self.rung.call is None and self._batching == "auto"
+        return self.rung.call is None and self._ladder.batching == "auto"
 
     def look_ahead(self) -> None:
         """Have points worked out for many chunks at once, in memory that nobody counts."""
@@ -85,15 +72,16 @@ class Evaluator:
         if self.rung.call is None:
             return
         # Not this itself: in a circle, the function and its inputs would stay until Python collects garbage.
-        copies, places = self._copies, self._places
+        copies, places, seen = self._copies, self._places, self._ladder.first.seen
         evaluation = PlainEvaluation(
-            problem=self._problem,
+            problem=self._ladder.problem,
             call=self.rung.call,
             batch=lambda chunk: copies.batch(chunk, places.place(chunk).points),
             copies=copies.layout,
             last=self._last,
-            agrees=partial(same_within_noise, eps=self._seen.eps),
-            seen=self._seen,
+            agrees=partial(same_within_noise, eps=seen.eps),
+            seen=seen,
+            is_trusted=self._hint == self.rung.name,
         )
         self.program = DifferenceProgram(evaluation, record, usage)
 
@@ -113,10 +101,26 @@ class Evaluator:
     def release(self) -> None:
         """Give the copies back, and a program's memory."""
         if self.program is not None:
+            self._has_given_up = self._has_given_up or self.program.was_used
             self.program.release()
         self._copies.release()
         self._places = self._stencil
         self.one_by_one.release()
+
+    def has_given_up(self) -> bool:
+        """Tell whether a way was given up that had made values, since this was asked the last time."""
+        program = self.program
+        if program is not None and program.was_used and program.refused:  # it was slower
+            self.program, self._has_given_up = None, True
+        has_given_up, self._has_given_up = self._has_given_up, False
+        return has_given_up
+
+    def give_up(self, fault: str) -> None:
+        """Go on in another way: without a program if there is one, else a rung lower."""
+        if self.program is not None and self.program.was_used:
+            self._refuse(self.program, fault)
+        else:
+            self._fall(fault)
 
     def _by_program(self, program: DifferenceProgram, chunk: slice) -> Tensors:
         """Evaluate the copies of a chunk by a program.
@@ -129,10 +133,10 @@ class Evaluator:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            program.refuse(first_line(error))
+            self._refuse(program, first_line(error))
             raise OtherWayError from None
         if not self._is_right(values):
-            program.refuse("it gives other values than the function")
+            self._refuse(program, "it gives other values than the function")
             raise OtherWayError
         return values
 
@@ -141,26 +145,36 @@ class Evaluator:
         n_directions = chunk.stop - chunk.start
         while self.rung.call is not None:
             tells, started_s = is_warm(), time.perf_counter()
-            values = called(self.rung.call, self._copies.batch(chunk, placed.points))
-            if self._is_right(values):
-                if self.program is not None and tells:
-                    self.program.note(n_directions, time.perf_counter() - started_s)
-                return values
-            del values
-            self._fall(f"in a batch for {n_directions} directions, a row's value is not that of its point alone")
+            try:
+                values = called(self.rung.call, self._copies.batch(chunk, placed.points))
+            except Exception as error:
+                if self._ladder.batching != "auto" or is_out_of_memory(error):
+                    raise
+                fault = first_line(error)
+            else:
+                if self._is_right(values):
+                    if self.program is not None and tells:
+                        self.program.note(n_directions, time.perf_counter() - started_s)
+                    return values
+                del values
+                fault = "a row's value is not that of its point alone"
+            self._fall(f"in a batch for {n_directions} directions, {fault}")
         return None
+
+    def _refuse(self, program: DifferenceProgram, why: str) -> None:
+        """Go on without a program."""
+        program.refuse(why)
+        self._has_given_up = True
 
     def _fall(self, fault: str) -> None:
         """Go on a rung lower."""
         self._copies.release()
         if self.program is not None:
-            self.program.refuse("the copies are evaluated in another way")
+            self._refuse(self.program, "the copies are evaluated in another way")
             self.program = None
-        known = self.rung.known
-        if known is not None:
-            check_deterministic(known.values, self._problem.flat(*(x.clone() for x in known.point)))
-        self.rung = fall_from_native(self._problem, self._batching, self._point, fault)
+        self.rung = self._ladder.below(self.rung, fault)
+        self._has_given_up = True
 
     def _is_right(self, values: Tensors) -> bool:
-        """Tell whether the last row of a native batch is what it is alone."""
+        """Tell whether the last row of a batch is what it is alone."""
         return self.rung.known is None or self.rung.known.is_last_of(values)

@@ -8,7 +8,6 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -18,16 +17,17 @@ from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._errors import ArgumentError
 from chunkjac._modes.differences.analyticity import check_analytic
 from chunkjac._modes.differences.bounds import Bounds, check_bounds
+from chunkjac._modes.differences.column_witness import ColumnWitness
 from chunkjac._modes.differences.error_estimate import estimate_error
-from chunkjac._modes.differences.evaluator import Evaluator
+from chunkjac._modes.differences.evaluator import Evaluated, Evaluator
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation
 from chunkjac._modes.differences.one_direction import OneDirection
-from chunkjac._modes.differences.rungs import starting_rung
+from chunkjac._modes.differences.rungs import Ladder
 from chunkjac._modes.differences.schemes import SCHEMES, Scheme
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
 from chunkjac._modes.differences.stencil import Stencil
 from chunkjac._modes.differences.steps import Step, Steps, check_steps
-from chunkjac._problem import Guard, Problem
+from chunkjac._problem import Problem
 from chunkjac._programs import ModeRecord, Records, Usage
 from chunkjac._tensors import Tensors
 
@@ -76,23 +76,19 @@ class FiniteDifference:
         _check(self.problem.inputs, formula, given, bounds)
 
         self._record = programs.of(self.name) if programs is not None else ModeRecord()
-        first, seen = None, None
-        if not (formula.is_complex or problem.has_aux):
-            seen = self._record.seen_of(self.problem)
-        if seen is None:
-            first = FirstEvaluation.of(self.problem)
-            seen = first.seen
-            self._record.forget()
-        self._seen, self.outputs = seen, seen.outputs
-        self._guard = Guard(self.problem) if first and programs is not None and programs.is_kept else None
-        self.is_long = first is not None and first.is_long(formula.n_evaluations * self.directions.n)
-
+        self._first = first = FirstEvaluation.of(self.problem)
+        self._seen, self.outputs = first.seen, first.seen.outputs
+        self.is_long = first.is_long(formula.n_evaluations * self.directions.n)
         if formula.is_complex:
-            check_analytic(self.problem, bounds, seen.eps)
-        self._stencil = Stencil(self.problem.inputs, formula, Steps.of(given, formula, seen.eps), bounds)
-        point = self._stencil.base()
-        rung = starting_rung(self.problem, batching, point, self._stencil, seen, first)
-        self._evaluator = Evaluator(self.problem, batching, point, self._stencil, seen, rung)
+            check_analytic(first.problem, bounds, self._seen.eps)
+        self._stencil = Stencil(self.problem.inputs, formula, Steps.of(given, formula, self._seen.eps), bounds)
+        ladder = Ladder(first.problem, batching, self._stencil.base(), self._stencil, first)
+        self._record.programs = {}
+        self._evaluator = Evaluator(ladder, self._record.rung)
+        known = self._evaluator.rung.known  # there is none where points are evaluated one by one
+        self._witness: ColumnWitness | None = None
+        if known is not None:
+            self._witness = ColumnWitness(first.problem, self._stencil, self._seen, known.tolerances)
 
     @property
     def fell(self) -> bool:
@@ -156,19 +152,48 @@ class FiniteDifference:
 
     def block(self, chunk: slice, places: Tensors | None = None) -> Tensors:
         """Compute columns, ``(k, *output.shape)`` for each output."""
-        scheme, leaves = self._stencil.scheme, self.outputs.leaves
         with torch.no_grad():
             made = self._evaluator.evaluate(chunk)
-            if made.values is None:
-                slopes = self._evaluator.one_by_one.slopes(chunk, made.placed, scheme)
-                return tuple(limit_of(levels, made.placed.powers) for levels in slopes)
-            n_more = chunk.start - made.chunk.start
-            lent = places if places is not None and not n_more and self.writes_in_place else (None,) * len(leaves)
-            block = tuple(
-                limit_of(slopes_of(value, made.placed, scheme, leaf.dtype, place), made.placed.powers)
-                for value, leaf, place in zip(made.values, leaves, lent, strict=True)
-            )
-            return tuple(columns[n_more:] for columns in block) if n_more else block
+            block = self._columns(made, chunk, places)
+            if made.values is not None and self._witness is not None:
+                self._witness.add(chunk, block)
+            return block
+
+    def _columns(self, made: Evaluated, chunk: slice, places: Tensors | None = None) -> Tensors:
+        """Put the columns of a chunk together."""
+        scheme, leaves = self._stencil.scheme, self.outputs.leaves
+        if made.values is None:
+            slopes = self._evaluator.one_by_one.slopes(chunk, made.placed, scheme)
+            return tuple(limit_of(levels, made.placed.powers) for levels in slopes)
+        n_more = chunk.start - made.chunk.start
+        lent = places if places is not None and not n_more and self.writes_in_place else (None,) * len(leaves)
+        block = tuple(
+            limit_of(slopes_of(value, made.placed, scheme, leaf.dtype, place), made.placed.powers)
+            for value, leaf, place in zip(made.values, leaves, lent, strict=True)
+        )
+        return tuple(columns[n_more:] for columns in block) if n_more else block
+
+    def is_confirmed(self) -> bool:
+        """Tell whether batches have given what single points give; if not, blocks are to be made in another way.
+
+        Raises:
+            FunctionError: The function gives something else at the same point than at first.
+        """
+        with torch.no_grad():
+            self._first.check_again()
+            return self._witness is None or self._witness.agrees() or self._has_no_fault(self._witness)
+
+    def _has_no_fault(self, witness: ColumnWitness) -> bool:
+        """Tell whether columns are right though their combination is not; else begin again in another way."""
+        evaluator = self._evaluator
+        if not evaluator.has_given_up():  # else some blocks were made in a way in which they cannot be made again
+            again = lambda chunk: self._columns(evaluator.evaluate(chunk), chunk)  # noqa: E731 - in the same way
+            if not witness.has_wrong_column(again, evaluator.one_by_one):
+                return True
+            evaluator.give_up("a column is not what its points give one after the other")
+            evaluator.has_given_up()
+        witness.forget()
+        return False
 
     def release(self) -> None:
         """Give the copies back, and a program's memory."""
@@ -176,19 +201,15 @@ class FiniteDifference:
 
     def close(self) -> None:
         """Give all memory back; leave to later runs of a plan what this one has seen."""
-        rung, program = self._evaluator.rung, self._evaluator.program
-        # Without a row whose value is known, nothing would show that tensors' values have changed what is done.
-        if self._guard is not None and rung.known is not None and self._guard.holds(self.problem):
-            self._record.seen = replace(
-                self._seen, outputs=replace(self.outputs, aux=None), rung=rung.name, guard=self._guard
-            )
+        program = self._evaluator.program
         if program is not None:
             program.finish()
+        self._record.rung = self._evaluator.rung.name
         self.release()
 
     def one_direction(self) -> OneDirection:
         """Return what takes differences along moves of all elements."""
-        return OneDirection(self.problem, self._stencil, self._seen.eps)
+        return OneDirection(self._first.problem, self._stencil, self._seen.eps)
 
     def error_estimate(self) -> float:
         """Return the largest absolute error that the Jacobian is thought to have."""

@@ -10,9 +10,7 @@ from math import isfinite
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._memory import first_line, is_out_of_memory
 from chunkjac._modes.differences.bounds import Bounds
-from chunkjac._modes.differences.silence import quiet_trial
 from chunkjac._problem import FixedNumbers, Leaf
 from chunkjac._tensors import Tensors
 
@@ -79,7 +77,8 @@ class RowCheck:
         bounds: The limits of the inputs, if there are any.
         is_complex: Whether steps go along the imaginary axis.
         eps: The machine epsilon that the function computes with.
-        base: What ``alone`` gives for the base point, for a verdict.
+        base: What ``alone`` gives for the base point.
+        goes_far: Whether points may be tried that are farther away than a step.
     """
 
     call: Callable[[Tensors], Tensors]
@@ -90,7 +89,8 @@ class RowCheck:
     bounds: Sequence[Bounds] | None
     is_complex: bool
     eps: float
-    base: Tensors = ()
+    base: Tensors
+    goes_far: bool
 
     @property
     def n_rows(self) -> int:
@@ -100,29 +100,15 @@ class RowCheck:
         return next(n for n in count(3, 2) if n not in sizes)
 
     def verdict(self) -> RowVerdict:
-        """Return whether rows are independent. On fake tensors only shapes can be seen."""
-        try:
-            with quiet_trial():
-                return self._verdict(self.n_rows, FixedNumbers())
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            return RowVerdict(first_line(error))
-
-    def known(self) -> Known:
-        """Return a known point where rows were seen to be independent in an earlier run."""
-        batch = self._first_batch(self.n_rows, FixedNumbers())
-        return self._known(tuple(rows[-1].clone() for rows in batch))
-
-    def _verdict(self, n_rows: int, numbers: FixedNumbers) -> RowVerdict:
-        """Evaluate two batches, and compare."""
+        """Evaluate two batches, and compare. On fake tensors only shapes can be seen."""
+        n_rows, numbers = self.n_rows, FixedNumbers()
         batch = self._first_batch(n_rows, numbers)
         values = self.call(batch)
         fault = self._misshapen(values, n_rows)
         if fault is not None:
             return RowVerdict(fault)
         values = tuple(value.clone() for value in values)  # some functions write each value into the same memory
-        known = self._known(tuple(rows[-1].clone() for rows in batch), values)
+        known = self._known(tuple(rows[-1].clone() for rows in batch))
         if not (known.is_last_of(values) and _all_near((rows[0] for rows in values), self.base, known.tolerances)):
             return RowVerdict("a row's value is not that of its point alone")
         middle = n_rows // 2
@@ -130,14 +116,16 @@ class RowCheck:
         del values
         others = self.call(self._moved(batch, middle, numbers))
         fault = self._misshapen(others, n_rows)
-        if fault is None and not all(_same_bits(was, now[middle]) for was, now in zip(still, others)):
+        if fault is None and not all(_are_equal(was, now[middle]) for was, now in zip(still, others)):
             fault = "a row's value changes with the other rows"
         return RowVerdict(fault, known)
 
-    def _known(self, point: Tensors, values: Tensors | None = None) -> Known:
-        """Evaluate a point alone; rounding goes by how large its values are, or those of a batch."""
+    def _known(self, point: Tensors) -> Known:
+        """Evaluate a point alone; rounding goes by how large its values are, or what is subtracted to make them."""
         alone = tuple(value.clone() for value in self.alone(tuple(x.clone() for x in point)))
-        return Known(point, alone, tuple(_NOISE * self.eps * _size(value) for value in values or alone))
+        far = _FAR * self.eps ** (-1 / 3)  # times what a step changes: that is about what elements themselves amount to
+        sizes = (max(_size(base), far * _size(value - base)) for value, base in zip(alone, self.base))
+        return Known(point, alone, tuple(_NOISE * self.eps * size for size in sizes))
 
     def _misshapen(self, values: Tensors, n_rows: int) -> str | None:
         """Return what does not have one row for each point."""
@@ -180,9 +168,10 @@ class RowCheck:
             self._move(row, number, self.reaches[number] * _random_part(row, numbers, "either"))
 
     def _leap(self, row: torch.Tensor, number: int, way: str, numbers: FixedNumbers) -> None:
-        """Move a row far."""
+        """Move a row far, or a step."""
         real = row.real if self.is_complex else row
-        self._move(real, number, _FAR * real.abs().clamp_(min=1) * _random_part(real, numbers, way))
+        reach = _FAR * real.abs().clamp_(min=1) if self.goes_far else self.reaches[number]
+        self._move(real, number, reach * _random_part(real, numbers, way))
 
     def _move(self, row: torch.Tensor, number: int, by: torch.Tensor) -> None:
         """Move a row within its bounds."""
@@ -200,10 +189,10 @@ def _random_part(like: torch.Tensor, numbers: FixedNumbers, way: str) -> torch.T
     return (((part * 8) % 1 / 2 + 0.5) * signs).to(like.dtype)
 
 
-def _same_bits(was: torch.Tensor, now: torch.Tensor) -> bool:
+def _are_equal(was: torch.Tensor, now: torch.Tensor) -> bool:
     """Tell whether two tensors are the same to the last bit, NaN included; always so on fakes."""
-    was, now = (value.contiguous().view(-1).view(torch.uint8) for value in (was, now))
-    return isinstance(now, FakeTensor) or torch.equal(was, now)
+    are_equal = ((was == now) | (was.isnan() & now.isnan())).all()
+    return isinstance(now, FakeTensor) or bool(are_equal)
 
 
 def same_within_noise(values: Tensors, others: Tensors, eps: float) -> bool:

@@ -1,7 +1,7 @@
 """The ladder of finite differences: how the function takes several points at once.
 
-A native batch, if its rows are seen to be independent; else ``vmap``; else one point after the other, which any
-Python callable can do: NumPy, an external program, a quantised or compiled module.
+A native batch, if its rows are seen to be independent; else ``vmap``, if they are; else one point after the other,
+which any Python callable can do: NumPy, an external program, a quantised or compiled module.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from chunkjac._chunker import Segment
 from chunkjac._errors import FunctionError, add_note
 from chunkjac._memory import at_rest, first_line, is_out_of_memory
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation
-from chunkjac._modes.differences.rows import Known, RowCheck
-from chunkjac._modes.differences.silence import quiet_fakes
+from chunkjac._modes.differences.rows import Known, RowCheck, RowVerdict
 from chunkjac._modes.differences.stencil import Stencil
-from chunkjac._problem import Problem
-from chunkjac._programs import SeenByDifferences
+from chunkjac._modes.silence import quiet_trial
+from chunkjac._problem import Problem, without_graph
 from chunkjac._tensors import Tensors
 
-LOOP = "loop"
+_LOOP = "loop"
 _VMAP = "vmap(f)"
 _NATIVE = "native batch"
 
@@ -38,7 +37,7 @@ class BatchRung:
         name: What a plan calls it.
         call: Evaluates rows of points; ``None`` where they are evaluated one after the other.
         reasons: Why it is not a higher one.
-        known: A point whose value a native batch must have as its last row.
+        known: A point whose value a batch must have as its last row.
     """
 
     name: str
@@ -47,120 +46,172 @@ class BatchRung:
     known: Known | None = None
 
 
-@at_rest()
-@torch.no_grad()
-def starting_rung(
-    problem: Problem,
-    batching: str | int,
-    point: Tensors,
-    stencil: Stencil,
-    seen: SeenByDifferences,
-    first: FirstEvaluation | None,
-) -> BatchRung:
-    """Return the highest rung that can run the function, the one that was asked for, or the one that is known.
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Hold what finding a rung takes.
 
-    Args:
+    Where an index that is out of bounds ends the process, which an accelerator does, no native batch is tried that
+    nobody has asked for: indices of rows may be taken for those of elements. Nor are points that are far away.
+
+    Attributes:
         problem: The function.
         batching: ``"auto"``, a rung, or the dimension of a native batch.
         point: The base point as the function is given it.
         stencil: Where it will be evaluated.
-        seen: What is known of the function.
-        first: Its first evaluation; ``None`` where an earlier run has found the rung, a native batch, and nothing has
-            changed since.
-
-    Raises:
-        FunctionError: The function is random; or a native batch was asked for, and its rows are not independent.
+        first: Its first evaluation.
     """
-    dim = 0 if isinstance(batching, str) else batching
-    call = partial(_native, problem.flat, dim)
-    if first is None:
-        return BatchRung(seen.rung, call, known=_row_check(problem, call, stencil, seen).known())
-    first.check_draws()
-    base = problem.flat(*point) if stencil.scheme.is_complex else first.values
-    if batching in ("loop", "vmap"):
-        first.check_again()
-    if batching == "loop":
-        return BatchRung(LOOP, None)
-    if batching == "vmap":
-        return _vmapped(problem, point, told=True)
-    verdict = _row_check(problem, call, stencil, seen, base).verdict()
-    if verdict.fault is not None:  # else the same point was evaluated several times, and no other check is needed
-        first.check_again()
-        return fall_from_native(problem, batching, point, verdict.fault)
-    unsure = isinstance(point[0], FakeTensor) and batching == "auto"
-    reasons = ("whether rows of a batch are independent shows in the run: until then, shapes say so",)
-    name = _NATIVE + (f", dimension {dim}" if dim else "")
-    return BatchRung(name, call, reasons if unsure else (), verdict.known)
 
+    problem: Problem
+    batching: str | int
+    point: Tensors
+    stencil: Stencil
+    first: FirstEvaluation
 
-def fall_from_native(problem: Problem, batching: str | int, point: Tensors, fault: str) -> BatchRung:
-    """Return the rung below a native batch.
+    def start(self, hint: str = "") -> BatchRung:
+        """Return the highest rung that can run the function, or the one that was asked for.
 
-    Args:
-        problem: The function.
-        batching: As for :func:`starting_rung`.
-        point: As for :func:`starting_rung`.
-        fault: Why a native batch cannot be.
+        Args:
+            hint: The one that an earlier run has come to: those above are not tried.
 
-    Raises:
-        FunctionError: A native batch was asked for.
-    """
-    if batching != "auto":
-        dim = 0 if isinstance(batching, str) else batching
-        raise FunctionError(
-            f"batching={batching!r} needs func to take several points along dimension {dim}, each on its own, and "
-            f"to return their values along it: {fault}; leave batching at 'auto', or give 'vmap' or 'loop'."
+        Raises:
+            FunctionError: The function is random; or a native batch was asked for, and its rows are not independent.
+        """
+        names, reasons = self._names(), self._precautions()
+        if hint in names[1:]:
+            names, reasons = names[names.index(hint) :], (f"an earlier run has come to {hint}",)
+        self.first.check_draws()
+        return self._first(names, reasons)
+
+    def below(self, rung: BatchRung, fault: str) -> BatchRung:
+        """Return the next rung.
+
+        Args:
+            rung: One that has been given up.
+            fault: Why.
+
+        Raises:
+            FunctionError: It was asked for.
+        """
+        self.first.check_again()
+        if self.batching != "auto":
+            raise FunctionError(self._refusal(fault))
+        names = self._names()
+        return self._first(names[names.index(rung.name) + 1 :], (*rung.reasons, _why(rung.name, fault)))
+
+    def _names(self) -> tuple[str, ...]:
+        """Return the rungs that may be taken, the highest first."""
+        if self.batching == "auto":
+            return (_NATIVE, _VMAP, _LOOP) if self._is_harmless else (_VMAP, _LOOP)
+        named = {"vmap": _VMAP, "loop": _LOOP}
+        return (named.get(str(self.batching), _NATIVE + (f", dimension {self._dim}" if self._dim else "")),)
+
+    @property
+    def _dim(self) -> int:
+        """Return the dimension of a native batch."""
+        return 0 if isinstance(self.batching, str) else self.batching
+
+    @property
+    def _is_harmless(self) -> bool:
+        """Tell whether what fails is an exception wherever the function runs."""
+        devices = {
+            *self.problem.devices,
+            *(leaf.device for leaf in (*self.problem.leaves, *self.first.seen.outputs.leaves)),
+        }
+        return all(device.type in ("cpu", "meta") for device in devices)
+
+    def _precautions(self) -> tuple[str, ...]:
+        """Say why the highest rung is not tried."""
+        if self._is_harmless or self.batching != "auto":
+            return ()
+        return ("no native batch is tried where an index out of bounds ends the process: batching='native' takes one",)
+
+    @at_rest()
+    @torch.no_grad()
+    def _first(self, names: tuple[str, ...], reasons: tuple[str, ...]) -> BatchRung:
+        """Return the first rung that can run the function.
+
+        One that runs it has seen the same point several times; else it is evaluated again.
+        """
+        for name in names:
+            if name == _LOOP:
+                break
+            call = partial(_by_vmap, self.problem) if name == _VMAP else partial(_native, self.problem, self._dim)
+            verdict = self._verdict(call)
+            if verdict.fault is None:
+                unsure = name == _NATIVE and self.batching == "auto" and isinstance(self.point[0], FakeTensor)
+                told = "whether rows of a batch are independent shows in the run: until then, shapes say so"
+                return BatchRung(name, call, (*reasons, told) if unsure else reasons, verdict.known)
+            self.first.check_again()
+            if self.batching != "auto":
+                raise FunctionError(self._refusal(verdict.fault))
+            reasons = (*reasons, _why(name, verdict.fault))
+        self.first.check_again()
+        return BatchRung(_LOOP, None, reasons)
+
+    def _verdict(self, call: Callable[..., Tensors]) -> RowVerdict:
+        """Return whether rows of a batch are independent."""
+        try:
+            with quiet_trial():
+                return self._check(call).verdict()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            if self.batching == "vmap":
+                add_note(
+                    error, "chunkjac: vmap cannot batch func; batching='auto' or 'loop' takes one point at a time."
+                )
+                raise
+            return RowVerdict(first_line(error))
+
+    def _check(self, call: Callable[..., Tensors]) -> RowCheck:
+        """Return the check of a rung."""
+        stencil, seen = self.stencil, self.first.seen
+        base = self.problem.flat(*self.point) if stencil.scheme.is_complex else self.first.values
+        whole = [Segment(i, slice(0, x.numel()), slice(0, x.numel())) for i, x in enumerate(stencil.inputs)]
+        steps = (stencil.steps.of_segment(part, x.view(-1)) for part, x in zip(whole, stencil.inputs))
+        return RowCheck(
+            call=call,
+            alone=lambda point: self.problem.flat(*point),
+            inputs=tuple(stencil.inputs),
+            leaves=seen.outputs.leaves,
+            reaches=tuple(far.view(x.shape) for far, x in zip(steps, stencil.inputs)),
+            bounds=stencil.bounds,
+            is_complex=stencil.scheme.is_complex,
+            eps=seen.eps,
+            base=base,
+            goes_far=self._is_harmless,
         )
-    rung = _vmapped(problem, point, told=False)
-    return BatchRung(rung.name, rung.call, (f"no native batch: {fault}", *rung.reasons))
+
+    def _refusal(self, fault: str) -> str:
+        """Say what the rung that was asked for needs."""
+        if self.batching == "vmap":
+            return (
+                f"batching='vmap' needs func to give for several points what it gives for each alone: {fault}; leave "
+                "batching at 'auto', or give 'loop'."
+            )
+        return (
+            f"batching={self.batching!r} needs func to take several points along dimension {self._dim}, each on its "
+            f"own, and to return their values along it: {fault}; leave batching at 'auto', or give 'vmap' or 'loop'."
+        )
+
+
+def _why(name: str, fault: str) -> str:
+    """Say why a rung is not taken."""
+    return f"one point at a time, since vmap cannot batch func: {fault}" if name == _VMAP else f"no {name}: {fault}"
 
 
 @torch.no_grad()
-def _native(flat: Callable[..., Tensors], dim: int, batch: Tensors, problem: Problem | None = None) -> Tensors:
+def _native(problem: Problem, dim: int, batch: Tensors, other: Problem | None = None) -> Tensors:
     """Evaluate a function, or another like it, with its points along a dimension of inputs and outputs."""
-    func = flat if problem is None else problem.flat
+    flat = (other or problem).flat
     if not dim:
-        return func(*batch)
-    values = func(*(rows.movedim(0, dim).contiguous() for rows in batch))
+        return flat(*batch)
+    values = flat(*(rows.movedim(0, dim).contiguous() for rows in batch))
     return tuple(value.movedim(dim, 0) for value in values)
 
 
 @torch.no_grad()
-def _by_vmap(flat: Callable[..., Tensors], randomness: str, batch: Tensors, problem: Problem | None = None) -> Tensors:
+def _by_vmap(problem: Problem, batch: Tensors, other: Problem | None = None) -> Tensors:
     """Evaluate rows of points of a function, or of another like it."""
-    func = flat if problem is None else problem.flat
-    return tuple(vmap(func, randomness=randomness)(*batch))
-
-
-def _vmapped(problem: Problem, point: Tensors, *, told: bool) -> BatchRung:
-    """Try ``vmap`` on two copies of the point; fall to one point at a time unless ``vmap`` was asked for."""
-    call = partial(_by_vmap, problem.flat, problem.randomness)
-    try:
-        with quiet_fakes():
-            call(tuple(x.expand(2, *x.shape).contiguous() for x in point))
-    except Exception as error:
-        if told and not is_out_of_memory(error):
-            add_note(error, "chunkjac: vmap cannot batch func; batching='auto' or 'loop' takes one point at a time.")
-        if told or is_out_of_memory(error):
-            raise
-        return BatchRung(LOOP, None, (f"one point at a time, since vmap cannot batch func: {first_line(error)}",))
-    return BatchRung(_VMAP, call)
-
-
-def _row_check(
-    problem: Problem, call: Callable[..., Tensors], stencil: Stencil, seen: SeenByDifferences, base: Tensors = ()
-) -> RowCheck:
-    """Return the check of a native batch."""
-    whole = [Segment(i, slice(0, x.numel()), slice(0, x.numel())) for i, x in enumerate(stencil.inputs)]
-    steps = (stencil.steps.of_segment(part, x.view(-1)) for part, x in zip(whole, stencil.inputs))
-    return RowCheck(
-        call=call,
-        alone=lambda point: problem.flat(*point),
-        inputs=tuple(stencil.inputs),
-        leaves=seen.outputs.leaves,
-        reaches=tuple(far.view(x.shape) for far, x in zip(steps, stencil.inputs)),
-        bounds=stencil.bounds,
-        is_complex=stencil.scheme.is_complex,
-        eps=seen.eps,
-        base=base,
-    )
+    values = vmap((other or problem).flat, randomness=problem.randomness)(*batch)
+    return tuple(map(without_graph, values))

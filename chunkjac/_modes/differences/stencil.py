@@ -76,6 +76,17 @@ class Stencil:
             )
         return Points([one.points[0] for one in placed], weights, _joined([one.powers for one in placed]))
 
+    def reach(self, segment: Segment) -> torch.Tensor:
+        """Return how far elements go in one step, to the side where there is more room if that is limited."""
+        x = self.inputs[segment.leaf].view(-1)[segment.elements]
+        steps = self.steps.of_segment(segment, x)
+        if self.bounds is None or self.scheme.is_complex:
+            return steps
+        limits = self.bounds[segment.leaf].of_segment(segment)
+        above, below = limits.high - x, x - limits.low
+        farthest = max(self.scheme.all_nodes(on_one_side=True))
+        return steps.minimum(torch.maximum(above, below) / farthest) * torch.where(above >= below, 1.0, -1.0).to(x)
+
     def _place(self, segment: Segment) -> Points:
         """Return the points and weights of one segment."""
         x = self.inputs[segment.leaf].view(-1)[segment.elements]

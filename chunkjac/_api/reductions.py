@@ -51,8 +51,8 @@ def gram(func: Callable[..., Any], *args: Any, side: str = "output", x2: Any = N
         ``(m, m)`` for m outputs, ``(m, m2)`` with ``x2``; ``(n, n)`` for n inputs with ``side="input"``.
 
     Memory:
-        At most ``max_memory``, the matrix included. Rows are multiplied with one another where all of them take 64 MiB
-        or half of the room at most. Where they take more, a column of the matrix is made by one pass back and one
+        At most ``max_memory``, the matrix included. Rows are multiplied with one another where all of them take half of
+        the room at most. Where they take more, a column of the matrix is made by one pass back and one
         forth, and no row is held beyond its chunk; for functions without forward derivatives rows are multiplied in
         tiles, and computed the more often the smaller ``max_memory`` is, ``(t + 1) / 2`` times for t tiles.
 

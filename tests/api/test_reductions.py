@@ -108,21 +108,20 @@ def test_a_neural_tangent_kernel_takes_a_part_of_the_jacobians_memory(share: flo
     assert torch.equal(found, found.T)
 
 
-@pytest.mark.parametrize("mode", ["auto", "reverse"])
-def test_a_large_jacobian_is_never_held_as_a_whole_though_there_is_room(
-    monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    monkeypatch.setattr("chunkjac._sinks.reductions.gram._SMALL_BYTES", 2**20)
-    func, parameters, inputs, jacobian = _kernel_job()
-    with LiveBytes(CPU) as live:
-        cj.gram(func, parameters, inputs, mode=mode, chunk_size=4)
-    assert live.peak_bytes < jacobian.numel() * 4
+def test_with_room_for_all_rows_each_is_computed_once() -> None:
+    """Two passes over the rows, or a pass back and one forth for each column, take several times as long."""
+    w = torch.linspace(-1, 1, 5_000_000)
+    found, report = cj.gram(lambda w: torch.stack([w.sum(), w.sin().sum(), (w * w).sum(), w[0]]), w, return_report=True)
+    assert sum(report.chunk_sizes) == 4
+    jacobian = torch.stack([torch.ones_like(w), w.cos(), 2 * w, torch.zeros_like(w)])
+    jacobian[3, 0] = 1
+    torch.testing.assert_close(found, (jacobian.double() @ jacobian.double().T).float(), rtol=1e-4, atol=10)
 
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every matrix be too large for one tile."""
-    monkeypatch.setattr("chunkjac._sinks.reductions.gram._SMALL_BYTES", 1)
+    monkeypatch.setattr("chunkjac._sinks.reductions.gram.tile_bytes", lambda *_: 1)
 
 
 def _rung_of(func: Any, *args: Any, **options: Any) -> tuple[torch.Tensor, str]:

@@ -18,9 +18,6 @@ from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.reductions.reduction import ReducingSink, starts_of, sum_dtype
 from chunkjac._sinks.reductions.tiles import AddedUp, Tiled, n_of_first_point
 
-# Tiles of so many bytes are held whatever the Jacobian has: chunks take as much.
-_SMALL_BYTES = 64 * 2**20
-
 
 class ManyTilesError(ChunkjacError):
     """Say that a tile would not have all rows, where another way was asked for then.
@@ -107,16 +104,15 @@ class Gram(Destination):
     def _tile_size(self, mode: Mode, left_bytes: int) -> int:
         """Return how many rows are held.
 
-        Each tile takes another pass over the rows after it, so few large tiles are fastest. One takes its share of the
-        room at most, and half of a Jacobian that is large: the whole is never held.
+        Each tile takes another pass over the rows after it, so few large tiles are fastest: one that holds all rows
+        takes what the Jacobian and one product take. It has its share of the room at most.
         """
         if not self._is_tiled(mode):
             return 0
         n_rows = self._shape(mode)[0]
         row_bytes = max(1, _row_bytes(mode))
         products_bytes = self._shape(mode).numel() * _dtype(mode).itemsize
-        most_bytes = max(_SMALL_BYTES, n_rows * row_bytes // 2)
-        fitting = min(tile_bytes(left_bytes - products_bytes, self.tile_share), most_bytes) // row_bytes
+        fitting = tile_bytes(left_bytes - products_bytes, self.tile_share) // row_bytes
         return even_chunk(n_rows, max(1, min(fitting, n_rows))) if n_rows else 0
 
 

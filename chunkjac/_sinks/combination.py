@@ -83,9 +83,9 @@ class Combination:
         """Tell whether the function as it is now gives the same."""
         import numpy as np
 
-        found = [np.abs(weights[weights != 0]) for weights in self._weights]
+        found = [np.log2(np.abs(weights[weights != 0])) for weights in self._weights]
         ends = [f(each) for each in found if each.size for f in (np.min, np.max)]
-        scale = 1.0 if self._judge.scales or not ends else 2.0 ** -round(np.log2(min(ends) * max(ends)) / 2)
+        scale = 1.0 if self._judge.scales or not ends else 2.0 ** -round((min(ends) + max(ends)) / 2)
         if any(((n_bad > 0) & (n_bad < self._n)).any() for n_bad in self._n_bad):
             return False  # what is not finite hides the others in its column
         sums = [np.where(n_bad > 0, np.nan, scale * total) for total, n_bad in zip(self._sums, self._n_bad)]
@@ -135,8 +135,13 @@ def apart_by(these: Any, those: Any) -> Any:
     return np.where(finite[0] & finite[1], apart, np.where(finite[0] == finite[1], 0.0, np.inf))
 
 
-def largest_of(values: Any) -> float:
-    """Return the largest finite magnitude of some numbers."""
+def finite(values: Any) -> Any:
+    """Return magnitudes, and nothing for those that are not finite."""
     import numpy as np
 
-    return float(np.abs(values)[np.isfinite(values)].max(initial=0))
+    return np.where(np.isfinite(values), np.abs(values), 0.0)
+
+
+def largest_of(values: Any) -> float:
+    """Return the largest finite magnitude of some numbers."""
+    return float(finite(values).max(initial=0))

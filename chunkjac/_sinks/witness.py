@@ -11,6 +11,7 @@ of a derivative, so a hundredth is allowed there, and some columns are computed 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,12 +19,15 @@ import torch
 from chunkjac._errors import StoreError
 from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, random_tangent
 from chunkjac._problem import PrecisionWatcher
-from chunkjac._sinks.combination import Combination, Judge, apart_by, doubles_of, largest_of
+from chunkjac._sinks.combination import Combination, Judge, apart_by, doubles_of, finite, largest_of
 from chunkjac._store import Store
 from chunkjac._tensors import Tensors
 
 # What a combination of differences may be off by, and one of derivatives where a third of it says that it is rounding.
 _COARSE, _ROUGH = 1e-2, 1e-3
+
+# A row of nothing but rounding differs where its seed is so many times smaller.
+_FACTORS = (3, 7, 11, 13, 19)
 
 
 def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
@@ -43,9 +47,10 @@ def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
         whole.add(part, values)
         numbers.append(number)
     some = {*numbers[:1], *numbers[-1:], *numbers[len(numbers) // 2 :][:1]} if witness.is_coarse else set()
-    if not numbers or (whole.agrees() and not _differing(witness, store, some, n_rows=1)):
+    some_differ = bool(_differing(witness, store, some, n_rows=1))
+    if not numbers or (whole.agrees() and not some_differ):
         return numbers
-    differing = _differing(witness, store, numbers)
+    differing = _differing(witness, store, numbers, n_rows=int(some_differ))
     if differing:
         raise StoreError(
             f"resume=True found another Jacobian: {store.layout.told(differing)} are not those of func as it is now "
@@ -59,8 +64,9 @@ def precision_of(mode: Mode) -> float:
     """Return the machine epsilon that a mode computes with: of types, the coarsest that it meets in one direction."""
     if isinstance(mode, FiniteDifference):
         return mode.one_direction().eps
+    seed = random_tangent(mode.directions.leaves)
     with PrecisionWatcher() as seen:
-        _derivative(mode).apply(random_tangent(mode.directions.leaves))
+        _derivative(mode).apply(seed)
     return seen.eps
 
 
@@ -92,14 +98,15 @@ class _Derivatives:
 
     def __init__(self, mode: Mode, eps: float) -> None:
         leaves = (*mode.problem.leaves, *mode.outputs.leaves)
-        self.mode, self.tolerance = mode, max(eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves)) ** 0.5
+        self.mode, self._eps = mode, max(eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
+        self._part = self._eps ** (2 / 3)  # of its size, what a sum may be off by
         self.scales: list[Any] | None = None
 
     def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], _n: int) -> bool:
         """Tell whether combined rows are the derivative at a combined seed."""
         now = self._applied(seed)
         errors = [apart_by(values, wanted) for values, wanted in zip(now, sums)]
-        bounds = [self.tolerance * size + 10 * self.tolerance**2 * largest_of(size) for size in sizes]
+        bounds = [self._part * size + 10 * self._eps * largest_of(size) for size in sizes]
         if all((error <= bound).all() for error, bound in zip(errors, bounds)):
             return True
         thirds = [3 * values for values in self._applied(tuple(values / 3 for values in seed))]
@@ -111,15 +118,16 @@ class _Derivatives:
         """Tell whether a row is that of the function as it is now."""
         now = _row(self.mode, number)
         errors = [apart_by(values, row) for values, row in zip(now, rows)]
-        bounds = [self.tolerance * abs(row) + 100 * self.tolerance**2 * largest_of(row) for row in rows]
+        bounds = [self._part * finite(row) + 100 * self._eps * largest_of(row) for row in rows]
         if all((error <= bound).all() for error, bound in zip(errors, bounds)):
             return True
         ((part,), leaves) = [*self.mode.directions.parts(slice(number, number + 1))], self.mode.directions.leaves
-        third = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in leaves)
-        third[part.leaf].view(-1)[part.elements] = 1 / 3
-        alone = [3 * values for values in self._applied(third)]
-        noise = [10 * largest_of(apart_by(a, b)) for a, b in zip(alone, now)]
-        return all((error <= bound.clip(min=n)).all() for error, bound, n in zip(errors, bounds, noise))
+        for factor in _FACTORS:
+            seed = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in leaves)
+            seed[part.leaf].view(-1)[part.elements] = 1 / factor
+            again = [factor * values for values in self._applied(seed)]
+            bounds = [bound + 10 * largest_of(apart_by(a, b)) for a, b, bound in zip(again, now, bounds)]
+        return all((error <= bound).all() for error, bound in zip(errors, bounds))
 
     def _applied(self, seed: Tensors) -> list[Any]:
         return [doubles_of(values) for values in _derivative(self.mode).apply(seed)]
@@ -134,6 +142,11 @@ class _Differences:
         self.mode, self._direction = mode, mode.one_direction()
         self.scales: list[Any] | None = [doubles_of(reach) for reach in self._direction.reaches()]
 
+    @cached_property
+    def _largest(self) -> float:
+        """Return the largest value at the point."""
+        return max(self._direction.slopes(tuple(torch.zeros_like(x) for x in self.mode.problem.inputs))[2])
+
     def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], n: int) -> bool:
         """Tell whether combined columns are the difference over a combined move, as far as differences can tell."""
         whole, half, largest = self._direction.slopes(seed)
@@ -146,10 +159,9 @@ class _Differences:
 
     def has_row(self, number: int, rows: Sequence[Any]) -> bool:
         """Tell whether a column is that of the function as it is now."""
-        largest = max(self._direction.slopes(tuple(torch.zeros_like(x) for x in self.mode.problem.inputs))[2])
-        rounding = self._direction.rounding_of(number, largest)
+        rounding = self._direction.rounding_of(number, self._largest)
         return all(
-            (apart_by(values, row) <= self._direction.eps**0.5 * abs(row) + rounding).all()
+            (apart_by(values, row) <= self._direction.eps**0.5 * finite(row) + rounding).all()
             for values, row in zip(_row(self.mode, number), rows)
         )
 

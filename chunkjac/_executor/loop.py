@@ -62,14 +62,14 @@ def filled(
         tracker: What counts live bytes; it runs only for chunks that tell something new.
         log: Takes what happens.
         halves_over_budget: Whether the tracker's limit is treated like running out of memory.
-        spans: The directions that are to be computed, in order; ``None`` for all. Each is asked for when those
-            before it are finished, so that several processes may share what is left.
+        spans: The directions that are to be computed, in order; ``None`` for what the sink misses. Each is asked
+            for when those before it are finished, so that several processes may share what is left.
 
     Raises:
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
     growth = log.growth = Growth(tracker)
-    for turn in _turns(mode, pacer, tracker, log, (slice(0, mode.directions.n),) if spans is None else spans):
+    for turn in _turns(mode, pacer, tracker, log, sink.missing(mode.directions.n) if spans is None else spans):
         before_bytes, started_s, again = tracker.live_bytes, time.perf_counter(), None
         tracker.restart_peak()
         try:
@@ -93,6 +93,11 @@ def filled(
             pacer.time(turn.chunk, time.perf_counter() - started_s)
         log.chunk_sizes.append(turn.size)
         yield turn.chunk
+    with tracker if pacer.measures_new else nullcontext():
+        is_confirmed = mode.is_confirmed()
+    if not is_confirmed:
+        sink.begin_again()
+        yield from filled(sink, mode, pacer, tracker, log, halves_over_budget=halves_over_budget)
 
 
 def _turns(mode: Mode, pacer: Pacer, tracker: LiveBytes, log: Log, spans: Iterable[slice]) -> Iterator[Turn]:

@@ -122,6 +122,13 @@ class Mode(Protocol):
         """
         ...
 
+    def is_confirmed(self) -> bool:
+        """Tell whether all blocks so far are right, as far as numbers tell.
+
+        If not, the mode has given up the way in which it made them, and they are to be asked for again.
+        """
+        ...
+
     def release(self) -> None:
         """Give back the memory of buffers; the next block takes it again."""
         ...

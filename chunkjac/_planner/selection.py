@@ -60,7 +60,7 @@ def _make(job: Job, name: str, counting: Counting, programs: Records | None = No
             programs=programs,
         )
     if name == "forward":
-        return Forward(job.problem, programs=programs)
+        return Forward(job.problem)
     return Reverse(job.problem, is_quick=counting.prologue is Prologue.CALLS, programs=programs)
 
 

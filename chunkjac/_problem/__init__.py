@@ -3,7 +3,6 @@
 from chunkjac._problem.call_watcher import CallWatcher
 from chunkjac._problem.checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged
 from chunkjac._problem.identity.closures import frozen
-from chunkjac._problem.identity.guard import Guard
 from chunkjac._problem.kernels import plain_kernels
 from chunkjac._problem.leaves import Leaf, Outputs, without_graph
 from chunkjac._problem.looks import looks_like

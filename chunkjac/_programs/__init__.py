@@ -5,5 +5,4 @@ from chunkjac._programs.difference_program import DifferenceProgram
 from chunkjac._programs.plain_evaluation import PlainEvaluation
 from chunkjac._programs.recording import PlainDerivative
 from chunkjac._programs.records import ModeRecord, Records, SeenByDifferences
-from chunkjac._programs.replay.running import NotFiniteError
 from chunkjac._programs.usage import Usage

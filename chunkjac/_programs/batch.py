@@ -1,15 +1,16 @@
-"""A recorded direction for many seeds at once: batched by ``vmap``, and recorded again."""
+"""A recorded step for many directions at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.func import vmap
 
 from chunkjac._programs.graph.graph import Graph, Node
-from chunkjac._programs.graph.recorder import NotLinearError, recorded
+from chunkjac._programs.graph.recorder import recorded
 from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.memory_formats import LAYOUT_RULES
 from chunkjac._programs.passes.merging import merged
@@ -17,49 +18,44 @@ from chunkjac._programs.passes.one_hot_seeds import without_seeds
 from chunkjac._programs.passes.pointwise_chains import replay
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.tracing import Trace
-
-# An operation without a batching rule runs once for each seed; more operations than this are a loop.
-_LOOP = 6
+from chunkjac._tensors import Tensors
 
 
-def batched(
-    trace: Trace, traced: Mapping[Node, Any], seeds: tuple[torch.Tensor, ...]
-) -> tuple[Graph, tuple[torch.Tensor, ...]]:
+def batched(trace: Trace, values: Tensors, seeds: Tensors) -> Graph:
     """Record the step for seeds ``(k, *leaf.shape)``.
 
     Args:
         trace: One direction.
-        traced: What its prologue makes.
+        values: What it uses beside the seed.
         seeds: The seeds.
 
     Returns:
-        The whole program, which is given the trace's inputs and the seeds; and what it made of these seeds.
+        The whole program, which is given the values and the seeds.
 
     Raises:
-        NotLinearError: An operation has no batching rule.
+        RuntimeError: An operation has no batching rule.
     """
+    traced = trace.prologue(values)
 
-    def step(*seed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        values = {**traced, **dict(zip(trace.seeds, seed))}
-        return tuple(replay(trace.graph, values, trace.graph.outputs))
+    def step(*seed: torch.Tensor) -> Tensors:
+        return tuple(replay(trace.graph, {**traced, **dict(zip(trace.seeds, seed))}, trace.graph.outputs))
 
-    graph, made = recorded(lambda: vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
-    if len(graph.nodes) > _LOOP * len(trace.graph.nodes) + 100:
-        raise NotLinearError("an operation has no batching rule")
-    return merged(_joined(trace, traced, graph)), made
+    with _batching_rules_only():
+        graph, _ = recorded(lambda: vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
+    return merged(_joined(trace, traced, graph))
 
 
-def program_of(graph: Graph, n_inputs: int, *, of_elements: bool) -> Program:
+def program_of(graph: Graph, n_values: int, *, of_elements: bool) -> Program:
     """Return a batched graph as a program: the passes are applied that go by its sizes.
 
     Args:
         graph: The whole.
-        n_inputs: How many of the tensors that it is given are inputs.
+        n_values: How many of the tensors that it is given are values; the others are seeds.
         of_elements: Whether seeds are one-hot, and need not be read where the direction's number says enough.
     """
     if of_elements:
-        graph = without_seeds(graph, graph.given[n_inputs:])
-    return Program(with_fast_products(graph).live(), n_inputs)
+        graph = without_seeds(graph, graph.given[n_values:])
+    return Program(with_fast_products(graph).live(), n_values)
 
 
 def _joined(trace: Trace, traced: Mapping[Node, Any], graph: Graph) -> Graph:
@@ -73,7 +69,22 @@ def _joined(trace: Trace, traced: Mapping[Node, Any], graph: Graph) -> Graph:
         nodes.append(stands_for[node])
     return Graph(
         (*trace.before, *nodes),
-        (*trace.inputs, *graph.given),
+        (*trace.values, *graph.given),
         {**trace.graph.constants, **constants},
         tuple(stands_for.get(node, node) for node in graph.outputs),
     )
+
+
+@contextmanager
+def _batching_rules_only() -> Iterator[None]:
+    """Refuse operations without a batching rule.
+
+    torch would run one once for each seed: what is recorded would be right for as many as there are, and no others.
+    """
+    functorch: Any = torch._C._functorch
+    had_fallback = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(had_fallback)

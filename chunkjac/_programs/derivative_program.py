@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import torch
+
 from chunkjac._chunker import even_chunk
 from chunkjac._programs.recording import PlainDerivative, Recording
 from chunkjac._programs.records import SHORT_S, Records
@@ -28,15 +30,14 @@ class DerivativeProgram:
         plain: The derivative.
         records: What the plan has so far; it takes what this run records.
         usage: What this run lets programs do.
-        is_trusted: Whether what is known was seen to be what the function does.
 
     Attributes:
         recording: What is recorded.
         size: How many directions the program in use takes.
     """
 
-    def __init__(self, plain: PlainDerivative, records: Records, usage: Usage, *, is_trusted: bool) -> None:
-        self.recording = Recording(plain, records, is_trusted=is_trusted)
+    def __init__(self, plain: PlainDerivative, records: Records, usage: Usage) -> None:
+        self.recording = Recording(plain, records)
         self._plain, self._records, self._record = plain, records, records.of(plain.mode)
         self._usage = usage
         self._each_s = 0.0  # what a direction takes, but for what its chunk takes whatever its size
@@ -73,9 +74,7 @@ class DerivativeProgram:
 
     def is_known(self, n_left: int) -> bool:
         """Tell whether what comes next is a program that an earlier run has laid out and compared."""
-        if not self.recording.is_trusted or not self.is_due(n_left):
-            return False
-        return self._next_size(n_left) in self._record.proven
+        return self._record.trace is not None and self.is_due(n_left) and self._next_size(n_left) in self._record.proven
 
     def wanted_size(self, n_left: int) -> int:
         """Return how many directions come next, with a program for them in memory.
@@ -111,28 +110,38 @@ class DerivativeProgram:
             self._record.knee.learn(self._nominal_size, each_s * self._nominal_size)
         return block
 
-    def refuse(self, why: str, *, lasts: bool = True) -> None:
-        """Take note that no program can be made; factors that are not finite may be so at these inputs only."""
+    def refuse(self, why: str) -> None:
+        """Take note that no program can be made."""
         self._running = None
-        if lasts:
-            self._record.forget()
-            self._record.refused = why
+        self.recording.close()
+        self._record.forget()
+        self._record.refused = why
 
     def renew(self, n_left: int) -> None:
         """Record anew what an earlier run has recorded, for as many directions at once."""
         self._usage, self._running = replace(self._usage, exact_size=self.size), None
-        self.recording.forget()
+        self.recording.renew()
         self.wanted_size(n_left)
 
+    def learn_sizes(self, sizes: torch.Tensor) -> None:
+        """Take note of how large rows are, so that the next run can weigh them before they are made."""
+        if self._records.is_kept:
+            self._record.sizes = sizes
+
+    def release(self) -> None:
+        """Let go of the program's memory, and of the values that it uses."""
+        self._put_back()
+        self.recording.close()
+
     def shrink(self) -> bool:
-        """Take half as many directions at once; return whether that is worth it."""
+        """Take half as many directions at once, if a direction was recorded; return whether that is worth it."""
         self._running, self._record.knee = None, None
         self._most = -(-self.size // 2)
-        return self._usage.exact_size is None and self._most >= LEAST_SIZE // 2
+        is_recorded = bool(self.recording.made)
+        return is_recorded and self._usage.exact_size is None and self._most >= LEAST_SIZE // 2
 
     def finish(self, seconds: float) -> None:
         """Take note of how long all chunks took, unless recording is in that; give up what is slower in a long job."""
-        self._put_back()
         record = self._record
         if record.knee is not None and record.knee.is_settled:
             record.keep_only(self.size)
@@ -174,5 +183,5 @@ class DerivativeProgram:
     def _put_back(self) -> None:
         """Keep a program in memory for the next run, if it is small."""
         running, self._running = self._running, None
-        if running is not None and running.owns_inputs:
-            self._record.running[self.size] = running
+        if running is not None:
+            self.recording.put_back(running, self._usage)

@@ -134,9 +134,7 @@ class DifferenceProgram:
 
     def _prepare(self, n_left: int) -> None:
         """Have a program in memory, where that is worth it and one can be made; note why there can be none."""
-        known = next(iter(self._record.programs.items()), None) if self._of.is_trusted else None
-        self._is_proven = known is not None and known[0] <= n_left and all(read.holds() for read in known[1].reads)
-        self._size = known[0] if known is not None and self._is_proven else self._due_size(n_left)
+        self._size = self._due_size(n_left)
         if not self._size:
             return
         try:
@@ -147,28 +145,31 @@ class DifferenceProgram:
 
     def _due_size(self, n_left: int) -> int:
         """Return for how many directions at once recording is worth it; 0 where it is not, or not yet."""
-        of, size = self._of, settled_size(self._plain_sizes)
+        of, size, known = self._of, settled_size(self._plain_sizes), next(iter(self._record.programs), 0)
         if not self._usage.is_counted:
             each_bytes = of.copies(1).n_points * of.seen.largest_bytes
-            size = evaluations_at_once(n_left, each_bytes, exact_size=self._usage.exact_size, is_trusted=of.is_trusted)
+            size = known or evaluations_at_once(n_left, each_bytes, exact_size=self._usage.exact_size)
         if not size or n_left < 2 * size - 1:  # another chunk must show that it is right
             return 0
         chunk_s, n_chunks = size * self._last_s, (n_left - size) / size  # infinite before one was timed: nothing pays
-        is_due = of.is_trusted or evaluations_pay(of.seen, chunk_s, n_chunks, is_counted=self._usage.is_counted)
+        is_due = bool(known) or evaluations_pay(of.seen, chunk_s, n_chunks, is_counted=self._usage.is_counted)
         return size if is_due else 0
 
     def _start(self, start: int) -> None:
-        """Take memory for a program, recorded on the chunk that starts there unless an earlier run has done that.
+        """Take memory for a program, recorded on the chunk that starts there.
+
+        What an earlier run has made of a recording of the same operations is used again, with the values of now.
 
         Raises:
             NotLinearError: It cannot be recorded, or there is too little.
         """
-        if self._is_proven:
-            program = self._record.programs[self._size]
-        else:
-            chunk = slice(start, start + self._size)
-            program, made = self._of.recorded(chunk)
-            self._ahead = chunk, made
+        chunk = slice(start, start + self._size)
+        evaluation = self._of.recorded(chunk)
+        program = self._record.programs.get(self._size) if self._record.form == evaluation.form else None
+        if program is None:
+            program = self._of.program(evaluation, self._size)
+            self._record.form, self._record.programs = evaluation.form, {}
         if program.n_bytes > self._usage.room.unsure_bytes:
             raise NotLinearError("its results take more than there is room for")
-        self._running = self._of.running(program, self._size)
+        self._ahead = chunk, evaluation.made
+        self._running = self._of.running(program, evaluation, self._size)

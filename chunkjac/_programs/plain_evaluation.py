@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chunkjac._chunker import BatchLayout
 from chunkjac._problem import Problem
 from chunkjac._programs.graph.graph import Graph
-from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.graph.likeness import Form, form_of
+from chunkjac._programs.graph.recorder import StepRecorder, recorded
 from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.first_layer import with_nudges
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.records import SeenByDifferences
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
-from chunkjac._programs.tracing import given_tensors, with_own_arguments
 from chunkjac._tensors import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Hold a recorded evaluation of now.
+
+    Attributes:
+        graph: What depends on the copies; its constants are the values that it used.
+        form: What it has in common with recordings of the same operations.
+        ends: The base point, and the last one.
+        made: What it gave.
+    """
+
+    graph: Graph
+    form: Form
+    ends: Tensors
+    made: Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,43 +58,37 @@ class PlainEvaluation:
     last: Tensors
     agrees: Callable[[Tensors, Tensors], bool]
     seen: SeenByDifferences
-    is_trusted: bool
 
     @property
     def n_directions(self) -> int:
         """Return how many directions there are in all."""
         return sum(leaf.numel for leaf in self.problem.leaves)
 
-    def recorded(self, chunk: slice) -> tuple[Program, Tensors]:
-        """Record the evaluation of a chunk; return it as a program, and what it gave.
+    def recorded(self, chunk: slice) -> Evaluation:
+        """Record the evaluation of a chunk: what depends on the copies, and the values that it uses of all else.
 
         Raises:
             NotLinearError: It cannot be recorded.
         """
-        batch = self.batch(chunk)
-        problem = with_own_arguments(self.problem)
-        given = self._given(problem)
-        graph, made = recorded(lambda: self.call(batch, problem), (*given, *batch), batch, {})
-        return self._program(merged(graph), len(given), self.copies(chunk.stop - chunk.start)), made
+        batch, ends = self.batch(chunk), (*self.problem.inputs, *self.last)
+        graph, made = recorded(lambda: self.call(batch), (*ends, *batch), batch, {}, StepRecorder)
+        return Evaluation(graph, form_of(graph), ends, made)
 
-    def running(self, program: Program, size: int) -> Running:
+    def program(self, evaluation: Evaluation, size: int) -> Program:
+        """Return what was recorded of so many directions as a program."""
+        graph, n_inputs, n_last = evaluation.graph, len(self.problem.inputs), len(self.last)
+        values = tuple(graph.constants)
+        n_ends = n_inputs + n_last
+        ends, points = graph.given[:n_ends], graph.given[n_ends:]
+        graph = merged(replace(graph, given=(*ends, *values, *points), constants={}))
+        graph = with_nudges(graph, ends[:n_inputs], ends[n_inputs:], points, self.copies(size))
+        return Program(with_fast_products(graph).live(), n_ends + len(values))
+
+    def running(self, program: Program, evaluation: Evaluation, size: int) -> Running:
         """Take memory for a program that evaluates so many directions at once."""
         return Running(
             program,
-            self._given(self.problem),
+            (*evaluation.ends, *evaluation.graph.constants.values()),
             lambda start: self.batch(slice(start, start + size)),
-            owns_inputs=False,
-            is_linear=False,
+            self.problem.device,
         )
-
-    def _program(self, graph: Graph, n_given: int, copies: BatchLayout) -> Program:
-        """Return what was recorded as a program."""
-        n_leaves = len(self.problem.inputs)
-        inputs, lasts, points = graph.given[:n_leaves], graph.given[n_leaves:n_given], graph.given[n_given:]
-        graph = with_nudges(graph, inputs, lasts[: len(self.last)], points, copies)
-        return Program(with_fast_products(graph).live(), n_given)
-
-    def _given(self, problem: Problem) -> Tensors:
-        """Return what a program is given beside the copies: the base point, the last one, other arguments."""
-        others = given_tensors(problem)[0][len(problem.inputs) :]
-        return (*problem.inputs, *self.last, *others)

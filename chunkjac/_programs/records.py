@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+import torch
+
 from chunkjac._chunker import Knee
-from chunkjac._problem import Guard, Outputs, Problem
+from chunkjac._problem import Outputs
 from chunkjac._programs.graph.graph import Graph
+from chunkjac._programs.graph.likeness import Form as Likeness
 from chunkjac._programs.replay.forms import Form
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
@@ -45,56 +48,39 @@ class ModeRecord:
 
     Attributes:
         trace: The recorded direction.
+        form: What a recorded evaluation of perturbed copies has in common with others of the same operations.
         batch: The same for a telling number of directions at once, and that number.
         programs: The programs that were made of it, by how many directions they take at once.
         proven: Those sizes of which a block was compared with one direction.
         knee: Which size is fastest.
         running: Programs in memory that are not in use.
         forms: How steps run, where they are compiled.
-        outputs: What the function returns.
-        guard: What the function was like when its program was compared with one direction.
-        plain: The rung whose batches were compared with one direction, and what the function was like then.
+        sizes: How large the blocks' rows were in the last run, which only weighs them against each other.
         with_s: How long whole runs took by a program.
         without_s: The same for runs without one.
         steps_s: How long a direction took in each run by a program.
         direction_s: The least time that a direction took without one.
         refused: Why no program can be made; empty where that is not so.
+        is_fused: Whether it may have layers whose kernels do all at once, which are taken apart to be recorded.
         rung: The way in which perturbed copies were evaluated in the last run, which is only tried first.
     """
 
     trace: Trace | None = None
+    form: Likeness | None = None
     batch: tuple[Graph, int] | None = None
     programs: dict[int, Program] = field(default_factory=dict)
     proven: set[int] = field(default_factory=set)
     knee: Knee | None = None
     running: dict[int, Running] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)
-    outputs: Outputs | None = None
-    guard: Guard | None = None
-    plain: tuple[str, Guard] | None = None
+    sizes: torch.Tensor | None = None
     with_s: list[float] = field(default_factory=list)
     without_s: list[float] = field(default_factory=list)
     steps_s: list[float] = field(default_factory=list)
     direction_s: float = inf
     refused: str = ""
+    is_fused: bool = False
     rung: str = ""
-
-    def trusts(self, problem: Problem) -> bool:
-        """Tell whether the program is what the function does: compared once, and nothing has changed that matters."""
-        return (
-            self.trace is not None
-            and self.guard is not None
-            and self.outputs is not None
-            and self.guard.is_sure(problem)
-            and self.trace.fits(problem)
-        )
-
-    def trusts_batches(self, rung: str, problem: Problem) -> bool:
-        """Tell whether a rung's batches were compared with one direction in an earlier run, and nothing has changed."""
-        if self.plain is None:
-            return False
-        known, guard = self.plain
-        return known == rung and guard.is_sure(problem)
 
     def why_slower(self) -> str:
         """Say that programs take longer than what is done without one; empty where that is not so."""
@@ -114,7 +100,7 @@ class ModeRecord:
 
     def forget(self) -> None:
         """Let go of what was recorded: the function has changed."""
-        self.trace = self.batch = self.knee = self.guard = self.outputs = self.plain = None
+        self.trace = self.form = self.batch = self.knee = self.sizes = None
         self.programs, self.proven, self.running, self.forms = {}, set(), {}, {}
 
 
@@ -156,10 +142,9 @@ class Records:
             return self.n_runs > 0
         return len(record.without_s) >= n_turns and least_s <= min(record.without_s)
 
-    def knows(self, mode: str, problem: Problem) -> Outputs | None:
-        """Return what the function gives, if a program is to make the blocks and need not be compared again."""
-        record = self.of(mode)
-        return record.outputs if self.wants(mode) and record.trusts(problem) else None
+    def records_plainly(self, mode: str) -> bool:
+        """Tell whether a direction is to be recorded of a function with fused layers."""
+        return self.of(mode).is_fused and self.wants(mode)
 
     def new_trouble(self) -> str:
         """Say what keeps steps from being compiled, once; empty for nothing."""

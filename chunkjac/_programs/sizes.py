@@ -18,7 +18,7 @@ _CALL_S, _READ_S, _OVERHEAD_SHARE = 2.5e-6, 1e-10, 0.1
 # Where another run may follow, a size is tried if so many times what it takes to lay out is left; else so many.
 _WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 8, 40
 
-# Of perturbed copies, the largest tensor of a chunk takes so much, and stays in the caches. In a first run, the chunk
+# Of perturbed copies, the largest tensor of a chunk takes so much, and stays in the caches. The chunk
 # that is recorded is one of so many, as it takes as long as any other without a program.
 _CACHED_BYTES, _N_CHUNKS = 4 * 2**20, 6
 
@@ -47,8 +47,7 @@ def knee_of(record: ModeRecord, evaluation_s: float, largest: int, n_left: int) 
 
 def _overhead_s(trace: Trace) -> float:
     """Return what a chunk takes whatever its size."""
-    read_bytes = sum(tensor.nbytes for tensor in trace.graph.constants.values())
-    return _CALL_S * sum(node.varies for node in trace.graph.nodes) + _READ_S * read_bytes
+    return _CALL_S * len(trace.graph.nodes) + _READ_S * trace.read_bytes
 
 
 def largest_size(record: ModeRecord, seed_bytes: int, room: ChunkRoom, most: int | None) -> int:
@@ -90,17 +89,16 @@ def smaller_size(needed_bytes: Mapping[int, int], room: ChunkRoom) -> int | None
     return None if needed_bytes[size] <= room.sure_bytes or most < LEAST_SIZE // 2 else most
 
 
-def evaluations_at_once(n_left: int, each_bytes: int, *, exact_size: int | None, is_trusted: bool) -> int:
+def evaluations_at_once(n_left: int, each_bytes: int, *, exact_size: int | None) -> int:
     """Return how many directions a program for perturbed copies is to take.
 
     Args:
         n_left: How many are left.
         each_bytes: What the largest tensor of one takes.
         exact_size: How many the user wants.
-        is_trusted: Whether nothing has to be seen first.
     """
     cached = max(LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes))
-    size = exact_size or min(cached, -(-n_left // (2 if is_trusted else _N_CHUNKS)))
+    size = exact_size or min(cached, -(-n_left // _N_CHUNKS))
     return even_chunk(n_left, min(size, n_left))
 
 

@@ -11,7 +11,7 @@ from chunkjac._modes import Mode
 from chunkjac._problem import check_computed
 from chunkjac._sinks.block import Block, block_for_users
 from chunkjac._sinks.destination import Allowance, Destination
-from chunkjac._sinks.sink import Whole
+from chunkjac._sinks.sink import HandedOn
 from chunkjac._tensors import Tensors
 
 
@@ -33,7 +33,7 @@ class Callback(Destination):
         return CallbackSink(mode, self.call, allowance.tracker)
 
 
-class CallbackSink(Whole):
+class CallbackSink(HandedOn):
     """Call a function with each block.
 
     Args:

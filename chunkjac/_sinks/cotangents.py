@@ -66,6 +66,12 @@ class PulledBack(Whole):
     def places(self, chunk: slice) -> None:
         """Return nothing: blocks are used up."""
 
+    def begin_again(self) -> None:
+        """Let the sums be zeros again."""
+        self.grads = (None,) * len(self.grads)
+        for target in self.products:
+            target.zero_()
+
     def write(self, chunk: slice, block: Tensors) -> None:
         """Send the chunk's part of each cotangent back through its block."""
         # All that takes memory first: a chunk that runs out of it is tried again, and must not be half added.

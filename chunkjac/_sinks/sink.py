@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
 
+from chunkjac._errors import FunctionError
 from chunkjac._tensors import Tensors
 
 
@@ -18,7 +19,7 @@ class Whole:
         return [slice(0, total)]
 
     def begin_again(self) -> None:
-        """Take back what was written: all of it is written anew."""
+        """Take no notice of what was written: all of it comes again, to the same places."""
 
     def release(self) -> None:
         """Give back the memory of buffers: there are none."""
@@ -26,6 +27,17 @@ class Whole:
     def close(self) -> None:
         """Let go of what is held between blocks."""
         self.release()
+
+
+class HandedOn(Whole):
+    """Be a sink whose blocks are taken at once."""
+
+    def begin_again(self) -> None:
+        """Say that what was taken is wrong."""
+        raise FunctionError(
+            "the blocks that were given are wrong: an operation in func is differentiated in batches otherwise than "
+            "alone, which shows at the end only. Give chunk_size=1, another mode=, or a file or tensor as out=."
+        )
 
 
 def put(place: torch.Tensor, values: torch.Tensor, *, non_blocking: bool = False) -> None:
@@ -61,8 +73,20 @@ class Sink(Protocol):
         """Return where a block's tensors will be, if they may be made there."""
         ...
 
+    def missing(self, total: int) -> Iterable[slice]:
+        """Return the directions that are to be computed, of so many."""
+        ...
+
     def write(self, chunk: slice, block: Tensors) -> None:
         """Write a block into its place, unless it is there."""
+        ...
+
+    def begin_again(self) -> None:
+        """Let all be missing: the blocks so far were wrong.
+
+        Raises:
+            FunctionError: They are gone.
+        """
         ...
 
     def release(self) -> None:
@@ -72,14 +96,6 @@ class Sink(Protocol):
 
 class ResultSink(Sink, Protocol):
     """Take all blocks of a job, and give what they make."""
-
-    def missing(self, total: int) -> list[slice]:
-        """Return the directions that are to be computed, of so many."""
-        ...
-
-    def begin_again(self) -> None:
-        """Take back what was written: it is missing again."""
-        ...
 
     def close(self) -> None:
         """Let go of what is held between blocks."""

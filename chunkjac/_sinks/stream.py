@@ -8,7 +8,7 @@ from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import check_computed
 from chunkjac._sinks.block import Block, block_for_users
 from chunkjac._sinks.destination import Allowance, Destination
-from chunkjac._sinks.sink import Whole, put
+from chunkjac._sinks.sink import HandedOn, put
 from chunkjac._tensors import Tensors
 
 
@@ -29,7 +29,7 @@ class Stream(Destination):
         return StreamSink(mode, self)
 
 
-class StreamSink(Whole):
+class StreamSink(HandedOn):
     """Leave each block in a stream.
 
     What is done with a block until the next one is asked for is not known: its memory may be held. So there is one

@@ -20,11 +20,9 @@ D = torch.float64
 MODES = ("reverse", "forward")
 
 
-@pytest.fixture(params=["trusted", "compared"], autouse=True)
-def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trust a program as long as nothing changes that can be seen, or compare it with one direction in each run."""
-    if request.param == "compared":
-        monkeypatch.setattr("chunkjac._problem.identity.places._MOST", 0)
+@pytest.fixture(autouse=True)
+def never_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let programs stay where they are no faster, as in tiny jobs."""
     monkeypatch.setattr("chunkjac._programs.records.SHORT_S", -1.0)  # also where none is faster
 
 
@@ -195,13 +193,62 @@ def test_a_program_sees_variables_that_a_function_closes_over(mode: str) -> None
     _is_right_in_each_run(func, mode, lambda: settings.update(stop=True))
 
 
-def test_functions_that_decide_by_values_have_no_program(mode: str) -> None:
+def test_a_program_follows_functions_that_decide_by_values(mode: str) -> None:
     x = _point(6)
     planned = cj.plan(lambda x: x.sin() if x.sum().item() < 1 else x.cos(), x, mode=mode)
-    for i in range(3):
+    for i in (0, 1, 2, 0, 2):
         found, report = planned.run(x + i, return_report=True)
         assert torch.equal(found.diagonal(), (x + i).cos() if (x + i).sum() < 1 else -(x + i).sin())
-    assert any("no linear program: it reads values" in reason for reason in report.plan.reasons)
+    assert report.plan.rung == "linear program"
+
+
+@pytest.mark.parametrize("read", [lambda x: x.tolist()[0], lambda x: x[0].item()], ids=["tolist", "item"])
+def test_a_program_sees_values_that_are_read_in_any_way(read: Callable[[torch.Tensor], float], mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() * (1.0 if read(x.detach()) > 0 else 3.0)
+
+    x = _point(6)
+    planned = cj.plan(func, x, mode=mode)
+    for sign in (1, 1, 1, -1, 1, -1):
+        at = torch.cat([x.new_full((1,), float(sign)), x[1:]])
+        expected = at.cos() * (1.0 if sign > 0 else 3.0)
+        torch.testing.assert_close(planned.run(at).diagonal(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_write_to_a_part_of_a_tensor_is_no_constant(mode: str) -> None:
+    def func(v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        padded = torch.zeros(u.numel() + 2, dtype=u.dtype)
+        padded[1:-1] = u
+        return torch.cat([v.sin(), padded[2:] - 2 * padded[1:-1] + padded[:-2]])
+
+    args = _point(8), _point(7)
+    planned = cj.plan(func, *args, argnums=(0, 1), mode=mode, chunk_size=4)
+    wanted = torch.func.jacrev(func, (0, 1))(*args)
+    for _ in range(3):
+        for found, part in zip(planned.run(*args), wanted):
+            torch.testing.assert_close(found, part, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda x: x.unfold(0, 3, 1) * 2.0,
+        lambda x: x.take(torch.arange(30) % 6) * 2.0,
+        lambda x: torch.zeros(30, dtype=x.dtype).masked_scatter(torch.arange(30) % 5 == 0, x) * 2.0,
+    ],
+    ids=["unfold", "take", "masked_scatter"],
+)
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_rows_are_never_what_was_in_memory_before(func: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x = _point(6)
+    leaf = x.clone().requires_grad_()
+    elements = func(leaf).reshape(-1)
+    wanted = torch.stack([torch.autograd.grad(one, leaf, retain_graph=True)[0] for one in elements])
+    planned = cj.plan(func, x, mode="reverse")
+    for _ in range(4):
+        soiled = [torch.full((n,), torch.nan, dtype=x.dtype) for n in (64, 256, 1024, 4096)]
+        del soiled
+        assert torch.equal(planned.run(x).reshape(-1, 6), wanted)
 
 
 def test_fewer_directions_in_the_last_chunk_change_nothing(mode: str) -> None:
@@ -330,7 +377,7 @@ def _counted_operations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.sweep
 def test_under_a_limit_a_program_that_was_counted_keeps_to_it_uncounted(
-    mode: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, x = nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.Linear(400, 350)).to(D), _point(300)
     limit_bytes = 300 * 350 * 8 + 6 * 2**20
@@ -339,10 +386,9 @@ def test_under_a_limit_a_program_that_was_counted_keeps_to_it_uncounted(
     assert max(peaks) <= limit_bytes
     seen = _counted_operations(monkeypatch)
     torch.testing.assert_close(planned.run(x + 1), _reference(net, mode, (x + 1,)))
-    is_trusted = "trusted" in request.node.name
-    assert (len(seen) < 5) == is_trusted  # the result, and little else
+    n_seen = len(seen)
     planned.run(x, return_report=True)
-    assert len(seen) > 5
+    assert n_seen < len(seen) / 3  # the function, and one direction; a report's blocks are counted
 
 
 @pytest.mark.sweep
@@ -412,7 +458,7 @@ def test_a_job_goes_on_without_a_program_where_there_is_no_room_to_record_one(
     def run_out(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("chunkjac._programs.recording.trace", run_out)
+    monkeypatch.setattr("chunkjac._programs.recording.Direction.of", run_out)
     net, x = _net(), _point(6)
     planned = cj.plan(net, x, mode=mode)
     for _ in range(3):
@@ -454,21 +500,21 @@ def test_what_a_program_takes_at_most_is_known_before_it_runs(
     made: list[tuple[Any, ...]] = []
     begin = Running.__init__
 
-    def note(self: Running, program: Any, tensors: Any, feed: Any, **options: Any) -> None:
-        made.append((program, tensors, feed))
-        begin(self, program, tensors, feed, **options)
+    def note(self: Running, program: Any, values: Any, feed: Any, device: Any) -> None:
+        made.append((program, values, feed))
+        begin(self, program, values, feed, device)
 
     monkeypatch.setattr(Running, "__init__", note)
     planned = cj.plan(func, x, mode=mode)
     planned.run(x)
     planned.run(x)
     monkeypatch.undo()
-    program, tensors, feed = made[-1]
+    program, values, feed = made[-1]
     feed(0)  # seeds are not the program's
 
     def run() -> None:
         with torch.no_grad():
-            Running(program, tensors, feed, owns_inputs=False).block(0)
+            Running(program, values, feed, x.device).block(0)
 
     assert 0.7 * program.most_bytes <= _peak_bytes(run) <= 1.01 * program.most_bytes + 4096
 

@@ -32,7 +32,8 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.fixture(autouse=True)
 def never_given_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let programs stay that take longer, as those of tiny functions may."""
+    """Let there be programs that do not pay, and let those stay that take longer, as in tiny functions."""
+    monkeypatch.setattr("chunkjac._programs.difference_program.evaluations_pay", lambda *_, **__: True)
     if "slower" not in request.node.name:
         monkeypatch.setattr(DifferenceProgram, "finish", lambda self: None)
 
@@ -288,7 +289,7 @@ def test_under_autocast_there_is_no_program() -> None:
 
 
 def _program(call: Callable[[Any], Any], *, agrees: bool) -> tuple[DifferenceProgram, ModeRecord]:
-    """Return a program of 8 directions, trusted, in the second run of a plan."""
+    """Return a program of 8 directions, in the second run of a plan."""
     x = torch.zeros(8)
     problem = Problem.of(call, (x,), 0, has_aux=False)
     record = ModeRecord()
@@ -302,11 +303,10 @@ def _program(call: Callable[[Any], Any], *, agrees: bool) -> tuple[DifferencePro
         last=(),
         agrees=lambda mine, yours: agrees,
         seen=seen,
-        is_trusted=True,
     )
     usage = Usage(exact_size=4, room=ChunkRoom(2**20), counts_again=False, is_counted=False, is_timed=True)
-    made = DifferenceProgram(evaluation, record, usage)
-    return made, record
+    record.programs = {4: None}  # of other operations: it is made anew
+    return DifferenceProgram(evaluation, record, usage), record
 
 
 def test_a_program_that_gives_other_values_is_not_used() -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from chunkjac._chunker.directions import ElementDirections
 from chunkjac._chunker.seeds import Seeds
+from chunkjac._modes.derivatives.forward import Forward
+from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._problem.leaves import Leaf
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.batch import batched
@@ -21,7 +23,7 @@ from chunkjac._programs.passes.memory_formats import LAYOUT_RULES
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.passes.one_hot_seeds import without_seeds
 from chunkjac._programs.replay.replay import Replay
-from chunkjac._programs.tracing import trace
+from chunkjac._programs.tracing import Direction
 
 aten = torch.ops.aten
 
@@ -148,9 +150,14 @@ def test_what_is_zero_but_for_a_part_is_computed_for_the_part(by_rows: bool) -> 
 
     problem = Problem.of(func, (torch.randn(7, 4).double(),), 0, False)
     leaves = problem.evaluate()[1].leaves if by_rows else problem.leaves
-    recorded_ = trace(problem, leaves, by_rows=by_rows)
+    mode = Reverse(problem) if by_rows else Forward(problem)
+    seed = tuple(torch.ones(leaf.shape, dtype=leaf.dtype) for leaf in leaves)
+    direction = Direction.of(mode.apply, seed)
+    recorded_ = direction.trace(seed)
     seeds = Seeds(ElementDirections(leaves)).batch(slice(0, 3))
-    made, blocks = batched(recorded_, recorded_.prologue(problem), seeds)
+    made = batched(recorded_, direction.values, seeds)
+    known = {**made.constants, **dict(zip(made.given, (*direction.values, *seeds)))}
+    blocks = [run_all(made.nodes, known, set(made.outputs))[node] for node in made.outputs]
     expected = (torch.func.jacrev if by_rows else torch.func.jacfwd)(func)(problem.inputs[0])
     matrix = expected.reshape(3, 28) if by_rows else expected.reshape(3, 28).T
     torch.testing.assert_close(blocks[0].reshape(3, -1), matrix[:3])

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import chunkjac as cj
-from chunkjac._problem.leaves import Leaf
+from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.graph.recorder import recorded
 from chunkjac._programs.passes.real_transforms import real_part, with_real_transforms
-from chunkjac._programs.tracing import trace
+from chunkjac._programs.tracing import Direction
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 9])
@@ -35,8 +35,8 @@ def test_a_spectral_layer(norm: str, dim: int, size: int) -> None:
         return torch.fft.irfft(spectrum * weight[: spectrum.shape[0], : spectrum.shape[1]], n=size, dim=dim).sin()
 
     x = torch.randn(size, size, dtype=torch.float64)
-    problem = Problem.of(func, (x,), 0, has_aux=False)
-    graph = trace(problem, [Leaf.of(x)], by_rows=True).graph
+    seed = (torch.ones_like(x),)
+    graph = Direction.of(Reverse(Problem.of(func, (x,), 0, has_aux=False)).apply, seed).trace(seed).graph
     assert sum(node.func is real_part for node in graph.nodes) == 1
     assert not any(node.func is torch.ops.aten._fft_c2c.default for node in graph.nodes)
     plan, expected = cj.plan(func, x, mode="reverse"), torch.func.jacrev(func)(x)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkjac._programs.graph.graph import Graph, Node, run_all
-from chunkjac._programs.graph.recorder import NotLinearError, recorded
+from chunkjac._programs.graph.likeness import form_of
+from chunkjac._programs.graph.recorder import NotLinearError, StepRecorder, recorded
 from chunkjac._programs.passes.pointwise_chains import replay
 from chunkjac._programs.replay.arena import Life, lay_out
 from chunkjac._programs.replay.replay import Replay
@@ -156,12 +157,65 @@ def test_changes_in_place_of_captured_tensors_are_seen() -> None:
     assert torch.equal(replay(graph, _known(graph, seed), graph.outputs)[0], torch.full_like(seed, 5))
 
 
-def test_what_was_read_of_captured_tensors_is_noted() -> None:
-    held = torch.ones((), dtype=D)
-    graph = _record(lambda s: s * held.item())
-    assert [read.holds() for read in graph.reads] == [True]
-    held.data.fill_(2)
-    assert [read.holds() for read in graph.reads] == [False]
+def _step_of(func: Callable[..., Any], seed: torch.Tensor) -> Graph:
+    """Record what depends on the seed only."""
+    return recorded(lambda: (func(seed),), (seed,), (seed,), {}, StepRecorder)[0]
+
+
+def test_a_step_has_what_depends_on_the_seed_and_the_values_of_now() -> None:
+    held, seed = torch.full((6,), 2.0, dtype=D), torch.ones(6, dtype=D)
+    graph = _step_of(lambda s: s * held.exp() * (held.sum().item() if held.tolist()[0] > 1 else 0.0), seed)
+    assert [node.func for node in graph.nodes] == [aten.mul.Tensor, aten.mul.Tensor]
+    assert [*map(torch.Tensor.tolist, graph.constants.values())] == [held.exp().tolist()]
+
+
+@pytest.mark.parametrize(
+    ("func", "why"),
+    [
+        (lambda s, held: s * held + held.mul_(2), "writes to what a derivative uses"),
+        (lambda s, held: torch.zeros(6, dtype=D)[1:].copy_(s[1:]) + held, "tensor from outside"),
+        (lambda s, held: s * torch.rand(6, dtype=D), "random numbers"),
+        (lambda s, held: s * s.sum().item(), "reads values"),
+    ],
+)
+def test_a_step_is_refused_that_values_of_now_do_not_tell(func: Callable[..., Any], why: str) -> None:
+    with pytest.raises(NotLinearError, match=why):
+        _step_of(lambda s: func(s, torch.ones(6, dtype=D)), torch.ones(6, dtype=D))
+
+
+def test_a_constant_keeps_the_shape_that_it_had() -> None:
+    def func(s: torch.Tensor) -> torch.Tensor:
+        held = torch.full((1, 6), 2.0, dtype=D)
+        made = s * held
+        held.squeeze_(0)
+        return made + s * held
+
+    seed = torch.ones(6, dtype=D)
+    graph = _step_of(func, seed)
+    found = run_all(graph.nodes, {**graph.constants, graph.given[0]: seed}, set(graph.outputs))
+    assert torch.equal(found[graph.outputs[0]], torch.full((1, 6), 4.0, dtype=D))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (lambda s, c: s * c, lambda s, c: s * (c + 1), True),
+        (lambda s, c: s * c, lambda s, c: s + c, False),
+        (lambda s, c: s * 1.0, lambda s, c: s * 1, False),
+        (lambda s, c: s * 0.0, lambda s, c: s * -0.0, False),
+        (lambda s, c: s * torch.nan, lambda s, c: s * torch.nan, True),
+        (lambda s, c: s * c, lambda s, c: s * c.double(), False),
+        (lambda s, c: s * c, lambda s, c: s.double() * c, False),
+        (lambda s, c: s.view(2, 3).sum(0), lambda s, c: s.view(2, 3).sum(1), False),
+    ],
+)
+def test_recordings_of_the_same_operations_are_told(
+    one: Callable[..., Any], other: Callable[..., Any], same: bool
+) -> None:
+    seed, held = torch.ones(6), torch.full((6,), 2.0)
+    assert (
+        form_of(_step_of(lambda s: one(s, held), seed)) == form_of(_step_of(lambda s: other(s, held), seed))
+    ) == same
 
 
 @pytest.mark.parametrize(

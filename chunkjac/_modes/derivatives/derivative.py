@@ -9,9 +9,11 @@ from typing import ClassVar
 import torch
 
 from chunkjac._chunker import Directions, ElementDirections, Seeds
+from chunkjac._modes.derivatives.graph_nodes import are_fused
 from chunkjac._modes.derivatives.ladder import Ladder, Rung
 from chunkjac._modes.derivatives.takeover import PROGRAM, Takeover
 from chunkjac._modes.vmap import is_warm
+from chunkjac._modes.witness import Witness
 from chunkjac._problem import Leaf, Outputs, Problem
 from chunkjac._programs import DerivativeProgram, PlainDerivative, Records, Usage
 from chunkjac._tensors import Tensors
@@ -28,8 +30,6 @@ class Derivative:
         problem: The function and its inputs.
         rungs: The rungs and what makes each, the fastest first.
         keeps_graph: Whether blocks can be differentiated again.
-        outputs: What the function returns, if that is known: then no rung is made before it is needed, and a
-            program's first block need not be compared.
         directions: What they are, of seeds like some leaves.
     """
 
@@ -45,18 +45,18 @@ class Derivative:
         rungs: Mapping[type[Rung], Callable[[], Rung]],
         *,
         keeps_graph: bool = False,
-        outputs: Outputs | None = None,
         directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
         self._started_s = time.perf_counter()
         self.problem = problem
         self.gives_away = False
-        self._ladder = Ladder(problem, rungs, by_rows=self.by_rows, keeps_graph=keeps_graph, outputs=outputs)
+        self._ladder = Ladder(problem, rungs, by_rows=self.by_rows, keeps_graph=keeps_graph)
         self.directions = directions(self.outputs.leaves if self.by_rows else problem.leaves)
+        self._row = problem.leaves if self.by_rows else self.outputs.leaves
+        self._ladder.watch(Witness(self.directions, self._row))
         self._seeds = Seeds(self.directions)
-        self._takeover = Takeover(self._ladder, self._seeds)
+        self._takeover: Takeover | None = None
         self._may_be_taken_over = not keeps_graph and problem.randomness != "different"
-        self._is_trusted = outputs is not None
         self._evaluation_s = time.perf_counter() - self._started_s
 
     @property
@@ -72,19 +72,19 @@ class Derivative:
     @property
     def flows(self) -> bool:
         """Tell whether any output depends on an input as far as the rung sees."""
-        return self._ladder.made is None or self._ladder.made.flows
+        return self._ladder.rung.flows
 
     @property
     def rung(self) -> str:
         """Return the name of the way in which the mode runs."""
-        made = self._ladder.made
-        return self._takeover.name if self._takeover.is_done or made is None else made.name
+        takeover = self._takeover
+        return takeover.name if takeover is not None and takeover.is_done else self._ladder.rung.name
 
     @property
     def fell(self) -> bool:
         """Tell whether a rung is used that is slower than the first."""
-        made = self._ladder.made
-        return not self._takeover.is_done and made is not None and type(made) not in self._fast
+        is_taken_over = self._takeover is not None and self._takeover.is_done
+        return not is_taken_over and type(self._ladder.rung) not in self._fast
 
     @property
     def batched(self) -> bool:
@@ -100,12 +100,12 @@ class Derivative:
     @property
     def writes_in_place(self) -> bool:
         """Tell whether the next block is made in places that are lent for it: a program's is."""
-        return self._takeover.is_ready
+        return self._takeover is not None and self._takeover.is_ready
 
     @property
     def is_new(self) -> bool:
         """Tell whether the next block begins another way, which holds other memory than those before."""
-        return self._takeover.is_new
+        return self._takeover is not None and self._takeover.is_new
 
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let a linear program make blocks, where that is worth it; see :meth:`Mode.use_programs`."""
@@ -113,29 +113,35 @@ class Derivative:
         if record.refused:
             self._ladder.reasons.append(f"no {PROGRAM}: {record.refused}")
         elif self.batched and self._may_be_taken_over:
+            record.is_fused = are_fused(self.outputs.nodes)
+            witness = Witness(self.directions, self._row, record.sizes)
             plain = PlainDerivative(
-                self.name, self.problem, self.directions, self.by_rows, self._evaluation_s, self.outputs.n_nodes
+                mode=self.name,
+                apply=lambda seed: self._ladder.rung.recordable(seed),
+                seed=witness.planned_seed,
+                directions=self.directions,
+                evaluation_s=self._evaluation_s,
+                n_nodes=self.outputs.n_nodes,
             )
-            self._takeover.begin(DerivativeProgram(plain, programs, usage, is_trusted=self._is_trusted), usage)
-            self._ladder.trust(record, self.problem)
+            self._takeover = Takeover(self._ladder, witness, DerivativeProgram(plain, programs, usage), usage)
 
     def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell whether a program comes next, of a size that was counted, and nothing has changed that matters."""
-        return self._takeover.repeats_what_was_counted(n_left)
+        return self._takeover is not None and self._takeover.repeats_what_was_counted(n_left)
 
     def wanted_size(self, n_left: int) -> int | None:
         """Return the only chunk size that a program takes, which is recorded where that is worth it."""
-        return self._takeover.wanted_size(n_left)
+        return None if self._takeover is None else self._takeover.wanted_size(n_left)
 
     def block(self, chunk: slice, places: Tensors | None = None) -> Tensors:
         """Compute ``(k, *leaf.shape)`` for each leaf: rows by inputs, or columns by outputs."""
         self.gives_away = False
-        if self._takeover.is_ready:
+        if self._takeover is not None and self._takeover.is_ready:
             return self._takeover.block(chunk, places)
         was_warm, started_s = is_warm(), time.perf_counter()
-        block = self._ladder.block(self._seeds.batch(chunk))
+        block = self._ladder.block(self._seeds.batch(chunk), chunk.start)
         self.gives_away = self._ladder.gives_away
-        if was_warm:
+        if was_warm and self._takeover is not None:
             self._takeover.note(chunk.stop - chunk.start, time.perf_counter() - started_s)
         return block
 
@@ -144,13 +150,19 @@ class Derivative:
         with torch.no_grad():
             return self._ladder.one(seed)
 
+    def is_confirmed(self) -> bool:
+        """Tell whether all blocks are what single directions tell; if not, they are to be made again."""
+        return (self._takeover is None or self._takeover.is_confirmed()) and self._ladder.is_confirmed()
+
     def release(self) -> None:
         """Give the seeds back, and the program's memory."""
         self._seeds.release()
-        self._takeover.release()
+        if self._takeover is not None:
+            self._takeover.release()
 
     def close(self) -> None:
         """Give the seeds back, and what the prologue keeps; leave word to later runs of the plan."""
         self._seeds.release()
-        self._takeover.finish(self._started_s)
+        if self._takeover is not None:
+            self._takeover.finish(self._started_s)
         self._ladder.close()

@@ -20,9 +20,7 @@ from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBa
 from chunkjac._modes.derivatives.ladder import Rung
 from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
-from chunkjac._modes.derivatives.takeover import known_outputs
 from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, WriteWatcher
-from chunkjac._programs import Records
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
 _LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
@@ -35,7 +33,6 @@ class Forward(Derivative):
         problem: The function and its inputs.
         outputs: What the function returns, if it is known; otherwise it is evaluated once.
         keeps_graph: Whether blocks can be differentiated again.
-        programs: What earlier runs of a plan have recorded.
         by_tangents: Whether rungs by double backward are left out, which use what reverse mode uses.
         directions: What is made instead of single columns: combinations of them.
 
@@ -54,18 +51,16 @@ class Forward(Derivative):
         *,
         keeps_graph: bool = False,
         by_tangents: bool = False,
-        programs: Records | None = None,
         directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
         # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
         problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
         started_s = time.perf_counter()
-        trusted = known_outputs(self.name, problem, programs) if not keeps_graph else None
-        known = outputs or trusted or _evaluate(problem)
+        known = outputs or _evaluate(problem)
         ladder: dict[type[Rung], Callable[[], Rung]] = {
             rung: partial(rung, problem, known) for rung in (_BY_TANGENTS if by_tangents else _LADDER)
         }
-        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=trusted, directions=directions)
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, directions=directions)
         # A direction with its tangents takes as long as three evaluations to record.
         self._evaluation_s += 3 * (time.perf_counter() - started_s)
 

@@ -18,6 +18,9 @@ _MANY_NODES = 500
 # So many nodes tell how large tensors are on average.
 _SAMPLE = 64
 
+# What nodes of fused layers have in their names: attention (flash, efficient, cuDNN), RNNs (oneDNN, cuDNN, MIOpen).
+_FUSED = ("Attention", "Rnn", "Lstm", "Gru", "Cudnn", "Mkldnn", "Miopen", "Fused")
+
 # What stands for an input in the graph.
 _LEAF = "torch::autograd::AccumulateGrad"
 
@@ -54,3 +57,8 @@ def are_sure(outputs: Outputs, known: frozenset[str]) -> bool:
     """
     is_known = torch.__version__.startswith(f"{RELEASE}.")
     return is_known and outputs.nodes is not None and outputs.nodes <= known
+
+
+def are_fused(nodes: frozenset[str] | None) -> bool:
+    """Tell whether there are, or may be, nodes of attention or recurrent layers, which do all at once."""
+    return nodes is None or any(word in node for node in nodes for word in _FUSED)

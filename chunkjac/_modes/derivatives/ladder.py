@@ -1,8 +1,9 @@
 """The rungs: which is used, and how one is left for the next.
 
-A rung is given up when it cannot run the function, and also when its first block of several
-directions is not what one direction alone tells: some operations have wrong batching rules
+A rung is given up when it cannot run the function, and also when its blocks of several directions
+are not what one direction alone tells: some operations have wrong batching rules
 (the backward pass of ``cdist`` under ``vmap``, torch 2.13), and nothing else would show it.
+The first block is compared at once, and all others together at the end.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ import torch
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     UnsupportedOperatorException,
 )
 
-from chunkjac._errors import ChunkjacError, add_note
+from chunkjac._errors import ChunkjacError, FunctionError, add_note
 from chunkjac._memory import drain_backward, first_line, is_out_of_memory
-from chunkjac._modes.agreement import DisagreementError, agrees_in_one_direction
 from chunkjac._modes.referee import nearer
+from chunkjac._modes.witness import Witness
 from chunkjac._problem import Outputs, Problem
-from chunkjac._programs import ModeRecord
 from chunkjac._tensors import Tensors, are_apart
+
+
+class _DisagreementError(Exception):
+    """Say that blocks are not what one direction alone tells."""
+
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
 FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -62,6 +68,10 @@ class Rung(Protocol):
         """Apply the derivative to a single seed, without batching anything."""
         ...
 
+    def recordable(self, seed: Tensors) -> Tensors:
+        """Do what ``one`` does, by operations that have batching rules as far as there are any."""
+        ...
+
     def close(self) -> None:
         """Let go of what the prologue keeps; nothing is asked for after that."""
         ...
@@ -75,10 +85,9 @@ class Ladder:
         rungs: The rungs and what makes each, the fastest first.
         by_rows: Whether seeds are like the outputs.
         keeps_graph: Whether blocks can be differentiated again.
-        outputs: What the function returns, if that is known: then no rung is made before it is needed.
 
     Attributes:
-        made: The rung in use; ``None`` before one is needed.
+        rung: The rung in use.
         reasons: Why it is no faster way.
         compares: Whether any block was compared with one direction.
         gives_away: Whether the last block's memory is nobody else's.
@@ -91,53 +100,65 @@ class Ladder:
         *,
         by_rows: bool,
         keeps_graph: bool,
-        outputs: Outputs | None,
     ) -> None:
-        self.made: Rung | None = None
+        self.rung: Rung
+        self._witness: Witness  # of the blocks behind the first
         self.reasons: list[str] = []
         self.compares = self.gives_away = False
         self._rungs = dict(rungs)
         self._keeps_graph = keeps_graph
-        self._outputs = outputs
         self._works = False  # whether a block was made: later errors are the function's own
-        # Whether a block of several directions was compared; with other random numbers for each, none can be.
-        self._is_proven = problem.randomness == "different"
+        self._is_comparable = problem.randomness != "different"  # with other random numbers for each, none can be
         self._nearer = partial(nearer, problem, by_rows=by_rows)  # to a central difference
-        if outputs is None:
-            self._climb()  # its prologue tells what the function returns
-
-    @property
-    def rung(self) -> Rung:
-        """Return the rung that is in use."""
-        if self.made is None:
-            self._climb()
-        assert self.made is not None
-        return self.made
+        self._climb()  # its prologue tells what the function returns
 
     @property
     def outputs(self) -> Outputs:
         """Return what the function returns."""
-        return self._outputs or self.rung.outputs
+        return self.rung.outputs
 
     @property
     def batched(self) -> bool:
         """Tell whether the directions of a chunk are computed together."""
-        return self.made is None or self.made.batched
+        return self.rung.batched
 
     @property
-    def compared(self) -> str | None:
-        """Return the rung whose batches were compared with one direction, which they had to be."""
-        is_compared = self.made is not None and self._is_proven and not self.made.is_sure
-        return self.made.name if self.made is not None and is_compared else None
+    def is_unsure(self) -> bool:
+        """Tell whether the rung's blocks must be compared with one direction."""
+        return self._is_comparable and self.batched and not self.rung.is_sure
 
-    def trust(self, record: ModeRecord, problem: Problem) -> None:
-        """Compare no batches that were compared in an earlier run."""
-        if self.made is not None and record.trusts_batches(self.made.name, problem):
-            self._is_proven = True
+    def watch(self, witness: Witness) -> None:
+        """Combine blocks that may be wrong."""
+        self._witness = witness
+        if self.is_unsure:
+            witness.prepare()
 
-    def block(self, seeds: Tensors) -> Tensors:
-        """Apply the derivative to ``(k, *leaf.shape)`` of seeds."""
-        return self._applied(lambda: self._block(seeds))
+    def block(self, seeds: Tensors, start: int) -> Tensors:
+        """Apply the derivative to ``(k, *leaf.shape)`` of seeds, those from a direction on."""
+        return self._applied(lambda: self._block(seeds, start))
+
+    def is_confirmed(self) -> bool:
+        """Compare all blocks with one direction; where they are not what it tells, another rung is used from then on.
+
+        Raises:
+            FunctionError: There is none.
+        """
+        if not self._witness.n_noted:
+            return True
+        try:
+            with torch.no_grad():
+                if self._witness.agrees(self.rung.one, nearer=self._nearer):
+                    return True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._witness.forget()
+        why = self._why_not(_DisagreementError())
+        if not self._rungs:
+            raise FunctionError(f"{why}; another mode= may do, or chunk_size=1.")
+        self._works = False
+        self._leave(why)
+        return False
 
     def one(self, seed: Tensors) -> Tensors:
         """Apply the derivative to a single seed."""
@@ -145,8 +166,7 @@ class Ladder:
 
     def close(self) -> None:
         """Let go of what the prologue keeps."""
-        if self.made is not None:
-            self.made.close()
+        self.rung.close()
 
     def _applied(self, compute: Callable[[], Tensors]) -> Tensors:
         """Compute on the rung that is in use, and on the next where that cannot."""
@@ -158,29 +178,44 @@ class Ladder:
                     self._note_on(error)
                     raise
                 why = self._why_not(error)
-            self.rung.close()  # its activations go before others come
-            drain_backward()
-            self.reasons.append(why)
-            self._climb()
+            self._leave(why)
 
-    def _block(self, seeds: Tensors) -> Tensors:
+    def _leave(self, why: str) -> None:
+        """Leave the rung for the next."""
+        self.rung.close()  # its activations go before others come
+        drain_backward()
+        self.reasons.append(why)
+        self._climb()
+
+    def _block(self, seeds: Tensors, start: int) -> Tensors:
         """Compute a block on the rung that is in use."""
         n_rows = len(seeds[0])
         self.gives_away = False
         with torch.set_grad_enabled(self._keeps_graph):
             if n_rows > 1 and self.batched:
                 block = self.rung.many(seeds)
-                is_sure = self.rung.is_sure  # then what it gives was made for it, or is a seed
-                self._is_proven = self._is_proven or is_sure
-                self.gives_away = is_sure and are_apart((*seeds, *block))
-                if not self._is_proven:
-                    self.compares = True
-                    with torch.no_grad():
-                        self._is_proven = agrees_in_one_direction(self.rung.one, seeds, block, self._nearer)
+                self.gives_away = self.rung.is_sure and are_apart((*seeds, *block))  # made for it, and no seed
+                if self.is_unsure:
+                    self._compare(block, start)
+                is_fake = any(isinstance(values, FakeTensor) for values in block)
+                self._works = self._works or not (
+                    self.is_unsure and is_fake
+                )  # each fake one takes what the first takes
             else:
                 block = _one_by_one(self.rung, seeds, n_rows)
-        self._works = self._works or self._is_proven or not self.batched
+                self._works = self._works or not self.batched
         return block
+
+    def _compare(self, block: Tensors, start: int) -> None:
+        """Compare a block with one direction: the first one at once."""
+        with torch.no_grad():
+            self._witness.note(start, block)
+            if not self._works:
+                self.compares = True
+                is_right = self._witness.agrees(self.rung.one, nearer=self._nearer)
+                self._witness.forget()
+                if not is_right:
+                    raise _DisagreementError
 
     def _climb(self) -> None:
         """Take the next rung whose prologue can run the function."""
@@ -189,7 +224,7 @@ class Ladder:
             make = self._rungs.pop(kind)
             try:
                 with torch.set_grad_enabled(self._keeps_graph):
-                    self.made = make()
+                    self.rung = make()
                 return
             except Exception as error:
                 if is_final(error):
@@ -208,7 +243,7 @@ class Ladder:
 
     def _why_not(self, error: Exception) -> str:
         """Say why the rung is left."""
-        if isinstance(error, DisagreementError):
+        if isinstance(error, _DisagreementError):
             return f"{self.rung.name} gives other values for several directions than for one alone"
         return f"{self.rung.name} cannot run func: {first_line(error)}"
 

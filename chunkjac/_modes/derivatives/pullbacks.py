@@ -11,10 +11,10 @@ import torch
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from chunkjac._modes.derivatives.graph_nodes import are_sure, names_of, nodes_behind, numel_of
+from chunkjac._modes.derivatives.graph_nodes import are_fused, are_sure, names_of, nodes_behind, numel_of
 from chunkjac._modes.derivatives.known_batches import BACKWARD
 from chunkjac._modes.vmap import at_once
-from chunkjac._problem import Outputs, Problem, check_unchanged
+from chunkjac._problem import Outputs, Problem, check_unchanged, plain_kernels
 from chunkjac._tensors import Tensors
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
@@ -33,8 +33,10 @@ class VmapVjp:
     name: ClassVar[str] = "vmap(vjp)"
     prologue: ClassVar[str] = "torch.func.vjp"
     batched: ClassVar[bool] = True
+    has_plain_kernels: ClassVar[bool] = False
 
     def __init__(self, problem: Problem) -> None:
+        self.problem = problem
         told: dict[str, Any] = {}
 
         def call(*inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]:
@@ -72,6 +74,10 @@ class VmapVjp:
         row: Tensors = self._vjp(seed)
         return row
 
+    def recordable(self, seed: Tensors) -> Tensors:
+        """Do what ``one`` does, with attention and recurrent layers taken apart."""
+        return self.one(seed) if self.has_plain_kernels or not are_fused(self.outputs.nodes) else _plainly(self, seed)
+
     def close(self) -> None:
         """Let go of the graph."""
         self._vjp = None
@@ -94,6 +100,28 @@ class VmapVjpWithGrad(VmapVjp):
         return torch.enable_grad()
 
 
+class VmapVjpPlain(VmapVjp):
+    """Do the same with attention and recurrent layers taken apart, whose fused backward passes have no batching rules.
+
+    Where a linear program is to be made, its step is recorded from this.
+    """
+
+    name: ClassVar[str] = "vmap(vjp), plain kernels"
+    has_plain_kernels: ClassVar[bool] = True
+
+    def _forward_mode(self) -> AbstractContextManager[Any]:
+        return plain_kernels()
+
+
+def _plainly(rung: VmapVjp | BatchedGrad, seed: Tensors) -> Tensors:
+    """Send a seed back through a graph of its own, with attention and recurrent layers taken apart."""
+    plain = VmapVjpPlain(rung.problem)
+    try:
+        return plain.one(seed)
+    finally:
+        plain.close()
+
+
 class BatchedGrad:
     """Send the seeds of a chunk back at once, by ``torch.autograd.grad`` through a plain graph.
 
@@ -107,6 +135,7 @@ class BatchedGrad:
     batched: ClassVar[bool] = True
 
     def __init__(self, problem: Problem) -> None:
+        self.problem = problem
         versions = [x._version for x in problem.inputs]
         self._keeps_graph = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -129,6 +158,10 @@ class BatchedGrad:
     def one(self, seed: Tensors) -> Tensors:
         """Return a row, like the inputs."""
         return self._pull_back(seed, batched=False)
+
+    def recordable(self, seed: Tensors) -> Tensors:
+        """Do what ``one`` does, with attention and recurrent layers taken apart."""
+        return _plainly(self, seed) if are_fused(names_of(nodes_behind(self._leaves))) else self.one(seed)
 
     def close(self) -> None:
         """Let go of the graph."""

@@ -63,6 +63,11 @@ class VmapJvp:
         """Return a column, like the outputs."""
         return self._at_once(self._push, seed)
 
+    def recordable(self, seed: Tensors) -> Tensors:
+        """Do what ``one`` does, with kernels that have forward derivatives."""
+        with plain_kernels():
+            return self.one(seed)
+
     def close(self) -> None:
         """Keep nothing, as before."""
 

@@ -14,8 +14,14 @@ from typing import ClassVar
 from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._modes.derivatives.derivative import Derivative
 from chunkjac._modes.derivatives.ladder import Rung
-from chunkjac._modes.derivatives.pullbacks import BatchedGrad, RowByRow, VmapGrad, VmapVjp, VmapVjpWithGrad
-from chunkjac._modes.derivatives.takeover import known_outputs
+from chunkjac._modes.derivatives.pullbacks import (
+    BatchedGrad,
+    RowByRow,
+    VmapGrad,
+    VmapVjp,
+    VmapVjpPlain,
+    VmapVjpWithGrad,
+)
 from chunkjac._problem import Leaf, Problem
 from chunkjac._programs import Records
 
@@ -29,8 +35,7 @@ class Reverse(Derivative):
         problem: The function and its inputs.
         keeps_graph: Whether blocks can be differentiated again.
         is_quick: Whether memory is plenty, and time short.
-        programs: What earlier runs of a plan have recorded. Where that need not be compared with one
-            direction again, the function is not evaluated at all.
+        programs: What earlier runs of a plan have recorded.
         directions: What is made instead of single rows: combinations of them.
 
     Memory:
@@ -39,7 +44,7 @@ class Reverse(Derivative):
 
     name: ClassVar[str] = "reverse"
     by_rows: ClassVar[bool] = True
-    _fast = (VmapGrad, VmapVjp, VmapVjpWithGrad)
+    _fast = (VmapGrad, VmapVjp, VmapVjpWithGrad, VmapVjpPlain)
 
     def __init__(
         self,
@@ -50,7 +55,7 @@ class Reverse(Derivative):
         programs: Records | None = None,
         directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
-        outputs = known_outputs(self.name, problem, programs) if not keeps_graph else None
-        rungs = (VmapGrad, *_LADDER) if is_quick else _LADDER
+        is_plain = programs is not None and not keeps_graph and programs.records_plainly(self.name)
+        rungs = (VmapVjpPlain, *_LADDER) if is_plain else (VmapGrad, *_LADDER) if is_quick else _LADDER
         ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in rungs}
-        super().__init__(problem, ladder, keeps_graph=keeps_graph, outputs=outputs, directions=directions)
+        super().__init__(problem, ladder, keeps_graph=keeps_graph, directions=directions)

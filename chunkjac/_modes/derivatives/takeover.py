@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
-from chunkjac._chunker import Seeds
 from chunkjac._memory import first_line, is_out_of_memory
-from chunkjac._modes.agreement import DisagreementError, agrees_in_one_direction
 from chunkjac._modes.derivatives.ladder import Ladder
 from chunkjac._modes.mode import OtherWayError
-from chunkjac._problem import Outputs, Problem
-from chunkjac._programs import DerivativeProgram, NotFiniteError, Records, Usage
+from chunkjac._modes.witness import Witness
+from chunkjac._programs import DerivativeProgram, Usage
 from chunkjac._tensors import Tensors
 
 PROGRAM = "linear program"
 _COMPILED = f"{PROGRAM}, compiled"
+_WRONG = "it gives other values than one direction alone"
 
 # A node takes so long in a chunk, whatever its size.
 _NODE_S = 20e-6
@@ -29,27 +26,25 @@ class Takeover:
 
     Args:
         ladder: What blocks are made on before, and after; it also computes the one direction that tells.
-        seeds: Gives the seeds of chunks.
+        witness: What the blocks of programs are combined in.
+        program: What makes them.
+        usage: What this run lets it do.
 
     Attributes:
         is_done: Whether blocks are made by a program.
         name: The name of that way.
     """
 
-    def __init__(self, ladder: Ladder, seeds: Seeds) -> None:
+    def __init__(self, ladder: Ladder, witness: Witness, program: DerivativeProgram, usage: Usage) -> None:
         self.is_done = False
         self.name = PROGRAM
+        self._witness = witness
         self._ladder = ladder
-        self._seeds = seeds
-        self._program: DerivativeProgram | None = None
+        self._program: DerivativeProgram | None = program
         self._program_s = 0.0
-        self._is_usual = True
-        self._is_counted = False
-        self._compares = False  # whether a program was compared with one direction
-
-    def begin(self, program: DerivativeProgram, usage: Usage) -> None:
-        """Let a program take over from where it can."""
-        self._program, self._is_usual, self._is_counted = program, not usage.counts_again, usage.is_counted
+        self._is_usual = not usage.counts_again
+        self._is_counted = usage.is_counted
+        self._compares = False  # whether the first block of a program was compared with one direction
 
     @property
     def is_ready(self) -> bool:
@@ -62,7 +57,7 @@ class Takeover:
         return self._program is not None and self._program.is_ready and self._program.is_new
 
     def repeats_what_was_counted(self, n_left: int) -> bool:
-        """Tell whether a program comes next, of a size that was counted, and nothing has changed that matters."""
+        """Tell whether a program comes next, of a size that was counted, for a function of the same operations."""
         return self._is_usual and self._program is not None and self._program.is_known(n_left)
 
     def wanted_size(self, n_left: int) -> int | None:
@@ -70,14 +65,15 @@ class Takeover:
         while self._program is not None:
             if not (self.is_done or (self._ladder.batched and self._program.is_due(n_left))):
                 return None
-            if self._is_counted and not self.repeats_what_was_counted(n_left):
-                self._is_usual = False  # counting takes time
             try:
                 with torch.no_grad():
-                    return self._program.wanted_size(n_left)
+                    size = self._program.wanted_size(n_left)
             except Exception as error:
                 if not (is_out_of_memory(error) and self._program.shrink()):
-                    self._give_up(self._program, first_line(error), lasts=not isinstance(error, NotFiniteError))
+                    self._give_up(self._program, first_line(error))
+            else:
+                self._is_usual = self._is_usual and not (self._is_counted and self._program.is_new)  # counting is slow
+                return size
         return None
 
     def note(self, n_rows: int, seconds: float) -> None:
@@ -86,44 +82,62 @@ class Takeover:
             self._program.note(n_rows, seconds, _NODE_S * self._ladder.outputs.n_nodes)
 
     def block(self, chunk: slice, places: Tensors | None) -> Tensors:
-        """Compute a block by the program.
-
-        Its first block is compared with one direction alone. If one that was recorded in an earlier run
-        gives something else, the function has changed, and it is recorded anew.
+        """Compute a block by the program; the first of each size is compared with one direction at once.
 
         Raises:
             OtherWayError: There can be none, from now on, or only a smaller one.
         """
         program = self._program
         assert program is not None
-        while True:
-            try:
-                started_s = time.perf_counter()
-                with torch.no_grad():
-                    block = program.block(chunk, places)
-                self._program_s += time.perf_counter() - started_s
-                if program.is_new or not (self.is_done or program.recording.is_trusted):
-                    self._prove(program, chunk, block)
+        why = _WRONG
+        try:
+            started_s = time.perf_counter()
+            with torch.no_grad():
+                block = program.block(chunk, places)
+                if program.is_new:
+                    is_right = self._is_right(program, chunk.start, block)
+                else:
+                    is_right = True
+                    self._witness.note(chunk.start, block)
+            self._program_s += time.perf_counter() - started_s
+            if is_right:
                 self._announce(program)
                 return block
-            except DisagreementError:
-                recording = program.recording
-                why, again, lasts = "it gives other values than one direction alone", recording.was_known, True
-            except Exception as error:  # only words leave this block: the traceback holds the program's tensors
-                if is_out_of_memory(error) and program.shrink():
-                    break
-                why, again, lasts = first_line(error), False, not isinstance(error, NotFiniteError)
-            if not (again and _is_renewed(program, chunk)):
-                self._give_up(program, why, lasts=lasts)
-                break
+        except Exception as error:  # only words leave this block: the traceback holds the program's tensors
+            if is_out_of_memory(error) and program.shrink():
+                raise OtherWayError from None
+            why = first_line(error)
+        self._give_up(program, why)
         raise OtherWayError
 
-    def _prove(self, program: DerivativeProgram, chunk: slice, block: Tensors) -> None:
-        """Compare a program's block with one direction."""
+    def is_confirmed(self) -> bool:
+        """Compare all blocks with one direction; where they are not what it tells, there is no program from then on."""
+        if not self._witness.n_noted or self._program is None:
+            return True
+        program = self._program
+        alone = program.recording.made
+        program.release()
+        try:
+            with torch.no_grad():
+                if self._witness.agrees(self._ladder.one, alone):
+                    program.learn_sizes(self._witness.sizes)
+                    return True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._witness.forget()
+        self._give_up(program, _WRONG)
+        return False
+
+    def _is_right(self, program: DerivativeProgram, start: int, block: Tensors) -> bool:
+        """Compare the first block of a program with one direction."""
         self._compares = True
-        with torch.no_grad():
-            agrees_in_one_direction(self._ladder.one, self._seeds.batch(chunk), block, _the_second)
-        program.recording.trust(program.size, replace(self._ladder.outputs, aux=None))
+        first = self._witness.like()
+        first.note(start, block)
+        is_right = first.agrees(self._ladder.one)
+        if is_right:
+            program.recording.trust(program.size)
+        return is_right
 
     def _announce(self, program: DerivativeProgram) -> None:
         """Say how the blocks are made from now on."""
@@ -133,14 +147,16 @@ class Takeover:
             self._ladder.reasons.append(form.reason)
         self.is_done = True
 
-    def _give_up(self, program: DerivativeProgram, why: str, *, lasts: bool) -> None:
-        """Go on without a program, and so in later runs if the reason is no matter of these inputs."""
-        program.refuse(why, lasts=lasts)
-        self.release()
+    def _give_up(self, program: DerivativeProgram, why: str) -> None:
+        """Go on without a program, and so in later runs."""
+        program.refuse(why)
+        self._program, self.is_done = None, False
         self._ladder.reasons.append(f"no {PROGRAM}: {why}")
 
     def release(self) -> None:
         """Give the program's memory back; the ladder goes on."""
+        if self._program is not None:
+            self._program.release()
         self._program, self.is_done = None, False
 
     def finish(self, started_s: float) -> None:
@@ -150,31 +166,8 @@ class Takeover:
         recording = self._program.recording
         if self.is_done:
             self._program.finish(self._program_s)
-        elif self._ladder.compared is not None:
-            recording.trust_batches(self._ladder.compared)
-        compares = self._compares or self._ladder.compares
-        is_unusual = compares and (self.is_done or recording.is_first)
+        is_unusual = (self._compares or self._ladder.compares) and (self.is_done or recording.is_first)
         if self._is_usual and not is_unusual and not recording.has_recorded:
             recording.note_run(time.perf_counter() - started_s, by_program=self.is_done)
+        self._program.release()
         self._program = None
-
-
-def known_outputs(name: str, problem: Problem, programs: Records | None) -> Outputs | None:
-    """Return what the function gives, if a mode's program need not be compared again; only ``aux`` is evaluated."""
-    known = programs.knows(name, problem) if programs is not None else None
-    return problem.evaluate()[1] if known is not None and problem.has_aux else known
-
-
-def _is_renewed(program: DerivativeProgram, chunk: slice) -> bool:
-    """Record a program anew; return whether that could be done."""
-    try:
-        with torch.no_grad():
-            program.renew(chunk.stop - chunk.start)
-    except Exception:
-        return False
-    return True
-
-
-def _the_second(_seed: Tensors, _candidates: Sequence[Tensors]) -> int:
-    """Take one direction alone for right: differences would see through ``detach``, and keep a program without it."""
-    return 1

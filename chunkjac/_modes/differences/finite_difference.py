@@ -83,7 +83,6 @@ class FiniteDifference:
             check_analytic(first.problem, bounds, self._seen.eps)
         self._stencil = Stencil(self.problem.inputs, formula, Steps.of(given, formula, self._seen.eps), bounds)
         ladder = Ladder(first.problem, batching, self._stencil.base(), self._stencil, first)
-        self._record.programs = {}
         self._evaluator = Evaluator(ladder, self._record.rung)
         known = self._evaluator.rung.known  # there is none where points are evaluated one by one
         self._witness: ColumnWitness | None = None

@@ -116,23 +116,6 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Hold a value of captured tensors that was read while a program was recorded: it may have decided anything."""
-
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    found: Any
-
-    def holds(self) -> bool:
-        """Tell whether it is still what is read there."""
-        now = self.func(*self.args, **self.kwargs)
-        if isinstance(now, torch.Tensor):
-            return torch.equal(now, self.found)
-        return bool(now == self.found or (now != now and self.found != self.found))
-
-
-@dataclass(frozen=True, slots=True)
 class Graph:
     """Hold a program.
 
@@ -141,14 +124,12 @@ class Graph:
         given: The nodes of what the program is given.
         constants: The tensors that it was seen to use besides.
         outputs: The nodes of what it returns.
-        reads: What was read of those tensors.
     """
 
     nodes: tuple[Node, ...]
     given: tuple[Node, ...]
     constants: Mapping[Node, torch.Tensor]
     outputs: tuple[Node, ...]
-    reads: tuple[Read, ...] = ()
 
     def live(self) -> Graph:
         """Return the same without the operations and constants that no output depends on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from operator import getitem
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from chunkjac._memory import OperationMode
 from chunkjac._programs.graph.functional import functional_of, reads_values, strided_from
-from chunkjac._programs.graph.graph import Graph, Layout, Node, Read
+from chunkjac._programs.graph.graph import Graph, Layout, Node
 from chunkjac._tensors import memory_of, tensors_among
 
 Rule = Callable[..., Any]
@@ -28,12 +29,11 @@ class StaleError(Exception):
 class Recorder(OperationMode):
     """Record operations, below every transform: inside ``vmap``, ``vjp``, ``jvp`` and backward passes.
 
-    Tensors are real, so what they hold decides nothing that is not seen: reading a value that
-    depends on what is given is refused. Tensors that the function captured are held as they are,
-    so that later changes in place are seen; what is read of them is noted.
+    All of it is to be replayed, so nothing may be decided by values: reading one is refused, unless it is made of
+    numbers alone.
 
     Args:
-        given: The tensors that the function is given.
+        given: The tensors that are others in each replay.
         varying: Those of them that are seeds.
         rules: For operations on what depends on the seeds: what to run in their place. A rule
             returns ``NotImplemented`` where it does not apply.
@@ -58,11 +58,12 @@ class Recorder(OperationMode):
         self._renews = renews
         self._stale: set[Node] = set()
         self._nodes: list[Node] = []
-        self._reads: list[Read] = []
         self._constants: dict[Node, torch.Tensor] = {}
         self._constant_of: dict[int, Node] = {}
+        self._held: set[int | None] = set()  # the memory of constants
+        self._parted: list[torch.Tensor] = []
         seeds = {id(tensor) for tensor in varying}
-        self._given = tuple(Node(None, layout=Layout.of(t), varies=id(t) in seeds) for t in given)
+        self._given = tuple(Node(None, layout=_layout_of(t), varies=id(t) in seeds) for t in given)
         for tensor, node in zip(given, self._given):
             self.node_of[tensor] = node
 
@@ -70,7 +71,7 @@ class Recorder(OperationMode):
         """Return what was recorded."""
         ends = tuple(self._node(x) for x in outputs)
         self._check_fresh(ends)
-        return Graph(tuple(self._nodes), self._given, self._constants, ends, tuple(self._reads))
+        return Graph(tuple(self._nodes), self._given, self._constants, ends)
 
     def _check_fresh(self, nodes: Sequence[Node]) -> None:
         """Refuse nodes whose memory was written to since."""
@@ -80,6 +81,8 @@ class Recorder(OperationMode):
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation, or what a rule has in its place, and record it."""
         tensors = tensors_among((*args, *kwargs.values()))
+        if _asks_for_looks(func):
+            return func(*args, **kwargs)
         operands = [self._node(tensor) for tensor in tensors]
         self._check_fresh(operands)
         varies = any(node.varies for node in operands)
@@ -91,12 +94,9 @@ class Recorder(OperationMode):
                 return made
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotLinearError(f"it draws random numbers ({func})")
-        reads = reads_values(func, tensors) and not self._is_free(operands)
-        if reads and any(node not in self._constants for node in operands):
+        if reads_values(func, tensors) and not self._is_free(operands):
             raise NotLinearError(f"it reads values ({func})")
         made = func(*args, **kwargs)
-        if reads:
-            self._reads.append(Read(func, args, kwargs, made))
         self._record(func, args, kwargs, made, tensors, varies)
         return made
 
@@ -190,10 +190,40 @@ class Recorder(OperationMode):
         if node is None:
             node = self._constant_of.get(id(tensor))
         if node is None:
-            node = Node(None, layout=Layout.of(tensor) if tensor.layout == torch.strided else None)
+            node = Node(None, layout=_layout_of(tensor))
             self._constant_of[id(tensor)] = node
             self._constants[node] = tensor
+            self._held.add(_memory_or_none(tensor))
         return node
+
+
+class StepRecorder(Recorder):
+    """Record what depends on the seeds only: what else it uses is a constant, with the value that it has now.
+
+    So values may be read of all that does not depend on seeds, and decide what is done: the recording is of now, and
+    is made anew in each run.
+    """
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record an operation on what depends on the seeds; run any other."""
+        tensors = tensors_among((*args, *kwargs.values()))
+        if any(tensor in self.node_of for tensor in tensors):
+            return super().run(func, args, kwargs)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise NotLinearError(f"it draws random numbers ({func})")
+        if torch.Tag.inplace_view in func.tags:
+            self._part_with(tensors)
+        elif func._schema.is_mutable and not self._held.isdisjoint(map(_memory_or_none, tensors)):
+            raise NotLinearError(f"it writes to what a derivative uses ({func})")
+        return func(*args, **kwargs)
+
+    def _part_with(self, tensors: list[torch.Tensor]) -> None:
+        """Keep constants as they are, whose tensors get another shape; they are others from then on."""
+        for tensor in tensors:
+            node = self._constant_of.pop(id(tensor), None)
+            if node is not None:
+                self._constants[node] = tensor.detach()
+                self._parted.append(tensor)  # so that its id stays its own
 
 
 def recorded(
@@ -201,16 +231,35 @@ def recorded(
     given: Sequence[torch.Tensor],
     varying: Sequence[torch.Tensor],
     rules: Mapping[Any, Rule],
+    recorder: type[Recorder] = Recorder,
 ) -> tuple[Graph, tuple[torch.Tensor, ...]]:
     """Record what runs; return that, and what it gave."""
     for renews in (True, False):
         try:
-            with Recorder(given, varying, rules, renews=renews) as recorder:
+            with recorder(given, varying, rules, renews=renews) as recording:
                 made = run()
-            return recorder.graph(made), made
+            return recording.graph(made), made
         except StaleError:
             continue
     raise AssertionError("what is not renewed is not stale")
+
+
+@cache
+def _asks_for_looks(func: Any) -> bool:
+    """Tell whether an operation makes no tensor, and goes by no values: whether sizes are the same, say."""
+    schema = func._schema if hasattr(func, "_schema") else None
+    makes = schema is None or schema.is_mutable or any("Tensor" in str(returned.type) for returned in schema.returns)
+    return not makes and torch.Tag.data_dependent_output not in func.tags
+
+
+def _layout_of(tensor: torch.Tensor) -> Layout | None:
+    """Return what a tensor is like; ``None`` if it is not dense."""
+    return Layout.of(tensor) if tensor.layout == torch.strided else None
+
+
+def _memory_or_none(tensor: torch.Tensor) -> int | None:
+    """Return the identity of the memory under a tensor; ``None`` if it is not dense."""
+    return memory_of(tensor) if tensor.layout == torch.strided else None
 
 
 def _is_whole(node: Node) -> bool:

@@ -34,7 +34,6 @@ def straight_code(
     outputs: Sequence[Node],
     calls: Mapping[Node, Callable[..., Any]],
     fixed: set[Node],
-    copies: Mapping[Node, Node],
     open_to: Sequence[Node] = (),
 ) -> Straight:
     """Write operations as Python.
@@ -44,19 +43,11 @@ def straight_code(
         outputs: What it returns.
         calls: What writes into a place that is known, for the operations that can.
         fixed: The nodes whose tensors stay where they are; others are local variables, deleted after their last use.
-        copies: Places that the values of some of those are copied to.
         open_to: Results whose places are given to each run.
     """
     words = _Words()
     parameters = ", ".join(["start", *map(words.name, open_to)])
     last = {operand: i for i, node in enumerate(nodes) for operand in (node, *node.operands)}
-    written = {node.writes.root: i for i, node in enumerate(nodes) if node.writes is not None}
-    made = {node: i for i, node in enumerate(nodes)}
-    copied: dict[int, list[Node]] = {}
-    for node in copies:
-        final = max(made[node], written.get(node.root, 0))
-        last[node] = max(last[node], final)
-        copied.setdefault(final, []).append(node)
     last.update(dict.fromkeys(outputs, len(nodes)))
     dying: dict[int, list[Node]] = {}
     for node in nodes:
@@ -70,8 +61,6 @@ def straight_code(
             lines.append(f"{words.name(node)} = {words.call(node.func, node)}")
         elif node.writes is not None:
             lines.append(words.call(node.func, node))
-        for source in copied.get(i, ()):
-            lines.append(f"{words.name(copies[source])}.copy_({words.name(source)})")
         if i in dying:
             lines.append(f"del {', '.join(map(words.name, dying[i]))}")
     lines.append(f"return {words.text(tuple(outputs))}")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from chunkjac._programs.graph.graph import Graph, Node
+from chunkjac._programs.replay.prologue import Prologue
 from chunkjac._programs.replay.replay import Replay
 from chunkjac._tensors import Tensors
 
@@ -20,34 +21,29 @@ class Program:
 
     Args:
         graph: The whole: what does not depend on the seeds is the prologue, all else the step.
-        n_inputs: How many of the tensors that it is given are inputs; the others are seeds.
+        n_values: How many of the tensors that it is given are values; the others are seeds.
 
     Attributes:
         size: How many directions it takes at once.
-        inputs: The nodes of its inputs.
+        values: The nodes of the values.
         seeds: Those of its seeds.
-        constants: The tensors from outside that it uses.
-        reads: What was read of such tensors.
         prologue: What runs once.
         step: What runs for each chunk.
         reads_seeds: Whether the step reads any seed; gathers do not.
     """
 
-    def __init__(self, graph: Graph, n_inputs: int) -> None:
-        self.inputs, self.seeds = graph.given[:n_inputs], graph.given[n_inputs:]
-        self.constants = graph.constants
-        self.reads = graph.reads
+    def __init__(self, graph: Graph, n_values: int) -> None:
+        self.values, self.seeds = graph.given[:n_values], graph.given[n_values:]
         (self.size,) = {seed.tensor_layout.shape[0] for seed in self.seeds}
         steps = tuple(node for node in graph.nodes if node.varies)
         before = tuple(node for node in graph.nodes if not node.varies)
         self.step = Replay(replace(graph, nodes=steps, given=self.seeds))
-        needs = [node for node in self.step.uses if node not in self.seeds]
-        self.prologue = Replay(replace(graph, nodes=before, given=self.inputs, outputs=()), needs)
+        self.prologue = Prologue(before, self.values, graph.constants, self.step.uses - {*self.seeds})
         self.reads_seeds = any(seed in self.step.uses for seed in self.seeds)
 
     @property
     def n_bytes(self) -> int:
-        """Return what it takes in memory, beside inputs, seeds, and what operations allocate."""
+        """Return what it takes in memory, beside values, seeds, and what operations allocate."""
         return self.step.n_bytes + self.prologue.n_bytes
 
     @property

@@ -8,7 +8,7 @@ causal mask, say) is made once.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 
 from chunkjac._programs.graph.graph import Graph, Node, run_node, written_memory
 from chunkjac._programs.graph.lives import last_uses, peak_bytes
-from chunkjac._programs.replay.arena import Arena, Life, aligned, lay_out
+from chunkjac._programs.replay.arena import Arena, Life, lay_out
 from chunkjac._programs.replay.code import straight_code
 from chunkjac._programs.replay.destinations import destination_call, works_in_place
 from chunkjac._tensors import Tensors
@@ -27,8 +27,7 @@ class Replay:
     """Run the operations of a graph.
 
     Args:
-        graph: What it is given stays at its place, and so do its constants.
-        kept: Nodes whose values stay after a run, each at a place of its own, until the next run.
+        graph: What it is given stays at its place.
 
     Attributes:
         graph: What was given.
@@ -36,7 +35,7 @@ class Replay:
         open: The outputs that can be written elsewhere in a run, by number: and the result that each is.
     """
 
-    def __init__(self, graph: Graph, kept: Iterable[Node] = ()) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._nodes = graph.nodes
         inside = set(self._nodes)
@@ -47,23 +46,19 @@ class Replay:
         stays = {*self._calls, *free}
         self._fixed = {*free, *(node for node in self._nodes if node.root in stays or node.root not in inside)}
         self._calls = {node: call for node, call in self._calls.items() if node not in free}
-        self._kept = {node: node.root for node in kept if node in self._fixed and node.root in self._calls}
-        loose = {node.root for node in kept if node in inside and node not in self._fixed}
-        self._copies = {root: Node(None, layout=root.layout) for root in loose}
-        self._last = last_uses(self._nodes, (*graph.outputs, *self._kept))
+        self._last = last_uses(self._nodes, graph.outputs)
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
-        self._places = _Places((*dict.fromkeys(self._kept.values()), *self._copies.values()))
         self._loose_bytes = peak_bytes(self._nodes, (*graph.outputs, *free), self._calls)
         self.open = self._open_outputs()
         open_to = tuple(dict.fromkeys(self.open.values()))
-        self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, self._copies, open_to)
+        self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, open_to)
         self._open_to = open_to
 
     @property
     def n_bytes(self) -> int:
         """Return what results take, those aside that operations allocate."""
-        return self._arena.n_bytes + self._places.n_bytes
+        return self._arena.n_bytes
 
     @property
     def most_bytes(self) -> int:
@@ -79,23 +74,16 @@ class Replay:
         """
         env: dict[Node, Any] = dict(values)
         arena = torch.empty(self._arena.n_bytes, dtype=torch.uint8, device=device)
-        kept = self._places.take(device)
         for node in self._nodes:
             if node in self._calls:
-                place = self._owner[node]
-                env[node] = self._places.of(place, kept) if place in self._places.offsets else self._buffer(arena, node)
+                env[node] = self._buffer(arena, node)
             elif node in self._fixed:
                 env[node] = run_node(node, env) if node.writes is None else env[node.writes]
-        env.update({place: self._places.of(place, kept) for place in self._copies.values()})
         scope: dict[str, Any] = {"__builtins__": builtins, **self._straight.functions}
         scope.update({name: env[node] for node, name in self._straight.names.items() if node in env})
-        for node in self._nodes:
-            if node in self._copies:
-                env[node] = env[self._copies[node]]
-            elif node.root in self._copies and node.writes is None:
-                env[node] = run_node(node, env)
+        names = {node: name for node, name in self._straight.names.items() if node in values}
         own = tuple(env[node] for node in self._open_to)
-        return Bound(FunctionType(self._straight.code, scope), own, env, tuple(kept.values()))
+        return Bound(FunctionType(self._straight.code, scope), own, names)
 
     def _buffer(self, memory: torch.Tensor, node: Node) -> torch.Tensor:
         """Return a result's place in the arena."""
@@ -125,12 +113,11 @@ class Replay:
         """Return whose place each result takes: that of an operand which dies as it is made, or its own."""
         owner: dict[Node, Node] = {}
         end = dict(self._last)
-        stays = set(self._kept.values())
         for i, node in enumerate(self._nodes):
             if node not in self._calls:
                 continue
             owner[node] = node
-            if node in stays or not works_in_place(node):
+            if not works_in_place(node):
                 continue
             for root in {operand.root for operand in node.operands}:
                 seen = [operand.layout for operand in node.operands if operand.root is root]
@@ -144,9 +131,8 @@ class Replay:
     def _lives(self) -> dict[Node, Life]:
         """Return the size and the time of each place in the arena."""
         lives: dict[Node, Life] = {}
-        stays = set(self._kept.values())
         for i, node in enumerate(self._nodes):
-            if node in self._calls and node not in stays and node.layout is not None:
+            if node in self._calls and node.layout is not None:
                 place = self._owner[node]
                 so_far = lives.get(place, Life(0, i, i))
                 n_bytes, last = max(node.layout.n_bytes, so_far.n_bytes), max(self._last[node], so_far.last)
@@ -162,48 +148,21 @@ class Bound:
         code: Runs the operations; its arguments are the first direction of a chunk, where there are any, and the
             places of those outputs that are open.
         own: Places for these.
-        values: What stands for nodes: what was given, and what stays at its place.
-        kept: The memory of what is kept, a tensor of each dtype.
+        names: What the code calls the values that it was given.
     """
 
-    code: Callable[..., Tensors]
+    code: FunctionType
     own: Tensors
-    values: Mapping[Node, Any]
-    kept: Tensors
+    names: Mapping[Node, str]
 
     def run(self, start: int = 0) -> Tensors:
         """Run the operations; return the outputs, which hold until the next run."""
-        return self.code(start, *self.own)
+        made: Tensors = self.code(start, *self.own)
+        return made
 
-
-class _Places:
-    """Hold where values lie that are kept: one after the other, those of a dtype together.
-
-    Args:
-        nodes: Whose values.
-
-    Attributes:
-        offsets: Where each begins, in elements.
-        n_bytes: What all take.
-    """
-
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self.offsets: dict[Node, int] = {}
-        self._sizes: dict[torch.dtype, int] = {}
-        for node in nodes:
-            dtype = node.tensor_layout.dtype
-            self.offsets[node] = self._sizes.get(dtype, 0)
-            self._sizes[dtype] = self.offsets[node] + aligned(node.tensor_layout.n_bytes) // dtype.itemsize
-        self.n_bytes = sum(size * dtype.itemsize for dtype, size in self._sizes.items())
-
-    def take(self, device: torch.device) -> dict[torch.dtype, torch.Tensor]:
-        """Take the memory: zeros, so that what lies between values is finite."""
-        return {dtype: torch.zeros(size, dtype=dtype, device=device) for dtype, size in self._sizes.items()}
-
-    def of(self, node: Node, memory: Mapping[torch.dtype, torch.Tensor]) -> torch.Tensor:
-        """Return a value's place."""
-        layout = node.tensor_layout
-        return memory[layout.dtype][self.offsets[node] :].as_strided(layout.shape, layout.strides)
+    def use(self, values: Mapping[Node, Any]) -> None:
+        """Run on other values from now on."""
+        self.code.__globals__.update({name: values[node] for node, name in self.names.items() if node in values})
 
 
 def _made_of_nothing(nodes: Sequence[Node]) -> set[Node]:

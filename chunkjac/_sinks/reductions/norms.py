@@ -46,6 +46,11 @@ class NormsSink(ReducingSink):
         self._along = [_zeros(leaf) for leaf in mode.directions.leaves]
         self._across = [_zeros(leaf) for leaf in block_leaves(mode)]
 
+    def begin_again(self) -> None:
+        """Let the norms be zeros again."""
+        for found in (*self._along, *self._across):
+            found.zero_()
+
     def write(self, chunk: slice, block: Tensors) -> None:
         """Take the norms of a block."""
         check_computed(block, self._mode.problem.inputs)

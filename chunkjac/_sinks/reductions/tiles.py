@@ -39,15 +39,20 @@ class Tiled(ReducingSink):
         self._tile: Tensors = tuple(
             torch.empty((tile_size, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf in block_leaves(mode)
         )
-        total = mode.directions.n
+        self._tile_size = tile_size
+        self._start = 0  # of the tile
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Begin with the first tile."""
+        total, n_rows = self._mode.directions.n, len(self._products)
         self._ahead: list[tuple[slice, bool]] = []  # which rows come next, and whether they are held
-        for start in range(0, len(products), max(1, tile_size)):
-            stop = min(start + tile_size, len(products))
+        for start in range(0, n_rows, max(1, self._tile_size)):
+            stop = min(start + self._tile_size, n_rows)
             self._ahead.append((slice(start, stop), True))
             others = slice(max(stop, self._first_column), total)
             if others.start < total:
                 self._ahead.append((others, False))
-        self._start = 0  # of the tile
 
     def missing(self, _total: int) -> list[slice]:
         """Return the rows that are to be computed, in order; most of them come several times."""
@@ -108,6 +113,10 @@ class AddedUp(ReducingSink):
         self._mode = mode
         self._products = products
         self._is_cross = is_cross
+
+    def begin_again(self) -> None:
+        """Let the sums be zeros again."""
+        self._products.zero_()
 
     def write(self, _chunk: slice, block: Tensors) -> None:
         """Add a block's products."""

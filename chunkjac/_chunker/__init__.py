@@ -8,6 +8,6 @@ from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits
 from chunkjac._chunker.pacer import Pacer
 from chunkjac._chunker.partition import Partition
-from chunkjac._chunker.seeds import Seeds, combined
+from chunkjac._chunker.seeds import Seeds
 from chunkjac._chunker.slices import Segment
 from chunkjac._chunker.turns import Learnt, Measured, Turn

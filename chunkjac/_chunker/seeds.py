@@ -77,6 +77,14 @@ class Seeds(Rows):
             self._written.append(ones)
         return tuple(buffer[:n_rows] for buffer in self._buffers)
 
+    def combined(self, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return one seed that is the sum of all, each times its weight, in memory of its own."""
+        seed = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in self._leaves)
+        for segment in self._directions.parts(slice(0, self._directions.n)):
+            elements = seed[segment.leaf].view(-1)[segment.elements]
+            elements += weights[segment.rows].to(elements.device, elements.dtype)
+        return seed
+
     def release(self) -> None:
         """Give the memory back."""
         self._written = []
@@ -92,17 +100,3 @@ class Seeds(Rows):
         """Make rows of zeros."""
         leaf = self._leaves[number]
         return torch.zeros((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
-
-
-def combined(directions: Directions, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return one seed that is the weighted sum of all, without making them.
-
-    Args:
-        directions: What they are.
-        weights: ``(n,)``.
-    """
-    seed = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in directions.leaves)
-    for segment in directions.parts(slice(0, directions.n)):
-        elements = seed[segment.leaf].view(-1)[segment.elements]
-        elements += weights[segment.rows].to(elements.device, elements.dtype)
-    return seed

@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._chunker import Directions, combined
+from chunkjac._chunker import Directions, Seeds
 from chunkjac._problem import FixedNumbers, Leaf
 from chunkjac._tensors import Tensors, largest_finite, rows_of
 
@@ -71,6 +71,7 @@ class Witness:
 
     def __init__(self, directions: Directions, leaves: Sequence[Leaf], sizes: torch.Tensor | None = None) -> None:
         self._directions, self._leaves, self._known_sizes = directions, leaves, sizes
+        self._seeds = Seeds(directions)
         self._next = 0  # where all directions from the first one on are noted to, each once
         self._parts: list[_Part] = []
         self.n_noted = 0
@@ -112,7 +113,7 @@ class Witness:
 
     def planned_seed(self) -> Tensors:
         """Return the seed that is the combination of all directions."""
-        return combined(self._directions, self._planned)
+        return self._seeds.combined(self._planned)
 
     def like(self) -> Witness:
         """Return another one for the same directions, with no rows."""
@@ -158,7 +159,7 @@ class Witness:
                 right, and what is not finite there agrees with nothing.
         """
         is_planned = bool(alone) and self.covers_all
-        seed = self.planned_seed() if is_planned else combined(self._directions, self._weights)
+        seed = self.planned_seed() if is_planned else self._seeds.combined(self._weights)
         alone = alone if is_planned else one(seed)
         if any(isinstance(part.together, FakeTensor) for part in self._parts):
             return True

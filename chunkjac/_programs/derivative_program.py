@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-
-import torch
 
 from chunkjac._chunker import even_chunk
 from chunkjac._programs.recording import PlainDerivative, Recording
@@ -116,17 +113,6 @@ class DerivativeProgram:
         self.recording.close()
         self._record.forget()
         self._record.refused = why
-
-    def renew(self, n_left: int) -> None:
-        """Record anew what an earlier run has recorded, for as many directions at once."""
-        self._usage, self._running = replace(self._usage, exact_size=self.size), None
-        self.recording.renew()
-        self.wanted_size(n_left)
-
-    def learn_sizes(self, sizes: torch.Tensor) -> None:
-        """Take note of how large rows are, so that the next run can weigh them before they are made."""
-        if self._records.is_kept:
-            self._record.sizes = sizes
 
     def release(self) -> None:
         """Let go of the program's memory, and of the values that it uses."""

@@ -9,7 +9,8 @@ from chunkjac._chunker import BatchLayout
 from chunkjac._problem import Problem
 from chunkjac._programs.graph.graph import Graph
 from chunkjac._programs.graph.likeness import Form, form_of
-from chunkjac._programs.graph.recorder import StepRecorder, recorded
+from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.graph.step_recorder import StepRecorder
 from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.first_layer import with_nudges
 from chunkjac._programs.passes.merging import merged
@@ -20,7 +21,7 @@ from chunkjac._tensors import Tensors
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class RecordedEvaluation:
     """Hold a recorded evaluation of now.
 
     Attributes:
@@ -64,7 +65,7 @@ class PlainEvaluation:
         """Return how many directions there are in all."""
         return sum(leaf.numel for leaf in self.problem.leaves)
 
-    def recorded(self, chunk: slice) -> Evaluation:
+    def recorded(self, chunk: slice) -> RecordedEvaluation:
         """Record the evaluation of a chunk: what depends on the copies, and the values that it uses of all else.
 
         Raises:
@@ -72,9 +73,9 @@ class PlainEvaluation:
         """
         batch, ends = self.batch(chunk), (*self.problem.inputs, *self.last)
         graph, made = recorded(lambda: self.call(batch), (*ends, *batch), batch, {}, StepRecorder)
-        return Evaluation(graph, form_of(graph), ends, made)
+        return RecordedEvaluation(graph, form_of(graph), ends, made)
 
-    def program(self, evaluation: Evaluation, size: int) -> Program:
+    def program(self, evaluation: RecordedEvaluation, size: int) -> Program:
         """Return what was recorded of so many directions as a program."""
         graph, n_inputs, n_last = evaluation.graph, len(self.problem.inputs), len(self.last)
         values = tuple(graph.constants)
@@ -84,7 +85,7 @@ class PlainEvaluation:
         graph = with_nudges(graph, ends[:n_inputs], ends[n_inputs:], points, self.copies(size))
         return Program(with_fast_products(graph).live(), n_ends + len(values))
 
-    def running(self, program: Program, evaluation: Evaluation, size: int) -> Running:
+    def running(self, program: Program, evaluation: RecordedEvaluation, size: int) -> Running:
         """Take memory for a program that evaluates so many directions at once."""
         return Running(
             program,

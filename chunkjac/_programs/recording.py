@@ -1,9 +1,11 @@
-"""The programs of a derivative: one direction is recorded in each run, all else when it is first asked for."""
+"""The programs of a derivative: a direction in each run, all else when it is first asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from chunkjac._chunker import Directions, Seeds
 from chunkjac._programs.batch import batched, program_of
@@ -13,7 +15,7 @@ from chunkjac._programs.replay.forms import Form, choose_form
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
 from chunkjac._programs.resizing import resized, telling_size
-from chunkjac._programs.tracing import Direction
+from chunkjac._programs.tracing import RecordedDirection
 from chunkjac._programs.usage import Usage
 from chunkjac._tensors import Tensors
 
@@ -82,7 +84,7 @@ class Recording:
         if self.made:
             return
         seed, record = self._plain.seed(), self._record
-        direction = Direction.of(self._plain.apply, seed)
+        direction = RecordedDirection.of(self._plain.apply, seed)
         self.was_known = record.trace is not None and record.trace.form == direction.form
         if record.trace is None or not self.was_known:
             record.forget()
@@ -141,11 +143,10 @@ class Recording:
         """Return how the step of so many directions runs; ``None`` if nothing was to be compiled."""
         return self._record.forms.get(size)
 
-    def renew(self) -> None:
-        """Let go of what earlier runs have recorded, and record the direction again."""
-        self._record.forget()
-        self.made = ()
-        self.have_trace()
+    def learn_sizes(self, sizes: torch.Tensor) -> None:
+        """Take note of how large rows are, so that the next run can weigh them before they are made."""
+        if self._records.is_kept:
+            self._record.sizes = sizes
 
     def trust(self, size: int) -> None:
         """Take note that a block of so many directions was compared with one direction."""

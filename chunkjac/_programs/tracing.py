@@ -11,7 +11,8 @@ import torch
 from chunkjac._programs.graph.graph import Graph, Node, run_all
 from chunkjac._programs.graph.likeness import Form, form_of
 from chunkjac._programs.graph.lives import peak_bytes
-from chunkjac._programs.graph.recorder import StepRecorder, recorded
+from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.graph.step_recorder import StepRecorder
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.passes.real_transforms import with_real_transforms
 from chunkjac._programs.passes.rules import RULES
@@ -48,7 +49,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Direction:
+class RecordedDirection:
     """Hold a recording of now.
 
     Attributes:
@@ -62,7 +63,7 @@ class Direction:
     made: Tensors
 
     @classmethod
-    def of(cls, apply: Callable[[Tensors], Tensors], seed: Tensors) -> Direction:
+    def of(cls, apply: Callable[[Tensors], Tensors], seed: Tensors) -> RecordedDirection:
         """Record what a derivative does to a seed.
 
         Args:

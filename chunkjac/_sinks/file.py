@@ -169,10 +169,6 @@ class FileSink:
         """Return the directions that are to be computed."""
         return self._store.missing()
 
-    def begin_again(self) -> None:
-        """Let all directions be missing."""
-        raise NotImplementedError
-
     def places(self, chunk: slice) -> Tensors | None:
         """Return where a block may be made: in the buffer that is written next."""
         self._store.raise_failure()

@@ -18,6 +18,7 @@ from chunkjac._memory.out_of_memory import OverBudget, is_out_of_memory
 from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._problem.problem import Problem
+from chunkjac._sinks.sink import Whole
 from chunkjac._sinks.tensor import TensorSink
 from tests.zoo import Stateless, example
 
@@ -247,7 +248,7 @@ def test_a_sink_gets_each_direction_once_in_order() -> None:
     problem = Problem.of(case.func, case.args, 0, has_aux=False)
     written: list[slice] = []
 
-    class Recorder:
+    class Recorder(Whole):
         def places(self, chunk: slice) -> None:
             return None
 

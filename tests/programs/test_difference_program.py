@@ -83,7 +83,7 @@ def test_runs_by_a_program_give_what_reverse_mode_gives(scheme: str, monkeypatch
     monkeypatch.setattr(DifferenceProgram, "finish", lambda self: was_used.append(self.was_used))
     net = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 20)).double().requires_grad_(False)
     x, other = torch.randn(2, 40, dtype=torch.float64)
-    plan = plan_of(net, x, scheme=scheme)
+    plan = plan_of(net, x, scheme=scheme, chunk_size=5)
     for at in (x, other, x):
         found, _ = plan.run(at, return_report=True)
         assert relative_error(found, cj.jacobian(net, at, mode="reverse")) < 1e-6

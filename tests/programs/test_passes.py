@@ -23,7 +23,7 @@ from chunkjac._programs.passes.memory_formats import LAYOUT_RULES
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.passes.one_hot_seeds import without_seeds
 from chunkjac._programs.replay.replay import Replay
-from chunkjac._programs.tracing import Direction
+from chunkjac._programs.tracing import RecordedDirection
 
 aten = torch.ops.aten
 
@@ -152,7 +152,7 @@ def test_what_is_zero_but_for_a_part_is_computed_for_the_part(by_rows: bool) -> 
     leaves = problem.evaluate()[1].leaves if by_rows else problem.leaves
     mode = Reverse(problem) if by_rows else Forward(problem)
     seed = tuple(torch.ones(leaf.shape, dtype=leaf.dtype) for leaf in leaves)
-    direction = Direction.of(mode.apply, seed)
+    direction = RecordedDirection.of(mode.apply, seed)
     recorded_ = direction.trace(seed)
     seeds = Seeds(ElementDirections(leaves)).batch(slice(0, 3))
     made = batched(recorded_, direction.values, seeds)

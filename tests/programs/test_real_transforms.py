@@ -10,7 +10,7 @@ from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.graph.recorder import recorded
 from chunkjac._programs.passes.real_transforms import real_part, with_real_transforms
-from chunkjac._programs.tracing import Direction
+from chunkjac._programs.tracing import RecordedDirection
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 9])
@@ -36,7 +36,7 @@ def test_a_spectral_layer(norm: str, dim: int, size: int) -> None:
 
     x = torch.randn(size, size, dtype=torch.float64)
     seed = (torch.ones_like(x),)
-    graph = Direction.of(Reverse(Problem.of(func, (x,), 0, has_aux=False)).apply, seed).trace(seed).graph
+    graph = RecordedDirection.of(Reverse(Problem.of(func, (x,), 0, has_aux=False)).apply, seed).trace(seed).graph
     assert sum(node.func is real_part for node in graph.nodes) == 1
     assert not any(node.func is torch.ops.aten._fft_c2c.default for node in graph.nodes)
     plan, expected = cj.plan(func, x, mode="reverse"), torch.func.jacrev(func)(x)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from chunkjac._programs.graph.graph import Graph, Node, run_all
 from chunkjac._programs.graph.likeness import form_of
-from chunkjac._programs.graph.recorder import NotLinearError, StepRecorder, recorded
+from chunkjac._programs.graph.recorder import NotLinearError, recorded
+from chunkjac._programs.graph.step_recorder import StepRecorder
 from chunkjac._programs.passes.pointwise_chains import replay
 from chunkjac._programs.replay.arena import Life, lay_out
 from chunkjac._programs.replay.replay import Replay

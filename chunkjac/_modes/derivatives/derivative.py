@@ -10,7 +10,8 @@ import torch
 
 from chunkjac._chunker import Directions, ElementDirections, Seeds
 from chunkjac._modes.derivatives.graph_nodes import are_fused
-from chunkjac._modes.derivatives.ladder import Ladder, Rung
+from chunkjac._modes.derivatives.ladder import Ladder
+from chunkjac._modes.derivatives.rung import Rung
 from chunkjac._modes.derivatives.takeover import PROGRAM, Takeover
 from chunkjac._modes.vmap import is_warm
 from chunkjac._modes.witness import Witness
@@ -67,7 +68,7 @@ class Derivative:
     @property
     def outputs(self) -> Outputs:
         """Return what the function returns."""
-        return self._ladder.outputs
+        return self._ladder.rung.outputs
 
     @property
     def flows(self) -> bool:
@@ -89,7 +90,7 @@ class Derivative:
     @property
     def batched(self) -> bool:
         """Tell whether the directions of a chunk are computed together."""
-        return self._ladder.batched
+        return self._ladder.rung.batched
 
     @property
     def is_long(self) -> bool:
@@ -117,7 +118,7 @@ class Derivative:
             witness = Witness(self.directions, self._row, record.sizes)
             plain = PlainDerivative(
                 mode=self.name,
-                apply=lambda seed: self._ladder.rung.recordable(seed),
+                apply=self._ladder.recordable,
                 seed=witness.planned_seed,
                 directions=self.directions,
                 evaluation_s=self._evaluation_s,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar, Protocol
 
 import torch
 from torch._subclasses.fake_tensor import (
@@ -22,9 +21,10 @@ from torch._subclasses.fake_tensor import (
 
 from chunkjac._errors import ChunkjacError, FunctionError, add_note
 from chunkjac._memory import drain_backward, first_line, is_out_of_memory
+from chunkjac._modes.derivatives.rung import Rung
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.witness import Witness
-from chunkjac._problem import Outputs, Problem
+from chunkjac._problem import Problem
 from chunkjac._tensors import Tensors, are_apart
 
 
@@ -34,47 +34,6 @@ class _DisagreementError(Exception):
 
 # What a dry run raises where values would be needed: it tells nothing about a rung.
 FAKE_ONLY = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
-
-
-class Rung(Protocol):
-    """Apply the derivative of a problem, at its inputs, to seeds.
-
-    A rung is made by running its prologue.
-
-    Attributes:
-        name: The rung's name.
-        prologue: What its prologue is, the same for rungs that share one.
-        batched: Whether ``many`` computes the directions of a chunk together.
-        outputs: What the function returns.
-        flows: Whether any output depends on an input as far as the rung sees.
-    """
-
-    name: ClassVar[str]
-    prologue: ClassVar[str]
-    batched: ClassVar[bool]
-    outputs: Outputs
-    flows: bool
-
-    @property
-    def is_sure(self) -> bool:
-        """Tell whether ``many`` is known to give what ``one`` does."""
-        ...
-
-    def many(self, seeds: Tensors) -> Tensors:
-        """Apply the derivative to ``(k, *leaf.shape)`` of seeds."""
-        ...
-
-    def one(self, seed: Tensors) -> Tensors:
-        """Apply the derivative to a single seed, without batching anything."""
-        ...
-
-    def recordable(self, seed: Tensors) -> Tensors:
-        """Do what ``one`` does, by operations that have batching rules as far as there are any."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what the prologue keeps; nothing is asked for after that."""
-        ...
 
 
 class Ladder:
@@ -113,19 +72,9 @@ class Ladder:
         self._climb()  # its prologue tells what the function returns
 
     @property
-    def outputs(self) -> Outputs:
-        """Return what the function returns."""
-        return self.rung.outputs
-
-    @property
-    def batched(self) -> bool:
-        """Tell whether the directions of a chunk are computed together."""
-        return self.rung.batched
-
-    @property
     def is_unsure(self) -> bool:
         """Tell whether the rung's blocks must be compared with one direction."""
-        return self._is_comparable and self.batched and not self.rung.is_sure
+        return self._is_comparable and self.rung.batched and not self.rung.is_sure
 
     def watch(self, witness: Witness) -> None:
         """Combine blocks that may be wrong."""
@@ -164,6 +113,10 @@ class Ladder:
         """Apply the derivative to a single seed."""
         return self._applied(lambda: self.rung.one(seed))
 
+    def recordable(self, seed: Tensors) -> Tensors:
+        """Apply the derivative to a single seed by what can be recorded."""
+        return self.rung.recordable(seed)
+
     def close(self) -> None:
         """Let go of what the prologue keeps."""
         self.rung.close()
@@ -192,7 +145,7 @@ class Ladder:
         n_rows = len(seeds[0])
         self.gives_away = False
         with torch.set_grad_enabled(self._keeps_graph):
-            if n_rows > 1 and self.batched:
+            if n_rows > 1 and self.rung.batched:
                 block = self.rung.many(seeds)
                 self.gives_away = self.rung.is_sure and are_apart((*seeds, *block))  # made for it, and no seed
                 if self.is_unsure:
@@ -203,7 +156,7 @@ class Ladder:
                 )  # each fake one takes what the first takes
             else:
                 block = _one_by_one(self.rung, seeds, n_rows)
-                self._works = self._works or not self.batched
+                self._works = self._works or not self.rung.batched
         return block
 
     def _compare(self, block: Tensors, start: int) -> None:

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._modes.derivatives.derivative import Derivative
-from chunkjac._modes.derivatives.ladder import Rung
 from chunkjac._modes.derivatives.pullbacks import (
     BatchedGrad,
     RowByRow,
@@ -22,6 +21,7 @@ from chunkjac._modes.derivatives.pullbacks import (
     VmapVjpPlain,
     VmapVjpWithGrad,
 )
+from chunkjac._modes.derivatives.rung import Rung
 from chunkjac._problem import Leaf, Problem
 from chunkjac._programs import Records
 

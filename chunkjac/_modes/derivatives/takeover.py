@@ -63,7 +63,7 @@ class Takeover:
     def wanted_size(self, n_left: int) -> int | None:
         """Return how many directions the program takes next, recorded where that is worth it; ``None`` for none."""
         while self._program is not None:
-            if not (self.is_done or (self._ladder.batched and self._program.is_due(n_left))):
+            if not (self.is_done or (self._ladder.rung.batched and self._program.is_due(n_left))):
                 return None
             try:
                 with torch.no_grad():
@@ -79,7 +79,7 @@ class Takeover:
     def note(self, n_rows: int, seconds: float) -> None:
         """Take in how long the ladder took for so many directions."""
         if self._program is not None:
-            self._program.note(n_rows, seconds, _NODE_S * self._ladder.outputs.n_nodes)
+            self._program.note(n_rows, seconds, _NODE_S * self._ladder.rung.outputs.n_nodes)
 
     def block(self, chunk: slice, places: Tensors | None) -> Tensors:
         """Compute a block by the program; the first of each size is compared with one direction at once.
@@ -120,7 +120,7 @@ class Takeover:
         try:
             with torch.no_grad():
                 if self._witness.agrees(self._ladder.one, alone):
-                    program.learn_sizes(self._witness.sizes)
+                    program.recording.learn_sizes(self._witness.sizes)
                     return True
         except Exception as error:
             if not is_out_of_memory(error):

@@ -193,37 +193,8 @@ class Recorder(OperationMode):
             node = Node(None, layout=_layout_of(tensor))
             self._constant_of[id(tensor)] = node
             self._constants[node] = tensor
-            self._held.add(_memory_or_none(tensor))
+            self._held.add(memory_or_none(tensor))
         return node
-
-
-class StepRecorder(Recorder):
-    """Record what depends on the seeds only: what else it uses is a constant, with the value that it has now.
-
-    So values may be read of all that does not depend on seeds, and decide what is done: the recording is of now, and
-    is made anew in each run.
-    """
-
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record an operation on what depends on the seeds; run any other."""
-        tensors = tensors_among((*args, *kwargs.values()))
-        if any(tensor in self.node_of for tensor in tensors):
-            return super().run(func, args, kwargs)
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise NotLinearError(f"it draws random numbers ({func})")
-        if torch.Tag.inplace_view in func.tags:
-            self._part_with(tensors)
-        elif func._schema.is_mutable and not self._held.isdisjoint(map(_memory_or_none, tensors)):
-            raise NotLinearError(f"it writes to what a derivative uses ({func})")
-        return func(*args, **kwargs)
-
-    def _part_with(self, tensors: list[torch.Tensor]) -> None:
-        """Keep constants as they are, whose tensors get another shape; they are others from then on."""
-        for tensor in tensors:
-            node = self._constant_of.pop(id(tensor), None)
-            if node is not None:
-                self._constants[node] = tensor.detach()
-                self._parted.append(tensor)  # so that its id stays its own
 
 
 def recorded(
@@ -257,7 +228,7 @@ def _layout_of(tensor: torch.Tensor) -> Layout | None:
     return Layout.of(tensor) if tensor.layout == torch.strided else None
 
 
-def _memory_or_none(tensor: torch.Tensor) -> int | None:
+def memory_or_none(tensor: torch.Tensor) -> int | None:
     """Return the identity of the memory under a tensor; ``None`` if it is not dense."""
     return memory_of(tensor) if tensor.layout == torch.strided else None
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from chunkjac._programs.graph.graph import Graph, Node
-from chunkjac._programs.replay.prologue import Prologue
+from chunkjac._programs.replay.preparation import Preparation
 from chunkjac._programs.replay.replay import Replay
 from chunkjac._tensors import Tensors
 
@@ -38,7 +38,7 @@ class Program:
         steps = tuple(node for node in graph.nodes if node.varies)
         before = tuple(node for node in graph.nodes if not node.varies)
         self.step = Replay(replace(graph, nodes=steps, given=self.seeds))
-        self.prologue = Prologue(before, self.values, graph.constants, self.step.uses - {*self.seeds})
+        self.prologue = Preparation(before, self.values, graph.constants, self.step.uses - {*self.seeds})
         self.reads_seeds = any(seed in self.step.uses for seed in self.seeds)
 
     @property

@@ -15,7 +15,7 @@ from chunkjac._programs.replay.code import straight_code
 from chunkjac._tensors import Tensors
 
 
-class Prologue:
+class Preparation:
     """Run operations that do not depend on the seeds.
 
     Args:

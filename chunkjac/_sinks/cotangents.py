@@ -68,7 +68,7 @@ class PulledBack(Whole):
 
     def begin_again(self) -> None:
         """Let the sums be zeros again."""
-        self.grads = (None,) * len(self.grads)
+        self.grads = [(None,) * len(grads) for grads in self.grads]
         for target in self.products:
             target.zero_()
 

@@ -45,7 +45,7 @@ def run(func: Callable[..., Any], **options: Any) -> tuple[torch.Tensor, cj.Repo
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("options", [{"chunk_size": 10}, {"max_memory": 500_000}])
+@pytest.mark.parametrize("options", [{"chunk_size": 10}, {"max_memory": 600_000}])
 def test_a_list_that_collects_tensors_is_noticed(mode: str, options: dict[str, Any]) -> None:
     func = Collector()
     found, report, peak_bytes, said = run(func, mode=mode, **options)

@@ -367,7 +367,7 @@ def _counted_operations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     count = LiveBytes.__torch_dispatch__
 
     def note(self: LiveBytes, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._limit_bytes is not None:
+        if self.limit_bytes is not None:
             seen.append(func)
         return count(self, func, types, args, kwargs)
 

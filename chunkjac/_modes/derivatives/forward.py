@@ -17,6 +17,7 @@ from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._errors import FunctionError
 from chunkjac._modes.derivatives.derivative import Derivative
 from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBackwardOneByOne
+from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
 from chunkjac._modes.derivatives.rung import Rung
 from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, WriteWatcher

@@ -81,7 +81,6 @@ class Evaluator:
             last=self._last,
             agrees=partial(same_within_noise, eps=seen.eps),
             seen=seen,
-            is_trusted=self._hint == self.rung.name,
         )
         self.program = DifferenceProgram(evaluation, record, usage)
 

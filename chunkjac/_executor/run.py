@@ -76,7 +76,9 @@ def writing_of(job: Job, known: Probe | None, experience: Experience, found: Lef
         job = replace(job, problem=job.problem.drawing(again=again))
         gauge = Gauge.of(job.device) if job.return_report else None
         counting = job.counting(experience.foreseen(known))
-        result = yield from _writing(Run(job, known, counting, watcher, experience, job.tracker(counting), gauge))
+        run = Run(job, known, counting, watcher, experience, job.tracker(counting), gauge)
+        found.room = run.watched()
+        result = yield from _writing(run)
     return connected(result, job, watcher) if job.options.create_graph else result
 
 

@@ -2,6 +2,8 @@
 
 from chunkjac._problem.call_watcher import CallWatcher
 from chunkjac._problem.checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged
+from chunkjac._problem.effects.randomness import RANDOMNESS, FixedNumbers
+from chunkjac._problem.effects.restoring import LeftAsFound
 from chunkjac._problem.identity.closures import frozen
 from chunkjac._problem.kernels import plain_kernels
 from chunkjac._problem.leaves import Leaf, Outputs, without_graph
@@ -9,7 +11,5 @@ from chunkjac._problem.looks import looks_like
 from chunkjac._problem.modules import behind, restored_attributes
 from chunkjac._problem.precision import PrecisionWatcher
 from chunkjac._problem.problem import Problem
-from chunkjac._problem.randomness import RANDOMNESS, FixedNumbers
-from chunkjac._problem.restoring import LeftAsFound
 from chunkjac._problem.transforms import is_inside_transform
 from chunkjac._problem.write_watcher import WriteWatcher

@@ -11,7 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from chunkjac._memory import LiveBytes
-from chunkjac._problem.randomness import are_fixed
+from chunkjac._problem.effects.randomness import are_fixed
 from chunkjac._problem.write_watcher import WriteWatcher
 from chunkjac._tensors import memory_of, tensors_among
 

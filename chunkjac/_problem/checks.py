@@ -107,3 +107,13 @@ def check_outputs(leaves: Sequence[Any]) -> None:
             raise FunctionError(f"the output of func must be real floating-point tensors, found {leaf.dtype}.")
         if leaf.layout != torch.strided:
             raise FunctionError(f"the output of func must be dense tensors, found {leaf.layout}.")
+
+
+def check_pair(returned: Any) -> tuple[Any, Any]:
+    """Return output and auxiliary result of a function that must return both."""
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise FunctionError(
+            "output of function f should be a tuple: (output, aux) if has_aux is True, "
+            f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
+        )
+    return returned

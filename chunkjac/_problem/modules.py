@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
+from chunkjac._problem.transforms import is_wrapped, unwrapped
+
 
 def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Module]:
     """Return the modules that a function can be seen to use.
@@ -42,17 +44,42 @@ def runs_compiled_code(func: Callable[..., Any], args: tuple[Any, ...], modules:
     return any("_torchdynamo_orig_callable" in getattr(part, "__dict__", ()) for part in parts)
 
 
+def is_lazy(module: nn.Module) -> bool:
+    """Tell whether a module has parameters that are yet to be made."""
+    return isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params()
+
+
 @contextmanager
 def restored_attributes(modules: list[nn.Module]) -> Iterator[None]:
     """Give modules the attributes back that they had: what is cached meanwhile is forgotten."""
-    dictionaries = [attributes for module in modules for attributes in _dictionaries(module)]
-    before = [dict(dictionary) for dictionary in dictionaries]
+    found = _attributes_of(modules)
     try:
         yield
     finally:
-        for dictionary, contents in zip(dictionaries, before):
-            dictionary.clear()
-            dictionary.update(contents)
+        _put_back(found)
+
+
+@contextmanager
+def forgotten_if_it_fails(modules: list[nn.Module]) -> Iterator[None]:
+    """Give modules the attributes back that they had, if what is done meanwhile fails."""
+    found = _attributes_of(modules)
+    try:
+        yield
+    except BaseException:
+        _put_back(found)
+        raise
+
+
+def unwrap_attributes(modules: list[nn.Module]) -> bool:
+    """Give modules the values of tensors whose transforms are over; return whether no others are left."""
+    held: list[Any] = [each for module in modules for each in (vars(module), module._buffers)]
+    is_plain = True
+    for attributes in (each for each in held if isinstance(each, dict)):
+        for name, value in list(attributes.items()):
+            if isinstance(value, torch.Tensor) and is_wrapped(value):
+                attributes[name] = unwrapped(value)
+                is_plain = is_plain and not is_wrapped(attributes[name])
+    return is_plain
 
 
 def behind(func: Any) -> Iterator[Any]:
@@ -97,7 +124,18 @@ def _is_filled(cell: CellType) -> bool:
     return True
 
 
-def _dictionaries(module: nn.Module) -> list[dict[str, Any]]:
-    """Return a module's attributes, and the dictionaries of parameters, buffers and caches among them."""
-    attributes = vars(module)
-    return [attributes, *(value for value in attributes.values() if type(value) is dict)]
+def _attributes_of(modules: list[nn.Module]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return modules' attributes, and the dictionaries of parameters, buffers and caches among them, with copies."""
+    dictionaries = (
+        each
+        for module in modules
+        for each in (vars(module), *(value for value in vars(module).values() if type(value) is dict))
+    )
+    return [(dictionary, dict(dictionary)) for dictionary in dictionaries]
+
+
+def _put_back(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Give modules the attributes back that they had."""
+    for dictionary, contents in found:
+        dictionary.clear()
+        dictionary.update(contents)

@@ -19,14 +19,16 @@ from chunkjac._problem.checks import (
     check_callable,
     check_computed,
     check_inputs,
+    check_pair,
     check_unchanged,
 )
-from chunkjac._problem.draws import Draws
+from chunkjac._problem.effects.data import PlainData
+from chunkjac._problem.effects.draws import Draws
 from chunkjac._problem.first_time import FirstTime
 from chunkjac._problem.leaves import Leaf, Outputs, alias_of, plain, without_graph
 from chunkjac._problem.looks import differences_between
-from chunkjac._problem.modules import modules_of, runs_compiled_code
-from chunkjac._problem.transforms import is_inside_transform
+from chunkjac._problem.modules import forgotten_if_it_fails, is_lazy, modules_of, runs_compiled_code
+from chunkjac._problem.transforms import is_inside_transform, is_plain
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class Problem:
             )
         argnums, leaves, spec = _checked(func, args, argnums)
         inputs, may_have_grad = tuple(map(plain, leaves)), torch.is_grad_enabled()
-        return cls(func, args, argnums, has_aux, inputs, spec, randomness, may_have_grad=may_have_grad)
+        problem = cls(func, args, argnums, has_aux, inputs, spec, randomness, may_have_grad=may_have_grad)
+        if any(map(is_lazy, problem.modules)):  # its parameters are made in its first call, which must be a plain one
+            problem.evaluate()
+        return problem
 
     @classmethod
     def inside(
@@ -171,7 +176,7 @@ class Problem:
         grad_mode = nullcontext() if self.has_grad is None else torch.set_grad_enabled(self.has_grad)
         with grad_mode, self.watched or nullcontext():
             returned = self.draws.evaluate(partial(_called, self), inputs, self.inputs)
-        output, aux = _split(returned) if self.has_aux else (returned, None)
+        output, aux = check_pair(returned) if self.has_aux else (returned, None)
         leaves, spec = tree_flatten(output)
         return tuple(leaves), spec, aux
 
@@ -232,19 +237,13 @@ def _called(problem: Problem, inputs: Sequence[torch.Tensor]) -> Any:
     """Call the function of a problem with flat inputs."""
     chosen = tree_unflatten(list(inputs), problem.spec)
     given = {problem.argnums: chosen} if isinstance(problem.argnums, int) else dict(zip(problem.argnums, chosen))
-    return problem.func(*(given[i] if i in given else tree_map(alias_of, arg) for i, arg in enumerate(problem.args)))
+    args = [given[i] if i in given else tree_map(alias_of, arg) for i, arg in enumerate(problem.args)]
+    if is_plain(inputs):
+        return problem.func(*args)
+    with PlainData(), forgotten_if_it_fails(problem.modules):  # the next rung begins where this one did
+        return problem.func(*args)
 
 
 def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
     """Return what the arguments are differentiated by."""
     return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
-
-
-def _split(returned: Any) -> tuple[Any, Any]:
-    """Separate the output from the auxiliary result."""
-    if not (isinstance(returned, tuple) and len(returned) == 2):
-        raise FunctionError(
-            "output of function f should be a tuple: (output, aux) if has_aux is True, "
-            f"found {type(returned).__name__}; return a tuple of two, or leave has_aux at False."
-        )
-    return returned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,6 +20,23 @@ def is_inside_transform(args: tuple[Any, ...] = ()) -> bool:
     # The level of forward AD is the process's: another thread may be in one.
     tensors = tree_flatten(args)[0] if forward_ad._current_level >= 0 else []
     return any(isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors)
+
+
+def is_plain(tensors: Iterable[torch.Tensor]) -> bool:
+    """Tell whether tensors are neither fake nor of a transform."""
+    return not any(type(tensor) is not torch.Tensor or is_wrapped(tensor) for tensor in tensors)
+
+
+def is_wrapped(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor belongs to a transform of torch.func, which may be over."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values of a tensor of transforms; those of several directions at once stay what they are."""
+    while is_wrapped(tensor) and not torch._C._functorch.is_batchedtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def outside_transforms() -> AbstractContextManager[Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
 from chunkjac._memory import Watcher
-from chunkjac._problem.randomness import are_fixed
+from chunkjac._problem.effects.data import DataWatcher
+from chunkjac._problem.effects.randomness import are_fixed
 from chunkjac._tensors import memory_of, tensors_among
 
 # `native_batch_norm` and its kin write to these, and their schemas do not say so (torch 2.13).
@@ -28,6 +29,7 @@ class WriteWatcher(Watcher):
 
     Attributes:
         captured: Tensors from outside that require grad and took part.
+        moved: Tensors whose ``data`` was set, and what that was, by their identity.
         draws_apart: Whether random numbers came from a generator that the function has of its own.
 
     Memory:
@@ -39,15 +41,24 @@ class WriteWatcher(Watcher):
         super().__init__()
         self.captured: list[torch.Tensor] = []
         self.draws_apart = False
+        self.moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._data = DataWatcher(self.moved)
         self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by storage, as all that follow
         self._read: dict[int, torch.Tensor] = {}
         self._made_inside: set[int] = set()
         self._views: list[torch.Tensor] = []  # of what is outside, held so that their ids are theirs
         self._known: set[int] = set()  # ids of views and captured tensors
 
+    def __enter__(self) -> WriteWatcher:
+        """Look."""
+        self._data.__enter__()
+        super().__enter__()
+        return self
+
     def __exit__(self, *failure: Any) -> None:
         """Stop looking."""
         super().__exit__(*failure)
+        self._data.__exit__(*failure)
         self._views.clear()
         self._known = {id(tensor) for tensor in self.captured}
 
@@ -64,12 +75,19 @@ class WriteWatcher(Watcher):
         """Return tensors from outside that took part without requiring grad, and are not written to."""
         return [tensor for memory, tensor in self._read.items() if memory not in self._copies]
 
-    def restore(self) -> None:
-        """Give tensors that were written to the values back that they had."""
-        if not self._copies:
-            return
+    @property
+    def written(self) -> Set[int]:
+        """Return the memory that was written to."""
+        return self._copies.keys()
+
+    def restore(self, memories: Set[int]) -> None:
+        """Give tensors that were written to the values back that they had.
+
+        Args:
+            memories: Where.
+        """
         with torch.no_grad(), torch.inference_mode(False):
-            for tensor, copy in self._copies.values():
+            for tensor, copy in self._held(memories):
                 tensor.copy_(copy)
 
     def exchange(self) -> None:
@@ -78,11 +96,17 @@ class WriteWatcher(Watcher):
         Graphs that hold such a tensor go on: ``data`` counts changes for itself, and the values come back.
         """
         with torch.no_grad(), torch.inference_mode(False):
-            for tensor, copy in self._copies.values():
+            for tensor, copy in self._held(self.written):
                 for piece, other in zip(tensor.data.split(_PIECE_SIZE), copy.split(_PIECE_SIZE)):
                     values = piece.clone()
                     piece.copy_(other)
                     other.copy_(values)
+
+    def _held(self, memories: Set[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield tensors that were written to, with their copies; not those whose memory was freed since."""
+        for memory, (tensor, copy) in self._copies.items():
+            if memory in memories and tensor.untyped_storage().nbytes() >= copy.nbytes:
+                yield tensor, copy
 
     def lasting(self, tree: Any) -> Any:
         """Return a tree so that its tensors keep their values when others get theirs back."""

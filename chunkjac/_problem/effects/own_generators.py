@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from chunkjac._memory import OperationMode
-from chunkjac._problem.randomness import RandomState, set_state, stamp_of, state_of, undisturbed
+from chunkjac._problem.effects.randomness import RandomState, set_state, stamp_of, state_of, undisturbed
 from chunkjac._tensors import tensors_among
 
 # Where one of these arguments is zero, nothing is drawn.

@@ -14,8 +14,8 @@ from typing import TypeVar
 import torch
 
 from chunkjac._memory import at_the_bottom
-from chunkjac._problem.own_generators import OwnGenerators
-from chunkjac._problem.randomness import RandomState
+from chunkjac._problem.effects.own_generators import OwnGenerators
+from chunkjac._problem.effects.randomness import RandomState
 from chunkjac._problem.transforms import outside_transforms
 from chunkjac._tensors import Tensors
 
@@ -96,7 +96,7 @@ class Draws:
         is_known = is_seen = self._is_seen
         try:
             if is_seen:
-                with at_the_bottom(own), outside_transforms(), torch.no_grad():
+                with at_the_bottom(own), outside_transforms():
                     call([x.detach().clone() for x in point])
         except Exception:  # as before, or for want of room, or the mode cannot be on
             is_known, is_seen = False, failed

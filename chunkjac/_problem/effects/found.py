@@ -1,0 +1,73 @@
+"""What a function may change, as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from chunkjac._problem.write_watcher import WriteWatcher
+from chunkjac._tensors import memory_of
+
+# What was changed: a buffer that is another tensor, a tensor that has other memory, or memory that was written to.
+Change = tuple[Any, ...]
+
+
+class Found:
+    """Hold the buffers of modules, the memory of their tensors, and what was in memory that is written to.
+
+    Args:
+        modules: The modules.
+
+    Attributes:
+        watcher: What copies memory before it is written to, while it is on.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.watcher = WriteWatcher()
+        self._modules = modules
+        # Those of compiled modules (torch.jit) are no dictionaries, and cannot be replaced.
+        buffers = (module._buffers for module in modules)
+        self._buffers = [(current, dict(current)) for current in buffers if isinstance(current, dict)]
+
+    def changed(self) -> set[Change]:
+        """Return what is not as it was found."""
+        buffers = {
+            ("buffer", i, name)
+            for i, (current, before) in enumerate(self._buffers)
+            if current or before
+            for name in current.keys() | before.keys()
+            if current.get(name) is not before.get(name)
+        }
+        moved = {("data", number) for number in self.watcher.moved}
+        return {*buffers, *moved, *(("memory", memory) for memory in self.watcher.written)}
+
+    def statistics(self) -> set[Change]:
+        """Return the memory of running statistics: what is written there is no beginning of anything."""
+        norms = (module for module in self._modules if isinstance(module, _NormBase))
+        held = (tensor for norm in norms for tensor in norm._buffers.values() if tensor is not None)
+        return {("memory", memory_of(tensor)) for tensor in held}
+
+    def put_back(self, changes: Set[Change]) -> None:
+        """Put back some of what was changed; done twice, it is as if done once."""
+        for i, (current, before) in enumerate(self._buffers):
+            for name in current.keys() | before.keys():
+                if ("buffer", i, name) in changes and name in before:
+                    current[name] = before[name]
+                elif ("buffer", i, name) in changes:
+                    current.pop(name, None)
+        for number, (tensor, data) in self.watcher.moved.items():
+            if ("data", number) in changes:
+                tensor.data = data
+        self.watcher.restore({change[1] for change in changes if change[0] == "memory"})
+
+    def exchange(self) -> None:
+        """Give modules and tensors what is held, and hold theirs; done twice, nothing happened."""
+        for i, (current, others) in enumerate(self._buffers):
+            if [*map(id, current.values())] != [*map(id, others.values())] or current.keys() != others.keys():
+                self._buffers[i] = current, dict(current)
+                current.clear()
+                current.update(others)
+        self.watcher.exchange()

@@ -125,6 +125,25 @@ def test_chains_of_many_tiny_operations_take_reverse_mode(n_steps: int, width: i
     torch.testing.assert_close(jacobian, torch.func.jacfwd(func)(x))
 
 
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_such_chains_do_so_in_plans_too_where_torch_func_cannot_run_them() -> None:
+    class OldStep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(x)
+            return x + float(x.sum() * 0) + 0.01 * x.sin()  # it reads values: fakes cannot run it
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad * (1 + 0.01 * ctx.saved_tensors[0].cos())
+
+    func = _chain(200, 1)
+    x = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    plan = cj.plan(lambda x: func(OldStep.apply(x)), x)
+    assert plan.mode == "reverse"
+    torch.testing.assert_close(plan.run(), torch.func.jacfwd(lambda x: func(x + 0.01 * x.sin()))(x))
+
+
 @pytest.mark.parametrize(
     ("numel", "n_directions", "are_all"),
     [(None, 1, False), (8.0, 400, True), (1000.0, 1000, False), (2.0**14, 1, True)],

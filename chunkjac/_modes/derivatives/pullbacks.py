@@ -143,8 +143,10 @@ class BatchedGrad:
             self._leaves, spec, aux = problem.call(*self._inputs)
         check_unchanged(problem.inputs, versions)
         aux = tree_map(lambda part: part.detach() if isinstance(part, torch.Tensor) else part, aux)
-        self.outputs = Outputs.of(self._leaves, spec, aux)
-        self.flows = any(leaf.requires_grad for leaf in self._leaves)
+        nodes = nodes_behind(self._leaves)
+        self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
+        outputs = Outputs.of(self._leaves, spec, aux)
+        self.outputs = replace(outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=numel_of(nodes))
 
     @property
     def is_sure(self) -> bool:
@@ -180,12 +182,6 @@ class VmapGrad(BatchedGrad):
     """
 
     name: ClassVar[str] = "vmap(grad)"
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        nodes = nodes_behind(self._leaves)
-        self.flows = any(getattr(node, "variable", None) is x for node in nodes for x in self._inputs)
-        self.outputs = replace(self.outputs, nodes=names_of(nodes), n_nodes=len(nodes), node_numel=numel_of(nodes))
 
     @property
     def is_sure(self) -> bool:

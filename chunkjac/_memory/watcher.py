@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import (
@@ -19,13 +20,20 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
+from chunkjac._control_flow import check_uncompiled
+
 _NOTHING = torch._C._disabled_torch_dispatch_impl
 
 _SCALED = {torch.ops.aten.mul.Scalar, torch.ops.aten.div.Scalar}
 
 
 class OperationMode(TorchDispatchMode):
-    """Be a mode that is given each operation to run, those aside that must not run again."""
+    """Be a mode that is given each operation to run, those aside that must not run again.
+
+    Operators that call functions (``torch.cond`` and the like) are none; the operations within those functions are.
+    """
+
+    supports_higher_order_operators = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -33,11 +41,28 @@ class OperationMode(TorchDispatchMode):
         """Give an operation to the mode, unless its result is known, or a class of tensors makes others of it."""
         if types and any(map(_is_wrapper, types)):
             return NotImplemented
+        if isinstance(func, HigherOrderOperator):
+            check_uncompiled()
+            return func(*map(self._within, args), **(kwargs or {}))
         return args[0] if _is_scaled_zero(func, args) else self.run(func, args, kwargs or {})
 
     @abstractmethod
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation."""
+
+    def _within(self, value: Any) -> Any:
+        """Return a function so that its operations are given to the mode; what is none, as it is."""
+        if isinstance(value, torch.Tensor) or not callable(value):
+            return value
+
+        def within(*args: Any, **kwargs: Any) -> Any:
+            _push_mode(self)
+            try:
+                return value(*args, **kwargs)
+            finally:
+                _pop_mode()
+
+        return within
 
 
 @cache

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._arguments import reading
+from chunkjac._control_flow import Calling
 from chunkjac._errors import ArgumentError, ChunkjacError, FunctionError, add_note
 from chunkjac._problem.checks import (
     check_argnums,
@@ -44,6 +45,7 @@ class Problem:
         spec: The tree that they came from.
         randomness: ``"error"``, ``"same"`` or ``"different"``: what several evaluations may draw.
         draws: What is known of the random numbers that it draws.
+        calling: How it is called.
         watched: What looks at the first evaluation; ``None`` for nothing.
         has_grad: Whether gradients can be taken in evaluations; ``None`` leaves that as it is.
         may_have_grad: Whether they could where the Jacobian was asked for.
@@ -57,6 +59,7 @@ class Problem:
     spec: TreeSpec
     randomness: str = "error"
     draws: Draws = field(default_factory=Draws)
+    calling: Calling = field(default_factory=Calling)
     watched: FirstTime | None = None
     has_grad: bool | None = None
     may_have_grad: bool = True
@@ -186,23 +189,19 @@ class Problem:
         return tuple(map(without_graph, values)) if self.has_grad else values
 
     def evaluate(self) -> tuple[tuple[torch.Tensor, ...], Outputs]:
-        """Evaluate the function once, plainly, and check what it gives.
+        """Return the flat output tensors of one plain evaluation, and what they tell; check them.
 
         The inputs are copies, so that a function that writes to them does no harm here. A graph is made only where
         that was asked for, or where the function takes gradients.
 
-        Returns:
-            The flat output tensors, and what they tell.
-
         Raises:
             FunctionError: The function changes its input in place, or its output cannot be differentiated.
         """
-        if self.has_grad is not None:
-            return _evaluated(self)
         try:
-            return _evaluated(replace(self, has_grad=False))
+            return _evaluated(replace(self, has_grad=bool(self.has_grad)))
         except Exception as error:
-            if not self.may_have_grad or isinstance(error, (ChunkjacError, MemoryError)):
+            is_known = self.has_grad is not None or not self.may_have_grad
+            if is_known or isinstance(error, (ChunkjacError, MemoryError)):
                 raise
         return _evaluated(replace(self, has_grad=True))
 
@@ -239,9 +238,9 @@ def _called(problem: Problem, inputs: Sequence[torch.Tensor]) -> Any:
     given = {problem.argnums: chosen} if isinstance(problem.argnums, int) else dict(zip(problem.argnums, chosen))
     args = [given[i] if i in given else tree_map(alias_of, arg) for i, arg in enumerate(problem.args)]
     if is_plain(inputs):
-        return problem.func(*args)
+        return problem.calling(problem.func, args)
     with PlainData(), forgotten_if_it_fails(problem.modules):  # the next rung begins where this one did
-        return problem.func(*args)
+        return problem.calling(problem.func, args)
 
 
 def _chosen(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:

@@ -44,6 +44,8 @@ class Recorder(OperationMode):
         node_of: The node of each tensor that is alive.
     """
 
+    supports_higher_order_operators = False  # they read values where no mode is on
+
     def __init__(
         self,
         given: Sequence[torch.Tensor],

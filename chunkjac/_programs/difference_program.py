@@ -107,7 +107,7 @@ class DifferenceProgram:
         if plain is None:
             return values
         if self._of.agrees(values, plain):
-            self._is_proven, self._record.programs = True, {self._size: self._running.program}
+            self._is_proven = True
         else:
             self.refuse("it gives other values than the function")
         return plain
@@ -163,13 +163,15 @@ class DifferenceProgram:
         Raises:
             NotLinearError: It cannot be recorded, or there is too little.
         """
-        chunk = slice(start, start + self._size)
-        evaluation = self._of.recorded(chunk)
-        program = self._record.programs.get(self._size) if self._record.form == evaluation.form else None
-        if program is None:
-            program = self._of.program(evaluation, self._size)
-            self._record.form, self._record.programs = evaluation.form, {}
+        chunk, record = slice(start, start + self._size), self._record
+        is_known = record.script is not None and self._size in record.programs
+        followed = self._of.followed(chunk, record.script) if record.script is not None and is_known else None
+        if followed is None:
+            step = self._of.recorded(chunk)
+            record.script, record.programs = step.script, {self._size: self._of.program(step, self._size)}
+            followed = step.values, step.made
+        program, (values, made) = record.programs[self._size], followed
         if program.n_bytes > self._usage.room.unsure_bytes:
             raise NotLinearError("its results take more than there is room for")
-        self._ahead = chunk, evaluation.made
-        self._running = self._of.running(program, evaluation, self._size)
+        self._ahead = chunk, made
+        self._running = self._of.running(program, values, self._size)

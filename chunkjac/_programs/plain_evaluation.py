@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 from chunkjac._chunker import BatchLayout
 from chunkjac._problem import Problem
-from chunkjac._programs.graph.graph import Graph
-from chunkjac._programs.graph.likeness import Form, form_of
-from chunkjac._programs.graph.recorder import recorded
-from chunkjac._programs.graph.step_recorder import StepRecorder
+from chunkjac._programs.graph.graph import Layout, Node
+from chunkjac._programs.graph.script import Script
+from chunkjac._programs.graph.step_recorder import Step, followed_step, recorded_step
 from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.first_layer import with_nudges
 from chunkjac._programs.passes.merging import merged
@@ -18,23 +17,6 @@ from chunkjac._programs.records import SeenByDifferences
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
 from chunkjac._tensors import Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedEvaluation:
-    """Hold a recorded evaluation of now.
-
-    Attributes:
-        graph: What depends on the copies; its constants are the values that it used.
-        form: What it has in common with recordings of the same operations.
-        ends: The base point, and the last one.
-        made: What it gave.
-    """
-
-    graph: Graph
-    form: Form
-    ends: Tensors
-    made: Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +47,34 @@ class PlainEvaluation:
         """Return how many directions there are in all."""
         return sum(leaf.numel for leaf in self.problem.leaves)
 
-    def recorded(self, chunk: slice) -> RecordedEvaluation:
+    @property
+    def ends(self) -> Tensors:
+        """Return the base point, and the last one."""
+        return (*self.problem.inputs, *self.last)
+
+    def recorded(self, chunk: slice) -> Step:
         """Record the evaluation of a chunk: what depends on the copies, and the values that it uses of all else.
 
         Raises:
             NotLinearError: It cannot be recorded.
         """
-        batch, ends = self.batch(chunk), (*self.problem.inputs, *self.last)
-        graph, made = recorded(lambda: self.call(batch), (*ends, *batch), batch, {}, StepRecorder)
-        return RecordedEvaluation(graph, form_of(graph), ends, made)
+        batch = self.batch(chunk)
+        return recorded_step(lambda: self.call(batch), batch)
 
-    def program(self, evaluation: RecordedEvaluation, size: int) -> Program:
+    def followed(self, chunk: slice, script: Script) -> tuple[Tensors, Tensors] | None:
+        """Evaluate a chunk; return the values that it uses, and what it gives; ``None`` where it is another script."""
+        batch = self.batch(chunk)
+        return followed_step(lambda: self.call(batch), batch, script)
+
+    def program(self, step: Step, size: int) -> Program:
         """Return what was recorded of so many directions as a program."""
-        graph, n_inputs, n_last = evaluation.graph, len(self.problem.inputs), len(self.last)
-        values = tuple(graph.constants)
-        n_ends = n_inputs + n_last
-        ends, points = graph.given[:n_ends], graph.given[n_ends:]
-        graph = merged(replace(graph, given=(*ends, *values, *points), constants={}))
-        graph = with_nudges(graph, ends[:n_inputs], ends[n_inputs:], points, self.copies(size))
-        return Program(with_fast_products(graph).live(), n_ends + len(values))
+        graph, n_inputs = step.graph, len(self.problem.inputs)
+        ends = tuple(Node(None, layout=Layout.of(tensor)) for tensor in self.ends)
+        whole = merged(replace(graph, given=(*ends, *graph.constants, *graph.given), constants={}))
+        whole = with_nudges(whole, ends[:n_inputs], ends[n_inputs:], graph.given, self.copies(size))
+        return Program(with_fast_products(whole).live(), len(ends) + len(graph.constants))
 
-    def running(self, program: Program, evaluation: RecordedEvaluation, size: int) -> Running:
+    def running(self, program: Program, values: Tensors, size: int) -> Running:
         """Take memory for a program that evaluates so many directions at once."""
-        return Running(
-            program,
-            (*evaluation.ends, *evaluation.graph.constants.values()),
-            lambda start: self.batch(slice(start, start + size)),
-            self.problem.device,
-        )
+        seeds = lambda start: self.batch(slice(start, start + size))  # noqa: E731
+        return Running(program, (*self.ends, *values), seeds, self.problem.device)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from chunkjac._chunker import Directions, Seeds
 from chunkjac._programs.batch import batched, program_of
 from chunkjac._programs.graph.graph import Graph
+from chunkjac._programs.graph.step_recorder import followed_step, recorded_step
 from chunkjac._programs.records import Records
 from chunkjac._programs.replay.forms import Form, choose_form
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
 from chunkjac._programs.resizing import resized, telling_size
-from chunkjac._programs.tracing import RecordedDirection
+from chunkjac._programs.tracing import trace_of
 from chunkjac._programs.usage import Usage
 from chunkjac._tensors import Tensors
 
@@ -84,13 +86,17 @@ class Recording:
         if self.made:
             return
         seed, record = self._plain.seed(), self._record
-        direction = RecordedDirection.of(self._plain.apply, seed)
-        self.was_known = record.trace is not None and record.trace.form == direction.form
-        if record.trace is None or not self.was_known:
-            record.forget()
-            self.has_recorded = True
-            record.trace = direction.trace(seed)
-        self._values, self.made = direction.values, direction.made
+        apply = partial(self._plain.apply, seed)
+        followed = None if record.trace is None else followed_step(apply, seed, record.trace.script)
+        self.was_known = followed is not None
+        if followed is not None:
+            self._values, self.made = followed
+            return
+        record.forget()
+        self.has_recorded = True
+        step = recorded_step(apply, seed)
+        record.trace = trace_of(step, seed)
+        self._values, self.made = step.values, step.made
 
     def program(self, size: int) -> Program:
         """Return the program for so many directions at once; record it if there is none yet."""

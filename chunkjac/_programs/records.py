@@ -10,7 +10,7 @@ import torch
 from chunkjac._chunker import Knee
 from chunkjac._problem import Outputs
 from chunkjac._programs.graph.graph import Graph
-from chunkjac._programs.graph.likeness import Form as Likeness
+from chunkjac._programs.graph.script import Script
 from chunkjac._programs.replay.forms import Form
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
@@ -48,7 +48,7 @@ class ModeRecord:
 
     Attributes:
         trace: The recorded direction.
-        form: What a recorded evaluation of perturbed copies has in common with others of the same operations.
+        script: The calls of the evaluation of perturbed copies that programs were made of.
         batch: The same for a telling number of directions at once, and that number.
         programs: The programs that were made of it, by how many directions they take at once.
         proven: Those sizes of which a block was compared with one direction.
@@ -66,7 +66,7 @@ class ModeRecord:
     """
 
     trace: Trace | None = None
-    form: Likeness | None = None
+    script: Script | None = None
     batch: tuple[Graph, int] | None = None
     programs: dict[int, Program] = field(default_factory=dict)
     proven: set[int] = field(default_factory=set)
@@ -100,7 +100,7 @@ class ModeRecord:
 
     def forget(self) -> None:
         """Let go of what was recorded: the function has changed."""
-        self.trace = self.form = self.batch = self.knee = self.sizes = None
+        self.trace = self.script = self.batch = self.knee = self.sizes = None
         self.programs, self.proven, self.running, self.forms = {}, set(), {}, {}
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from chunkjac._programs.graph.graph import Graph, Node, run_all
-from chunkjac._programs.graph.likeness import Form, form_of
 from chunkjac._programs.graph.lives import peak_bytes
 from chunkjac._programs.graph.recorder import recorded
-from chunkjac._programs.graph.step_recorder import StepRecorder
+from chunkjac._programs.graph.script import Script
+from chunkjac._programs.graph.step_recorder import Step
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.passes.real_transforms import with_real_transforms
 from chunkjac._programs.passes.rules import RULES
@@ -27,7 +26,7 @@ class Trace:
         graph: What the rules say that it does, as far as the result depends on it.
         values: The nodes of what it uses beside the seed.
         seeds: The nodes of the seed.
-        form: What another recording has in common with it if that is of the same operations.
+        script: The calls that were recorded: where they are made again, all of this is right.
         before: The operations that do not depend on the seed.
         used: The nodes among them, values and constants that others use.
         direction_bytes: About what a direction's intermediate results take.
@@ -37,7 +36,7 @@ class Trace:
     graph: Graph
     values: tuple[Node, ...]
     seeds: tuple[Node, ...]
-    form: Form
+    script: Script
     before: tuple[Node, ...]
     used: set[Node]
     direction_bytes: int
@@ -48,63 +47,29 @@ class Trace:
         return run_all(self.before, {**self.graph.constants, **dict(zip(self.values, values, strict=True))}, self.used)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedDirection:
-    """Hold a recording of now.
+def trace_of(step: Step, seed: Tensors) -> Trace:
+    """Return a recorded direction as linear maps of the seed.
 
-    Attributes:
-        graph: What was recorded; its constants are the values that it used.
-        form: What it has in common with recordings of the same operations.
-        made: What came of the seed.
+    Raises:
+        NotLinearError: Values of what depends on the seed would be read.
     """
+    raw, values = step.graph, step.values
+    known = {**raw.constants, **dict(zip(raw.given, seed, strict=True))}
 
-    graph: Graph
-    form: Form
-    made: Tensors
+    def again() -> Tensors:
+        made = run_all(raw.nodes, known, {*raw.outputs})
+        return tuple(made[node] if node in made else known[node] for node in raw.outputs)
 
-    @classmethod
-    def of(cls, apply: Callable[[Tensors], Tensors], seed: Tensors) -> RecordedDirection:
-        """Record what a derivative does to a seed.
-
-        Args:
-            apply: Applies it to a single seed.
-            seed: The seed.
-
-        Raises:
-            NotLinearError: It draws random numbers, reads values that depend on the seed, or writes to tensors from
-                outside.
-        """
-        graph, made = recorded(lambda: apply(seed), seed, seed, {}, StepRecorder)
-        return cls(graph, form_of(graph), tuple(value.detach() for value in made))
-
-    @property
-    def values(self) -> Tensors:
-        """Return what it uses beside the seed."""
-        return tuple(self.graph.constants.values())
-
-    def trace(self, seed: Tensors) -> Trace:
-        """Return it as linear maps of a seed.
-
-        Raises:
-            NotLinearError: Values of what depends on the seed would be read.
-        """
-        raw, values = self.graph, self.values
-        known = {**raw.constants, **dict(zip(raw.given, seed, strict=True))}
-
-        def again() -> Tensors:
-            made = run_all(raw.nodes, known, {*raw.outputs})
-            return tuple(made[node] if node in made else known[node] for node in raw.outputs)
-
-        graph = with_real_transforms(merged(recorded(again, (*values, *seed), seed, RULES)[0])).live()
-        used = {part for node in graph.nodes if node.varies for part in node.operands if not part.varies}
-        used.update(node for node in graph.outputs if not node.varies)
-        return Trace(
-            graph,
-            graph.given[: len(values)],
-            graph.given[len(values) :],
-            self.form,
-            tuple(node for node in graph.nodes if not node.varies),
-            used,
-            max(1, peak_bytes([node for node in graph.nodes if node.varies])),
-            sum(value.nbytes for value in values if value.layout == torch.strided),
-        )
+    graph = with_real_transforms(merged(recorded(again, (*values, *seed), seed, RULES)[0])).live()
+    used = {part for node in graph.nodes if node.varies for part in node.operands if not part.varies}
+    used.update(node for node in graph.outputs if not node.varies)
+    return Trace(
+        graph,
+        graph.given[: len(values)],
+        graph.given[len(values) :],
+        step.script,
+        tuple(node for node in graph.nodes if not node.varies),
+        used,
+        max(1, peak_bytes([node for node in graph.nodes if node.varies])),
+        sum(value.nbytes for value in values if value.layout == torch.strided),
+    )

@@ -458,7 +458,7 @@ def test_a_job_goes_on_without_a_program_where_there_is_no_room_to_record_one(
     def run_out(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("chunkjac._programs.recording.RecordedDirection.of", run_out)
+    monkeypatch.setattr("chunkjac._programs.recording.recorded_step", run_out)
     net, x = _net(), _point(6)
     planned = cj.plan(net, x, mode=mode)
     for _ in range(3):

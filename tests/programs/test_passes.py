@@ -18,12 +18,13 @@ from chunkjac._problem.problem import Problem
 from chunkjac._programs.batch import batched
 from chunkjac._programs.graph.graph import Graph, live_nodes, run_all
 from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.graph.step_recorder import recorded_step
 from chunkjac._programs.passes.gathers import Gather, Patch
 from chunkjac._programs.passes.memory_formats import LAYOUT_RULES
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.passes.one_hot_seeds import without_seeds
 from chunkjac._programs.replay.replay import Replay
-from chunkjac._programs.tracing import RecordedDirection
+from chunkjac._programs.tracing import trace_of
 
 aten = torch.ops.aten
 
@@ -152,8 +153,8 @@ def test_what_is_zero_but_for_a_part_is_computed_for_the_part(by_rows: bool) -> 
     leaves = problem.evaluate()[1].leaves if by_rows else problem.leaves
     mode = Reverse(problem) if by_rows else Forward(problem)
     seed = tuple(torch.ones(leaf.shape, dtype=leaf.dtype) for leaf in leaves)
-    direction = RecordedDirection.of(mode.apply, seed)
-    recorded_ = direction.trace(seed)
+    direction = recorded_step(lambda: mode.apply(seed), seed)
+    recorded_ = trace_of(direction, seed)
     seeds = Seeds(ElementDirections(leaves)).batch(slice(0, 3))
     made = batched(recorded_, direction.values, seeds)
     known = {**made.constants, **dict(zip(made.given, (*direction.values, *seeds)))}

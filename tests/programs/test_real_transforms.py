@@ -9,8 +9,9 @@ import chunkjac as cj
 from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._problem.problem import Problem
 from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.graph.step_recorder import recorded_step
 from chunkjac._programs.passes.real_transforms import real_part, with_real_transforms
-from chunkjac._programs.tracing import RecordedDirection
+from chunkjac._programs.tracing import trace_of
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 9])
@@ -36,7 +37,8 @@ def test_a_spectral_layer(norm: str, dim: int, size: int) -> None:
 
     x = torch.randn(size, size, dtype=torch.float64)
     seed = (torch.ones_like(x),)
-    graph = RecordedDirection.of(Reverse(Problem.of(func, (x,), 0, has_aux=False)).apply, seed).trace(seed).graph
+    mode = Reverse(Problem.of(func, (x,), 0, has_aux=False))
+    graph = trace_of(recorded_step(lambda: mode.apply(seed), seed), seed).graph
     assert sum(node.func is real_part for node in graph.nodes) == 1
     assert not any(node.func is torch.ops.aten._fft_c2c.default for node in graph.nodes)
     plan, expected = cj.plan(func, x, mode="reverse"), torch.func.jacrev(func)(x)

@@ -114,7 +114,7 @@ class Derivative:
         if record.refused:
             self._ladder.reasons.append(f"no {PROGRAM}: {record.refused}")
         elif self.batched and self._may_be_taken_over:
-            record.is_fused = are_fused(self.outputs.nodes)
+            record.is_fused = record.is_fused or are_fused(self.outputs.nodes)
             witness = Witness(self.directions, self._row, record.sizes)
             plain = PlainDerivative(
                 mode=self.name,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import partial
 from operator import getitem
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -13,9 +13,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from chunkjac._memory import OperationMode
 from chunkjac._programs.graph.functional import functional_of, reads_values, strided_from
 from chunkjac._programs.graph.graph import Graph, Layout, Node
+from chunkjac._programs.graph.script import kind_of
 from chunkjac._tensors import memory_of, tensors_among
 
 Rule = Callable[..., Any]
+
+R = TypeVar("R", bound="Recorder")
 
 
 class NotLinearError(Exception):
@@ -83,7 +86,7 @@ class Recorder(OperationMode):
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation, or what a rule has in its place, and record it."""
         tensors = tensors_among((*args, *kwargs.values()))
-        if _asks_for_looks(func):
+        if kind_of(func).asks_for_looks:
             return func(*args, **kwargs)
         operands = [self._node(tensor) for tensor in tensors]
         self._check_fresh(operands)
@@ -204,25 +207,24 @@ def recorded(
     given: Sequence[torch.Tensor],
     varying: Sequence[torch.Tensor],
     rules: Mapping[Any, Rule],
-    recorder: type[Recorder] = Recorder,
 ) -> tuple[Graph, tuple[torch.Tensor, ...]]:
     """Record what runs; return that, and what it gave."""
+    _, graph, made = recorded_by(partial(Recorder, given, varying, rules), run)
+    return graph, made
+
+
+def recorded_by(
+    make: Callable[..., R], run: Callable[[], tuple[torch.Tensor, ...]]
+) -> tuple[R, Graph, tuple[torch.Tensor, ...]]:
+    """Record what runs by a kind of recorder; return that as well."""
     for renews in (True, False):
         try:
-            with recorder(given, varying, rules, renews=renews) as recording:
+            with make(renews=renews) as recorder:
                 made = run()
-            return recording.graph(made), made
+            return recorder, recorder.graph(made), made
         except StaleError:
             continue
     raise AssertionError("what is not renewed is not stale")
-
-
-@cache
-def _asks_for_looks(func: Any) -> bool:
-    """Tell whether an operation makes no tensor, and goes by no values: whether sizes are the same, say."""
-    schema = func._schema if hasattr(func, "_schema") else None
-    makes = schema is None or schema.is_mutable or any("Tensor" in str(returned.type) for returned in schema.returns)
-    return not makes and torch.Tag.data_dependent_output not in func.tags
 
 
 def _layout_of(tensor: torch.Tensor) -> Layout | None:

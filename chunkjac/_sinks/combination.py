@@ -118,11 +118,9 @@ class Combination:
         return rounded
 
 
-def doubles_of(values: torch.Tensor) -> Any:
-    """Return values as a flat array in double precision."""
-    import numpy as np
-
-    return values.detach().reshape(-1).cpu().double().numpy().astype(np.float64, copy=False)
+def doubles_of(values: torch.Tensor, n_dims: int = 0) -> Any:
+    """Return values in double precision, as an array that is flat but for the first dimensions."""
+    return values.detach().reshape(*values.shape[:n_dims], -1).cpu().double().numpy()
 
 
 def apart_by(these: Any, those: Any) -> Any:

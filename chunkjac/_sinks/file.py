@@ -12,6 +12,7 @@ from zlib import crc32
 import torch
 from torch.utils._pytree import tree_flatten
 
+from chunkjac._arguments import shown
 from chunkjac._errors import ArgumentError
 from chunkjac._modes import Mode, block_leaves, is_empty
 from chunkjac._problem import Leaf, check_computed
@@ -137,7 +138,7 @@ def _looks(leaves: Sequence[Leaf]) -> list[str]:
 def _told(value: Any) -> str:
     """Return an option in words; a tensor by its checksum."""
     parts = tree_flatten(value)[0]
-    return ", ".join(_tensor_told(part) if isinstance(part, torch.Tensor) else str(part) for part in parts)
+    return ", ".join(_tensor_told(part) if isinstance(part, torch.Tensor) else shown(part).strip("'") for part in parts)
 
 
 def _tensor_told(tensor: torch.Tensor) -> str:

@@ -10,17 +10,20 @@ of a derivative, so a hundredth is allowed there, and some columns are computed 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from chunkjac._errors import StoreError
+from chunkjac._memory import OverBudget, is_out_of_memory
 from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, random_tangent
 from chunkjac._problem import PrecisionWatcher
 from chunkjac._sinks.combination import Combination, Judge, apart_by, doubles_of, finite, largest_of
-from chunkjac._store import Store
+from chunkjac._store import FileLayout, Store
 from chunkjac._tensors import Tensors
 
 # What a combination of differences may be off by, and one of derivatives where a third of it says that it is rounding.
@@ -41,7 +44,7 @@ def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
     Raises:
         StoreError: They are not; it says which ones.
     """
-    witness: Judge = _Differences(mode) if isinstance(mode, FiniteDifference) else _Derivatives(mode, eps)
+    witness: Judge = _Differences(mode, store.layout) if isinstance(mode, FiniteDifference) else _Derivatives(mode, eps)
     whole, numbers = Combination(witness), []
     for number, part, values in store.finished():
         whole.add(part, values)
@@ -106,7 +109,7 @@ class _Derivatives:
         """Tell whether combined rows are the derivative at a combined seed."""
         now = self._applied(seed)
         errors = [apart_by(values, wanted) for values, wanted in zip(now, sums)]
-        bounds = [self._part * size + 10 * self._eps * largest_of(size) for size in sizes]
+        bounds = [self._part * size + self._floor(size, size) for size in sizes]
         if all((error <= bound).all() for error, bound in zip(errors, bounds)):
             return True
         thirds = [3 * values for values in self._applied(tuple(values / 3 for values in seed))]
@@ -118,7 +121,7 @@ class _Derivatives:
         """Tell whether a row is that of the function as it is now."""
         now = _row(self.mode, number)
         errors = [apart_by(values, row) for values, row in zip(now, rows)]
-        bounds = [self._part * finite(row) + 100 * self._eps * largest_of(row) for row in rows]
+        bounds = [self._part * finite(row) + self._floor(row, values) for values, row in zip(now, rows)]
         if all((error <= bound).all() for error, bound in zip(errors, bounds)):
             return True
         ((part,), leaves) = [*self.mode.directions.parts(slice(number, number + 1))], self.mode.directions.leaves
@@ -126,8 +129,12 @@ class _Derivatives:
             seed = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in leaves)
             seed[part.leaf].view(-1)[part.elements] = 1 / factor
             again = [factor * values for values in self._applied(seed)]
-            bounds = [bound + 10 * largest_of(apart_by(a, b)) for a, b, bound in zip(again, now, bounds)]
+            bounds = [bound + 10 * apart_by(a, b) for a, b, bound in zip(again, now, bounds)]
         return all((error <= bound).all() for error, bound in zip(errors, bounds))
+
+    def _floor(self, these: Any, those: Any) -> Any:
+        """Return what may be where the one or the other is zero: rounding of the largest."""
+        return 10 * self._eps * max(largest_of(these), largest_of(those)) * ((these == 0) | (those == 0))
 
     def _applied(self, seed: Tensors) -> list[Any]:
         return [doubles_of(values) for values in _derivative(self.mode).apply(seed)]
@@ -138,32 +145,54 @@ class _Differences:
 
     is_coarse = True
 
-    def __init__(self, mode: FiniteDifference) -> None:
-        self.mode, self._direction = mode, mode.one_direction()
+    def __init__(self, mode: FiniteDifference, layout: FileLayout) -> None:
+        self.mode, self._direction, self._layout = mode, mode.one_direction(), layout
         self.scales: list[Any] | None = [doubles_of(reach) for reach in self._direction.reaches()]
-
-    @cached_property
-    def _largest(self) -> float:
-        """Return the largest value at the point."""
-        return max(self._direction.slopes(tuple(torch.zeros_like(x) for x in self.mode.problem.inputs))[2])
+        self._known: tuple[slice, list[Any]] | None = None  # a chunk of columns
 
     def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], n: int) -> bool:
         """Tell whether combined columns are the difference over a combined move, as far as differences can tell."""
-        whole, half, largest = self._direction.slopes(seed)
-        for values, other, wanted, size, most in zip(whole, half, sums, sizes, largest):
-            bound = _COARSE * size + 10 * apart_by(doubles_of(values), doubles_of(other))
-            bound += 20 * n**0.5 * self._direction.eps * most
-            if not (apart_by(doubles_of(values), wanted) <= bound).all():
+        for wanted, size, *each in zip(sums, sizes, *self._direction.slopes(seed)):
+            whole, half, values = map(doubles_of, each)
+            bound = _COARSE * size + 10 * apart_by(whole, half) + 20 * n**0.5 * self._direction.eps * finite(values)
+            if not (apart_by(whole, wanted) <= bound).all():
                 return False
         return True
 
     def has_row(self, number: int, rows: Sequence[Any]) -> bool:
-        """Tell whether a column is that of the function as it is now."""
-        rounding = self._direction.rounding_of(number, self._largest)
+        """Tell whether a column is that of the function as it is now: to the last bit, or to rounding."""
+        chunk = _chunk_of(number, self._layout)
+        if self._known is None or self._known[0] != chunk:
+            self._known = None
+            try:
+                self._known = chunk, [doubles_of(values, 1) for values in self.mode.block(chunk)]
+            except Exception as error:
+                if not (isinstance(error, OverBudget) or is_out_of_memory(error)):
+                    raise
+        if self._known is not None:
+            pairs = zip(self._known[1], rows)
+            if all((apart_by(block[number - chunk.start], row) == 0).all() for block, row in pairs):
+                return True
+        rounding = 40 * self._direction.eps * self._direction.amplification(number)
         return all(
-            (apart_by(values, row) <= self._direction.eps**0.5 * finite(row) + rounding).all()
-            for values, row in zip(_row(self.mode, number), rows)
+            (apart_by(values, row) <= self._direction.eps**0.5 * finite(row) + rounding * size).all()
+            for values, row, size in zip(_row(self.mode, number), rows, self._sizes)
         )
+
+    @cached_property
+    def _sizes(self) -> list[Any]:
+        """Return the magnitudes of values at the point."""
+        here = self._direction.slopes(tuple(torch.zeros_like(x) for x in self.mode.problem.inputs))[2]
+        return [finite(doubles_of(values)) for values in here]
+
+
+def _chunk_of(direction: int, layout: FileLayout) -> slice:
+    """Return the chunk in which a direction was computed, unless memory was short."""
+    ends = [*accumulate(layout.sizes)]
+    leaf = bisect_right(ends, direction)
+    first = ends[leaf] - layout.sizes[leaf]
+    start = direction - (direction - first) % layout.chunk_size
+    return slice(start, min(start + layout.chunk_size, ends[leaf]))
 
 
 def _derivative(mode: Mode) -> Reverse | Forward:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from chunkjac._store.trees import words_of_format_1
 # The first format had no checksum, more facts, and trees as torch writes them.
 _FORMAT = 2
 _BEGIN = b'{\n "format": '
+_MOST_BYTES = 2**25  # 100,000 files; a hundred times as much is taken while it is read
 _MODES = ("reverse", "forward", "finite-difference")
 
 
@@ -45,7 +47,7 @@ class StoredPlan:
             OSError, ValueError: It cannot be read, or is no plan of ours; or not as it was written.
         """
         try:
-            found: Any = json.loads(read_own(path))
+            found: Any = json.loads(read_own(path, _MOST_BYTES))
         except RecursionError as error:
             raise ValueError("chunkjac did not write it") from error
         if not isinstance(found, dict) or "format" not in found:
@@ -85,7 +87,10 @@ class StoredPlan:
         """
         if is_draft(draft):  # of a run that was stopped
             draft.unlink()
-        make_own(draft, json.dumps({**self._fields, "checksum": _checksum(self._fields)}, indent=1).encode())
+        text = json.dumps({**self._fields, "checksum": _checksum(self._fields)}, indent=1).encode()
+        if len(text) > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "there are too many pairs of an output and an input for a folder of files")
+        make_own(draft, text)
         draft.replace(path)
         sync_path(path.parent)
 

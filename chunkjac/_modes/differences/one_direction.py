@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from chunkjac._chunker import Segment
 from chunkjac._modes.differences.stencil import Stencil
 from chunkjac._problem import Problem
 from chunkjac._tensors import Tensors
@@ -23,47 +24,44 @@ class OneDirection:
         self._problem, self._stencil, self._bounds = problem, stencil, stencil.bounds
 
     def reaches(self) -> Tensors:
-        """Return how far each element may be moved, with the sign of the side where there is more room."""
-        steps = [self.eps ** (1 / 3) * x.abs().clamp(min=1) for x in self._problem.inputs]
+        """Return how far each element may be moved, no farther than the mode does, and to which side."""
+        return tuple(self._reach(i, x) for i, x in enumerate(self._problem.inputs))
+
+    def _reach(self, leaf: int, x: torch.Tensor) -> torch.Tensor:
+        """Return the same for one leaf."""
+        reach, whole = self.eps ** (1 / 3) * x.abs().clamp(min=1), slice(0, x.numel())
+        if not self._stencil.scheme.is_complex:
+            steps = self._stencil.steps.of_segment(Segment(leaf, whole, whole), x.reshape(-1))
+            reach = reach.minimum(steps.view(x.shape))
         if self._bounds is None:
-            return tuple(steps)
-        reaches = []
-        for x, step, bounds in zip(self._problem.inputs, steps, self._bounds):
-            above, below = bounds.high - x, x - bounds.low
-            sign = torch.where(above >= below, 1.0, -1.0).to(x.dtype)
-            reaches.append(sign * step.minimum(torch.maximum(above, below) / 2))
-        return tuple(reaches)
+            return reach
+        above, below = self._bounds[leaf].high - x, x - self._bounds[leaf].low
+        return torch.where(above >= below, 1.0, -1.0).to(x.dtype) * reach.minimum(torch.maximum(above, below) / 2)
 
     @torch.no_grad()
-    def slopes(self, move: Tensors) -> tuple[Tensors, Tensors, list[float]]:
-        """Return ``J u`` for a move ``u``, the same over half of it, and the largest value of each output.
+    def slopes(self, move: Tensors) -> tuple[Tensors, Tensors, Tensors]:
+        """Return ``J u`` for a move ``u``, the same over half of it, and the magnitudes of the values.
 
         The two differ by the error that goes with the length of a move, and by rounding.
         """
         points = (1.0, -1.0, 0.5, -0.5) if self._bounds is None else (0.0, 0.25, 0.5, 1.0)
         values = [self._at(move, part) for part in points]
-        largest = [max(map(_largest, each)) for each in zip(*values)]
+        sizes = tuple(torch.stack([value.abs() for value in each]).amax(0) for each in zip(*values))
         if self._bounds is None:
             whole = tuple((a - b) / 2 for a, b in zip(values[0], values[1]))
-            return whole, tuple(a - b for a, b in zip(values[2], values[3])), largest
+            return whole, tuple(a - b for a, b in zip(values[2], values[3])), sizes
         whole, half = (
             tuple(n * (4 * b - 3 * a - c) for a, b, c in zip(values[0], middle, end))
             for n, middle, end in ((1, values[2], values[3]), (2, values[1], values[2]))
         )
-        return whole, half, largest
+        return whole, half, sizes
 
-    def rounding_of(self, direction: int, largest: float) -> float:
-        """Return what rounding may add to an element of a column of the mode's, where the largest value is so large."""
+    def amplification(self, direction: int) -> float:
+        """Return how often the rounding of a value may come in an element of the mode's column."""
         weights = self._stencil.place(slice(direction, direction + 1)).weights
-        return 0.0 if self._stencil.scheme.is_complex else float(4 * self.eps * largest * weights.abs().sum())
+        return 0.0 if self._stencil.scheme.is_complex else float(weights.abs().sum())
 
     def _at(self, move: Tensors, part: float) -> Tensors:
         """Return copies of the values at a part of a move."""
         values = self._problem.flat(*(x + part * u for x, u in zip(self._problem.inputs, move)))
         return tuple(value.clone() for value in values)
-
-
-def _largest(values: torch.Tensor) -> float:
-    """Return the largest finite magnitude."""
-    finite = values.abs().nan_to_num(0, 0, 0)
-    return float(finite.max()) if finite.numel() else 0.0

@@ -85,6 +85,7 @@ class Counting:
         chunks: Which chunks are measured.
         counts_again: Whether programs are counted that hold what they have held in an earlier run.
         is_timed: Whether a clock may decide how blocks are made; if not, they come out the same in another run.
+        is_quick: Whether memory is plenty, and time short.
         is_exact: Whether all that is taken can be foreseen, and the budget is no guess.
     """
 
@@ -94,6 +95,7 @@ class Counting:
     chunks: Chunks
     counts_again: bool
     is_timed: bool
+    is_quick: bool
     is_exact: bool
 
     @property

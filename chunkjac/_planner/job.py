@@ -82,8 +82,8 @@ class Job:
         """
         foreseen = foreseen or Foreseen()
         is_set, tells, n_bytes, on_cpu = self.budget.explicit, self.return_report, self.budget.n_bytes, self._is_on_cpu
-        trusts, sees_all = not (is_set or tells), self.options.create_graph or self.problem.runs_compiled_code
-        by_calls = trusts and on_cpu and not sees_all
+        trusts = not (is_set or tells)
+        is_quick = trusts and on_cpu and not self.problem.runs_compiled_code
         chunks = Chunks.NEW_SIZES if tells else Chunks.UNSURE
         if trusts:
             chunks = Chunks.NONE if foreseen.is_ample(n_bytes) else Chunks.NOW_AND_THEN
@@ -91,10 +91,11 @@ class Job:
         return Counting(
             budget_bytes=n_bytes,
             limit_bytes=n_bytes if is_set or self.options.chunk_size is None else None,
-            prologue=Prologue.CALLS if by_calls else Prologue.OPERATIONS,
+            prologue=Prologue.CALLS if is_quick and not self.options.create_graph else Prologue.OPERATIONS,
             chunks=chunks,
             counts_again=not (repeats or chunks is Chunks.NONE),
             is_timed=not self.out.is_repeatable,
+            is_quick=is_quick,
             is_exact=on_cpu and is_set,
         )
 

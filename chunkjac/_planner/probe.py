@@ -113,7 +113,7 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tracker: LiveBytes) -> Probe:
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
     job = replace(job, problem=job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs]))
-    counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_timed=False)
+    counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_timed=False, is_quick=False)
     watcher = WriteWatcher()  # what it copies is alive until the end, and counts
     with tracker:
         with watcher:
@@ -159,7 +159,7 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) 
     tracker = LiveBytes(
         job.problem.device, limit_bytes=budget.n_bytes, is_guess=not budget.explicit, stands_for=job.device
     )
-    counting = replace(job.counting(), prologue=Prologue.OPERATIONS)
+    counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_quick=False)
     doubts = dict(excluded)
     while True:
         with tracker:

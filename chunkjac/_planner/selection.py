@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from chunkjac._chunker import Counting, Prologue
+from chunkjac._chunker import Counting
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import is_out_of_memory, reclaim
 from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty
@@ -61,7 +61,7 @@ def _make(job: Job, name: str, counting: Counting, programs: Records | None = No
         )
     if name == "forward":
         return Forward(job.problem)
-    return Reverse(job.problem, is_quick=counting.prologue is Prologue.CALLS, programs=programs)
+    return Reverse(job.problem, is_quick=counting.is_quick, programs=programs)
 
 
 def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
@@ -114,7 +114,7 @@ def _select_automatically(job: Job, counting: Counting, excluded: Mapping[str, D
 def _try_reverse(problem: Problem, doubts: dict[str, Doubt], counting: Counting) -> Reverse | None:
     """Run the prologue of reverse mode; note why it fails if it does."""
     try:
-        return Reverse(problem, is_quick=counting.prologue is Prologue.CALLS)
+        return Reverse(problem, is_quick=counting.is_quick)
     except FAKE_ONLY:
         raise
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -240,8 +241,8 @@ def test_a_hessian_through_an_old_function_goes_through_plain_graphs() -> None:
         def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
             return 3 * grad * ctx.saved_tensors[0] ** 2
 
-    for mode in ("forward", "reverse"):
-        with pytest.warns(cj.RungWarning):
+    for mode in ("forward", "reverse"):  # in reverse mode that is no slower way
+        with pytest.warns(cj.RungWarning) if mode == "forward" else nullcontext():
             found = cj.hessian(lambda x: Cube.apply(x).sum(), mode=mode)(X[0])
         assert torch.allclose(found, torch.diag(6 * X[0]))
 
@@ -351,14 +352,15 @@ def test_a_hessian_takes_few_evaluations(mode: str, most: int) -> None:
 
 
 def test_without_a_limit_nothing_is_counted_for_a_jacobian_with_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    n_operations = [0]
+    seen = []
     run = LiveBytes.run
 
-    def counted(self: LiveBytes, *args: Any) -> Any:
-        n_operations[0] += 1
-        return run(self, *args)
+    def counted(self: LiveBytes, func: Any, *args: Any) -> Any:
+        seen.append(func)
+        return run(self, func, *args)
 
     monkeypatch.setattr(LiveBytes, "run", counted)
     x = torch.ones(40, dtype=D, requires_grad=True)
-    cj.jacfwd(lambda x: x.sin())(x)  # three operations in its evaluation, and those of the result
-    assert n_operations[0] <= 6
+    cj.jacfwd(lambda x: x.sin())(x)
+    assert torch.ops.aten.sin.default in seen  # in the first evaluation
+    assert torch.ops.aten.cos.default not in seen  # of the block

@@ -91,7 +91,7 @@ class RungWarning(UserWarning):
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn the caller: the first frame that is neither ours nor torch's is named."""
     frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("chunkjac", "torch"):
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("chunkjac", "torch"):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 

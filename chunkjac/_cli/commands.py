@@ -148,13 +148,13 @@ def _device(text: str) -> torch.device:
     """Read a device's name."""
     try:
         return torch.device(text)
-    except RuntimeError:
+    except Exception:
         raise argparse.ArgumentTypeError(f"no such device: {text!r}") from None
 
 
 def _whole(text: str | None) -> int | str | None:
     """Return digits alone as a number of bytes."""
-    return int(text) if text is not None and re.fullmatch("-?[0-9]+", text) else text
+    return int(text) if text is not None and re.fullmatch("-?[0-9]{1,4000}", text) else text
 
 
 def _show(options: argparse.Namespace, record: chunkjac.Plan | chunkjac.Report) -> None:

@@ -273,3 +273,18 @@ def test_the_large_network_of_the_demo_is_a_resnet_18() -> None:
     network = ResNet18Features()
     assert sum(parameter.numel() for parameter in network.parameters()) == 11_176_512  # 11,689,512 less the last layer
     assert network.eval()(torch.zeros(1, 3, 96, 96)).shape == (512,)
+
+
+def test_without_stderr_files_are_written_and_stdout_stays_clean(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["run", "functions:linear", "--input", "x.npy", "--out", "J.npy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["mode"]
+    assert np.load("J.npy").shape == (4, 3)
+    assert main(["plan", "functions:nothing", "--input", "x.npy"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_budget_of_more_digits_than_python_reads_is_one() -> None:
+    assert main(["plan", "functions:linear", "--input", "x.npy", "--max-memory", "9" * 5000]) == 0

@@ -13,8 +13,8 @@ from chunkjac._errors import ChunkjacError
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory
-from chunkjac._modes import is_empty
-from chunkjac._planner import Doubt, Job, Probe, Selection, select_mode, show_progress
+from chunkjac._modes import Mode, is_empty
+from chunkjac._planner import Doubt, Job, Probe, Slowness, select_mode, show_progress
 from chunkjac._problem import CallWatcher, WriteWatcher
 from chunkjac._programs import Usage
 from chunkjac._sinks import Allowance
@@ -61,11 +61,13 @@ class Attempt:
         pacer: What says how large chunks are; as the limits.
         sink: Where blocks go; as the limits.
         log: What has happened so far.
+        slowness: What warns where more memory would save most of the time.
     """
 
     def __init__(self, run: Run, excluded: Mapping[str, Doubt]) -> None:
         self.run = run
         self.log = Log()
+        self.slowness = Slowness(run.job)
         run.tracker.restart_peak()
         if run.counting.prologue is Prologue.CALLS:
             self.mode, self.reasons = self._selected_by_calls(excluded)
@@ -73,11 +75,11 @@ class Attempt:
             with run.watched(), run.watcher:
                 self.mode, self.reasons = self._selected(run.job, excluded)
 
-    def _selected(self, job: Job, excluded: Mapping[str, Doubt]) -> Selection:
+    def _selected(self, job: Job, excluded: Mapping[str, Doubt]) -> tuple[Mode, tuple[str, ...]]:
         """Return the mode to use, with its prologue run, and why."""
         return select_mode(job, self.run.counting, excluded, self.run.experience.programs)
 
-    def _selected_by_calls(self, excluded: Mapping[str, Doubt]) -> Selection:
+    def _selected_by_calls(self, excluded: Mapping[str, Doubt]) -> tuple[Mode, tuple[str, ...]]:
         """Return the same where only calls are looked at."""
         run = self.run
         keep_freed_memory()
@@ -95,6 +97,7 @@ class Attempt:
     def writing(self) -> Iterator[slice]:
         """Allocate the result and fill it, step by step."""
         run, mode, job, counting, tracker = self.run, self.mode, self.run.job, self.run.counting, self.run.tracker
+        self.slowness.warn_of_mode(mode, self.reasons)
         self.limits = limits = job.limits(mode, tracker, counting)
         if not counting.allows(limits.base.level_bytes):
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")
@@ -125,8 +128,11 @@ class Attempt:
             with show_progress(job.progress, n_before + n_ahead, n_before) as show:
                 halves = job.options.chunk_size is None
                 blocks = filled(sink, mode, self.pacer, run.tracker, self.log, halves_over_budget=halves, spans=spans)
+                started_s = time.perf_counter()
                 for chunk in () if is_empty(mode) else blocks:
                     show(chunk.stop - chunk.start)
+                    elapsed_s = time.perf_counter() - started_s
+                    self.slowness.warn_of_chunks(self.limits, self.pacer, self.log.chunk_sizes, elapsed_s)
                     if run.gauge is not None:
                         run.gauge.sample()
                     yield chunk

@@ -97,5 +97,5 @@ def _measured(attempt: Attempt, verdict: Verdict) -> Probe:
         chunk_size=size,
         peak_bytes=pacer.cost.peak_bytes(largest),
         certain=False,
-        steady_size=steady_size(mode, attempt.limits, in_files, size),
+        steady_size=steady_size(mode, attempt.limits, in_files, size, has_buffers=run.job.out.is_repeatable),
     )

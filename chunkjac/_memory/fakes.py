@@ -9,6 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 _TO_COPY = torch.ops.aten._to_copy.default
 
+_CONVOLUTION = torch.ops.aten.convolution.default
+
 _META = torch.device("meta")
 
 
@@ -33,3 +35,9 @@ def where_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
     if func is _TO_COPY and kwargs.get("device") == _META and args[0].device != _META:
         return {**kwargs, "device": args[0].device}
     return kwargs
+
+
+def check_types(func: Any, tensors: list[torch.Tensor]) -> None:
+    """Refuse what a kernel will: torch's fakes of convolutions do not look at types (forward AD under autocast)."""
+    if func is _CONVOLUTION and tensors[0].dtype != tensors[1].dtype:
+        raise RuntimeError(f"expected scalar type {tensors[1].dtype} but found {tensors[0].dtype}")

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory.fakes import where_it_is
+from chunkjac._memory.fakes import check_types, where_it_is
 from chunkjac._memory.foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.out_of_memory import refusal, refusal_behind
@@ -36,7 +36,8 @@ class LiveBytes(Storages, Watcher):
     A storage counts from the operation that makes it until its last reference dies, also
     inside ``vmap``, ``vjp``, ``jvp`` and the backward pass; one that no operation makes, from its first tensor. What
     was there before, what NumPy holds and what kernels use within one operation do not count, but for matrices that a
-    product copies; but on an accelerator they come from the allocator, whose peak is taken where it is higher.
+    product copies, where there is a limit; and on an accelerator they come from the allocator, whose peak is taken
+    where it is higher.
 
     Args:
         device: The only device that counts.
@@ -50,6 +51,7 @@ class LiveBytes(Storages, Watcher):
             limit or wants the figures.
 
     Attributes:
+        n_operations: How many operations it has seen.
         has_rested: Whether some evaluations were not seen.
     """
 
@@ -66,6 +68,7 @@ class LiveBytes(Storages, Watcher):
     ) -> None:
         Storages.__init__(self, _GRANULES.get((stands_for or device).type, 1))
         Watcher.__init__(self)
+        self.n_operations = 0
         self.has_rested = False
         self._level_bytes = 0  # alive at the last restart
         self._worked_bytes = 0  # the peak since then, with what kernels work in beside their tensors
@@ -133,6 +136,7 @@ class LiveBytes(Storages, Watcher):
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation and count what it made."""
+        self.n_operations += 1
         traits = traits_of(func)
         if self._is_paused or (traits.is_view and self._fake is None):
             return func(*args, **kwargs)
@@ -141,11 +145,13 @@ class LiveBytes(Storages, Watcher):
             kwargs = {name: self._all_faked(value) for name, value in kwargs.items()}
             kwargs = where_it_is(func, args, kwargs)
         tensors = tensors_among((*args, *kwargs.values()) if kwargs else args)
+        if self._fake is not None:
+            check_types(func, tensors)
         if traits.resizes:
             self._count(tensors, tensors)
         if func in _TAKES_STORAGE:
             self._take(args[1])
-        copied_bytes = operand_bytes(func, tensors) if self._has_scratch else 0
+        copied_bytes = operand_bytes(func, tensors) if self._has_scratch and self.is_strict else 0
         if self.limit_bytes is not None and self._fake is None:
             spare_bytes = self.limit_bytes - self.live_bytes
             room_bytes = spare_bytes - copied_bytes

@@ -10,4 +10,4 @@ from chunkjac._planner.reading import job_of, read_option, read_options
 from chunkjac._planner.refusal import over_budget, over_budget_backwards
 from chunkjac._planner.report import Report
 from chunkjac._planner.selection import select_mode
-from chunkjac._planner.trials import Selection
+from chunkjac._planner.slowness import Slowness

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -24,13 +24,15 @@ class Doubt:
     failure: BaseException | None = None
 
 
+_UNFIT = "does not fit in the budget"
+
 NOTHING: Mapping[str, Doubt] = MappingProxyType({})
 
 
 def doubt_about(name: str, failure: BaseException) -> Doubt:
     """Return why a mode is not used, without holding on to the failure."""
     fits = not is_out_of_memory(failure)
-    what = "cannot differentiate func" if fits else "does not fit in the budget"
+    what = "cannot differentiate func" if fits else _UNFIT
     kept = None if fits or isinstance(failure, OverBudget) else without_frames(failure)
     return Doubt(f"{name} {what}: {first_line(failure)}", fits, kept)
 
@@ -44,3 +46,8 @@ def why_nothing_fits(doubts: Mapping[str, Doubt]) -> BaseException:
 def reasons_of(doubts: Mapping[str, Doubt]) -> tuple[str, ...]:
     """Return what speaks against modes, for people."""
     return tuple(doubt.why for doubt in doubts.values())
+
+
+def left_for_memory(reasons: Iterable[str]) -> list[str]:
+    """Return the modes that were left since they do not fit."""
+    return [reason.partition(" ")[0] for reason in reasons if reason.partition(" ")[2].startswith(_UNFIT)]

@@ -8,12 +8,11 @@ for real and are thrown away.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from chunkjac._chunker import TIGHT_PROBES, Cost, Limits, Prologue
 from chunkjac._errors import ChunkjacError, warn
@@ -39,6 +38,7 @@ class Probe:
         peak_bytes: What it holds with chunks of this size.
         certain: Whether values cannot change that: fake tensors have run it.
         steady_size: The size where all chunks have one, and lie in buffers until they are written.
+        n_operations: How many operations a dry run was.
     """
 
     summary: ModeSummary
@@ -48,6 +48,7 @@ class Probe:
     peak_bytes: int
     certain: bool
     steady_size: int
+    n_operations: int = 0
 
     def told(self, job: Job, n_chunks: int, runner: Runner) -> Plan:
         """Return the plan that this makes.
@@ -90,7 +91,21 @@ Runner = Callable[[Job, Probe, tuple[Any, ...], GivenToRun], Any]
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
-    """Probe on fake tensors, at last with a chunk of the very size that is chosen.
+    """Probe on fake tensors, at last with a chunk of the very size that is chosen."""
+    with _on_fakes(job) as (job, tracker), tracker:
+        return _dry_probe(job, excluded, tracker, TIGHT_PROBES)
+
+
+def least_probe(job: Job) -> Probe:
+    """Probe on fake tensors what one direction at a time takes, or the chunk size that is settled."""
+    job = replace(job, options=replace(job.options, chunk_size=job.exact_size or 1))
+    with _on_fakes(job) as (job, tracker), tracker:
+        return _dry_probe(job, NOTHING, tracker, ())
+
+
+@contextmanager
+def _on_fakes(job: Job) -> Iterator[tuple[Job, LiveBytes]]:
+    """Give the job on fake tensors, and what counts them.
 
     Modules get their attributes back, so that what they cache is never a fake. A function that
     keeps fakes elsewhere is warned of; their use in a real run is an error (see the sinks).
@@ -99,7 +114,8 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
         limit_bytes = job.budget.n_bytes if job.budget.explicit else None
         tracker = LiveBytes(job.problem.device, limit_bytes=limit_bytes, fake=fake, stands_for=job.device)
         with restored_attributes(job.problem.modules):
-            probe = _dry_probe(job, excluded, fake, tracker)
+            inputs = [fake.from_tensor(x) for x in job.problem.inputs]
+            yield replace(job, problem=job.problem.with_inputs(inputs)), tracker
     if tracker.live_bytes:
         gc.collect()
     if tracker.live_bytes:
@@ -107,38 +123,42 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
             "func has kept fake tensors from planning, outside of the modules that it can be seen to use. If that is a "
             "cache that it reads again, clear it, or its next call fails; call func once before planning it."
         )
-    return probe
 
 
-def _dry_probe(job: Job, excluded: Mapping[str, Doubt], fake: FakeTensorMode, tracker: LiveBytes) -> Probe:
-    """Select a mode on fake tensors; measure it alone, since a plan runs it alone."""
-    job = replace(job, problem=job.problem.with_inputs([fake.from_tensor(x) for x in job.problem.inputs]))
+def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, sizes: tuple[int, ...]) -> Probe:
+    """Select a mode on fake tensors; measure it alone, since a plan runs it alone, in some sizes and the chosen one."""
     counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_timed=False, is_quick=False)
     watcher = WriteWatcher()  # what it copies is alive until the end, and counts
-    with tracker:
-        with watcher:
-            mode, reasons = select_mode(job, counting, excluded)
+    with watcher:
+        mode, reasons = select_mode(job, counting, excluded)
+        if job.options.mode == "auto":
             name = mode.name
             del mode
             tracker.restart_peak()
             mode, _ = select_mode(job.in_mode(name), counting)
-        job.out.check(mode)
-        limits = job.limits(mode, tracker, counting)
-        if is_empty(mode):
-            return Probe(
-                ModeSummary.of(mode), reasons, limits.base, 1, limits.base.prologue_bytes, certain=True, steady_size=1
-            )
-        samples = _Samples(mode, tracker)
-        while True:
-            cost = limits.fit(samples.held_bytes, samples.margin)
-            size = limits.choose(cost, limits.n_directions)
-            if size in samples.held_bytes:
-                break
-            samples.take(size)
+    job.out.check(mode)
+    limits = job.limits(mode, tracker, counting)
+    if is_empty(mode):
+        peak_bytes = limits.base.prologue_bytes
+        return Probe(ModeSummary.of(mode), reasons, limits.base, 1, peak_bytes, certain=True, steady_size=1)
+    samples = _Samples(mode, tracker, job.out.is_repeatable)
+    samples.take_some(sizes)
+    while True:
+        cost = limits.fit(samples.held_bytes, samples.margin) if samples.held_bytes else limits.base
+        size = limits.choose(cost, limits.n_directions)
+        if size in samples.held_bytes:
+            break
+        samples.take(size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
-    steady = steady_size(mode, limits, cost, size)
     return Probe(
-        ModeSummary.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=True, steady_size=steady
+        summary=ModeSummary.of(mode),
+        reasons=(*reasons, *mode.reasons),
+        cost=cost,
+        chunk_size=size,
+        peak_bytes=peak_bytes,
+        certain=True,
+        steady_size=steady_size(mode, limits, cost, size, has_buffers=job.out.is_repeatable),
+        n_operations=tracker.n_operations,
     )
 
 
@@ -167,7 +187,8 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) 
                 mode, reasons = select_mode(job, counting, doubts)
             limits = job.limits(mode, tracker, counting)
             try:
-                samples = _Samples(mode, tracker)
+                samples = _Samples(mode, tracker, job.out.is_repeatable)
+                samples.take_some(TIGHT_PROBES)
                 break
             except Exception as error:
                 if isinstance(error, (OverBudget, ChunkjacError)) or not job.may_leave(mode.name):
@@ -177,39 +198,49 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) 
             tracker.restart_peak()
     cost = limits.fit(samples.held_bytes, samples.margin)
     size = limits.choose(cost, limits.n_directions)
-    steady = steady_size(mode, limits, cost, size)
+    steady = steady_size(mode, limits, cost, size, has_buffers=job.out.is_repeatable)
     peak_bytes = cost.peak_bytes(size)
     return Probe(
         ModeSummary.of(mode), (*reasons, *mode.reasons), cost, size, peak_bytes, certain=False, steady_size=steady
     )
 
 
-def steady_size(mode: Mode, limits: Limits, cost: Cost, size: int) -> int:
-    """Return the size for a job whose chunks all have one, and lie in buffers until they are written."""
-    roomy = replace(cost, direction_bytes=cost.direction_bytes + buffer_bytes(mode))
+def steady_size(mode: Mode, limits: Limits, cost: Cost, size: int, *, has_buffers: bool) -> int:
+    """Return the size for a job whose chunks all have one, and lie in buffers: those that the cost has, or others."""
+    beside_bytes = 0 if has_buffers else buffer_bytes(mode)
+    roomy = replace(cost, direction_bytes=cost.direction_bytes + beside_bytes)
     fitting = limits.choose(roomy, limits.n_directions) if roomy.smallest_bytes <= limits.budget_bytes else 1
     return max(1, min(size, fitting, limits.start_size(cost) or size))
 
 
 class _Samples:
-    """Measure chunks of a few sizes; where the larger do not fit, of the smaller.
+    """Measure chunks.
+
+    Args:
+        mode: What makes the blocks.
+        tracker: What counts live bytes.
+        has_buffers: Whether blocks lie in buffers until they are written.
 
     Attributes:
         held_bytes: What chunks hold above the level between chunks, their buffers included, by size.
         margin: How many times its tensors' bytes a chunk really takes.
     """
 
-    def __init__(self, mode: Mode, tracker: LiveBytes) -> None:
+    def __init__(self, mode: Mode, tracker: LiveBytes, has_buffers: bool) -> None:
         self._mode = mode
         self._tracker = tracker
+        self._beside_bytes = buffer_bytes(mode) if has_buffers else 0
         self.held_bytes: dict[int, int] = {}
         self.margin = 1.0
-        for size in (min(size, mode.directions.n) for size in TIGHT_PROBES):
+
+    def take_some(self, sizes: Iterable[int]) -> None:
+        """Measure chunks of a few sizes; where the larger do not fit, of the smaller."""
+        for size in (min(size, self._mode.directions.n) for size in sizes):
             try:
                 self.take(size)
             except OverBudget:
                 break
-        if not self.held_bytes:
+        if sizes and not self.held_bytes:
             self.take(1)
 
     def take(self, size: int) -> None:
@@ -218,5 +249,5 @@ class _Samples:
         level_bytes = self._tracker.live_bytes
         self._tracker.restart_peak()
         self._mode.block(slice(0, size))
-        self.held_bytes[size] = self._tracker.peak_bytes - level_bytes
+        self.held_bytes[size] = self._tracker.peak_bytes - level_bytes + size * self._beside_bytes
         self.margin = max(self.margin, self._tracker.margin)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from chunkjac._errors import BudgetError
 from chunkjac._modes import MODES
 from chunkjac._planner.job import Job
-from chunkjac._planner.probe import Probe, dry_probe
+from chunkjac._planner.probe import Probe, least_probe
 from chunkjac._units import format_bytes
+
+_DERIVATIVES = ("reverse", "forward")
+
+# A dry run of so many operations takes a tenth of a second, and modes that have more to do take several times as long:
+# they are left out then.
+_MANY_OPERATIONS = 1000
 
 
 def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetError:
@@ -28,15 +32,16 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
             needed_bytes_by_mode={},
             budget_bytes=budget_bytes,
         )
-    found = {name: _least(job, name) for name in MODES if name != "auto"}
-    probes = {name: probe for name, probe in found.items() if probe is not None}
+    probes = _probes(job)
     needs = {name: probe.peak_bytes + job.held_bytes for name, probe in probes.items()}
     own = _own_modes(job, probes)
     needed_bytes = min((needs[name] for name in own), default=None)
     beside = f"{format_bytes(job.held_bytes)} are held beside it; " if job.held_bytes else ""
-    what = beside + ("; ".join(_say(probe) for probe in probes.values()) or failure)
+    if needed_bytes is None and failure:
+        beside += f"{failure}; "
+    what = beside + "; ".join(_say(probe) for probe in probes.values())
     return BudgetError(
-        f"{where}: {what}. Give {_either(_advice(job, probes, own, needed_bytes))}.",
+        f"{where}: {what.removesuffix('; ')}. Give {_either(_advice(job, probes, own, needed_bytes))}.",
         needed_bytes=needed_bytes,
         needed_bytes_by_mode=needs,
         budget_bytes=budget_bytes,
@@ -59,11 +64,31 @@ def over_budget_backwards(job: Job, failure: str) -> BudgetError:
     )
 
 
+def _probes(job: Job) -> dict[str, Probe]:
+    """Return what modes need one direction at a time, as far as dry runs can tell: first the one that is for the call.
+
+    A dry run of what did not fit that says that it fits has not told why.
+    """
+    first = "reverse" if job.options.mode == "auto" else job.options.mode
+    found = {first: _least(job, first)}
+    for name in MODES[1:]:
+        known = [probe for probe in found.values() if probe is not None]
+        if name not in found and all(probe.n_operations < _MANY_OPERATIONS or _is_for(name, probe) for probe in known):
+            found[name] = _least(job, name)
+    told = {name: probe for name in MODES if (probe := found.get(name)) is not None}
+    tried = _own_modes(job, told)
+    return {name: probe for name, probe in told.items() if name not in tried or probe.peak_bytes > job.budget.n_bytes}
+
+
+def _is_for(name: str, probe: Probe) -> bool:
+    """Tell whether a mode has fewer directions than the one that was probed."""
+    return name == "forward" and probe.summary.n_inputs < probe.summary.n_directions
+
+
 def _least(job: Job, name: str) -> Probe | None:
     """Return what a mode needs one direction at a time; ``None`` if a dry run cannot tell."""
     try:
-        options = replace(job.options, mode=name, chunk_size=job.options.chunk_size or 1)
-        return dry_probe(replace(job, options=options))
+        return least_probe(job.in_mode(name))
     except Exception:
         return None
 
@@ -73,7 +98,7 @@ def _own_modes(job: Job, probes: dict[str, Probe]) -> list[str]:
     if job.options.mode != "auto":
         return [name for name in probes if name == job.options.mode]
     no_gradient = "reverse" in probes and not probes["reverse"].summary.flows
-    wanted = () if no_gradient else ("reverse", "forward")
+    wanted = () if no_gradient else _DERIVATIVES
     derivatives = [name for name in probes if name in wanted]
     return derivatives or [name for name in probes if name == "finite-difference"]
 

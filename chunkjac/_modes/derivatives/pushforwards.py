@@ -23,9 +23,6 @@ from chunkjac._tensors import Tensors
 # numbers, or crashes (torch.func.jacfwd does, torch 2.13).
 _FORWARD_AD_LOCK = threading.RLock()
 
-# Under a limit, such zeros are left out, whatever the limit: a larger one must not be exceeded for it.
-_WORTH_LIMITED_BYTES = 2**14
-
 
 class VmapJvp:
     """Send the tangents of a chunk through the function at once, by ``vmap`` of torch.func's jvp.
@@ -77,7 +74,7 @@ class VmapJvp:
         A function that differentiates something itself needs grad mode: without it, some backward
         formulas use what the forward pass has saved, which has no tangent (``linalg.solve``, ``logdet``).
         """
-        skipping = ZeroProducts(_WORTH_LIMITED_BYTES) if are_limited() else None
+        skipping = ZeroProducts(worth_bytes=0) if are_limited() else None  # what they take counts
         if skipping is None and self._skips_zeros:
             skipping = ZeroProducts()
         with _FORWARD_AD_LOCK, self._kernels(), skipping or nullcontext():

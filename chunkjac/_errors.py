@@ -10,7 +10,7 @@
     ├── StoreError        (OSError)       a file cannot take the result, or does not hold what it should
     └── BudgetError       (MemoryError)   the work does not fit in the budget
 
-    RungWarning           (UserWarning)   a slower way is taken, since the faster cannot run the function
+    RungWarning           (UserWarning)   a slower way is taken: the faster cannot run the function, or does not fit
 
 Every message says what was needed, what was found, and which argument changes it.
 An exception that the user's function raises is passed on as it is, with a note.

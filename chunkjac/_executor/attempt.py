@@ -131,8 +131,8 @@ class Attempt:
                 started_s = time.perf_counter()
                 for chunk in () if is_empty(mode) else blocks:
                     show(chunk.stop - chunk.start)
-                    elapsed_s = time.perf_counter() - started_s
-                    self.slowness.warn_of_chunks(self.limits, self.pacer, self.log.chunk_sizes, elapsed_s)
+                    started_s, latest_s = time.perf_counter(), time.perf_counter() - started_s
+                    self.slowness.warn_of_chunks(self.limits, self.pacer, self.log.chunk_sizes, latest_s)
                     if run.gauge is not None:
                         run.gauge.sample()
                     yield chunk

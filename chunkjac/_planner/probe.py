@@ -107,8 +107,8 @@ def least_probe(job: Job) -> Probe:
 def _on_fakes(job: Job) -> Iterator[tuple[Job, LiveBytes]]:
     """Give the job on fake tensors, and what counts them.
 
-    Modules get their attributes back, so that what they cache is never a fake. A function that
-    keeps fakes elsewhere is warned of; their use in a real run is an error (see the sinks).
+    Modules get their attributes back, so that what they cache is never a fake. A function that keeps fakes elsewhere is
+    warned of; their use in a real run is an error (see the sinks).
     """
     with strict_fakes() as fake:
         limit_bytes = job.budget.n_bytes if job.budget.explicit else None
@@ -139,8 +139,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, size
     job.out.check(mode)
     limits = job.limits(mode, tracker, counting)
     if is_empty(mode):
-        peak_bytes = limits.base.prologue_bytes
-        return Probe(ModeSummary.of(mode), reasons, limits.base, 1, peak_bytes, certain=True, steady_size=1)
+        return Probe(ModeSummary.of(mode), reasons, limits.base, 1, limits.base.prologue_bytes, True, 1)
     samples = _Samples(mode, tracker, job.out.is_repeatable)
     samples.take_some(sizes)
     while True:
@@ -175,10 +174,8 @@ def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 
 def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) -> Probe:
     """Probe the first mode that can run the function."""
-    budget = job.budget
-    tracker = LiveBytes(
-        job.problem.device, limit_bytes=budget.n_bytes, is_guess=not budget.explicit, stands_for=job.device
-    )
+    here, n_bytes, is_guess = job.problem.device, job.budget.n_bytes, not job.budget.explicit
+    tracker = LiveBytes(here, limit_bytes=n_bytes, is_guess=is_guess, stands_for=job.device)
     counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_quick=False)
     doubts = dict(excluded)
     while True:

@@ -1,4 +1,4 @@
-"""What a limit costs in time, said as soon as that is known: a little more memory may save hours."""
+"""What a limit costs in time, said as soon as that is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chunkjac._planner.probe import least_probe
 from chunkjac._units import format_bytes
 
 # So many times as many directions, or chunks, are worth a word; of chunks, if all of them take so long.
-_TIMES, _CHUNKS_TIMES, _WORTH_A_WORD_S = 8, 16, 20.0
+_TIMES, _CHUNKS_TIMES, _WORTH_A_WORD_S = 8, 16, 60.0
 
 # By then chunks are as large as they will be, but for those that time tells to be faster.
 _TELLING_CHUNKS = 4
@@ -54,19 +54,19 @@ class Slowness:
             RungWarning,
         )
 
-    def warn_of_chunks(self, limits: Limits, pacer: Pacer, sizes: Sequence[int], elapsed_s: float) -> None:
+    def warn_of_chunks(self, limits: Limits, pacer: Pacer, sizes: Sequence[int], latest_s: float) -> None:
         """Warn, once, if a limit makes chunks far smaller than is fast, in a job that takes long.
 
         Args:
             limits: What chunk sizes have to keep to.
             pacer: What chooses them.
             sizes: The chunks so far.
-            elapsed_s: What they have taken.
+            latest_s: What the latest has taken.
         """
         fast_size = limits.start_size(pacer.cost)
         if len(sizes) != _TELLING_CHUNKS or not self.job.budget.explicit or fast_size is None:
             return
-        is_long = elapsed_s / sum(sizes) * limits.n_directions > _WORTH_A_WORD_S
+        is_long = latest_s / sizes[-1] * limits.n_directions > _WORTH_A_WORD_S
         if is_long and _CHUNKS_TIMES * max(sizes) <= fast_size:
             warn(
                 f"{format_bytes(self.job.budget.n_bytes)} have room for chunks of {max(sizes)}; those of {fast_size} "

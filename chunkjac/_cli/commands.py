@@ -21,7 +21,7 @@ import torch
 import chunkjac
 from chunkjac._cli.files import check_target, import_function, load_input, save_result
 from chunkjac._errors import ArgumentError, ArgumentTypeError, ConfigError
-from chunkjac._memory import devices_here, free_memory, is_out_of_memory
+from chunkjac._memory import devices_here, free_memory, is_out_of_memory, text_of
 from chunkjac._modes import MODES, SCHEME_NAMES
 from chunkjac._store import check, remove
 from chunkjac._units import format_bytes
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(options, error, str(error), _USAGE)
     except Exception as error:
         kind = "" if isinstance(error, chunkjac.ChunkjacError) else f"{type(error).__name__}: "
-        return _fail(options, error, f"{kind}{error}", _DOES_NOT_FIT if is_out_of_memory(error) else _FAILED)
+        return _fail(options, error, f"{kind}{text_of(error)}", _DOES_NOT_FIT if is_out_of_memory(error) else _FAILED)
     return _DONE
 
 

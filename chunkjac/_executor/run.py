@@ -16,7 +16,7 @@ from chunkjac._executor.experience import Experience
 from chunkjac._executor.recomputation import connected
 from chunkjac._executor.repetition import Repetition
 from chunkjac._executor.result import Result, Writing
-from chunkjac._memory import Gauge, OverBudget, is_out_of_memory, reclaim
+from chunkjac._memory import Gauge, OverBudget, is_out_of_memory, reclaim, text_of
 from chunkjac._planner import Doubt, GivenToRun, Job, Probe, doubt_about, over_budget
 from chunkjac._problem import LeftAsFound
 
@@ -97,7 +97,7 @@ def _writing(run: Run) -> Writing:
                 excluded[attempt.mode.name] = doubt_about(attempt.mode.name, error)
             elif not isinstance(error, OverBudget):
                 raise
-            failure, ran_out = str(error), is_out_of_memory(error)
+            failure, ran_out = text_of(error), is_out_of_memory(error)
             symptom = attempt.log.symptom if attempt is not None else None
         attempt = None
         reclaim(run.job.device, ran_out=ran_out)  # its tensors go before the next attempt, or the dry run, begins

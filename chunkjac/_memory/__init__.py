@@ -11,6 +11,7 @@ from chunkjac._memory.out_of_memory import (
     first_line,
     is_out_of_memory,
     reclaim,
+    text_of,
     without_frames,
 )
 from chunkjac._memory.tracker import LiveBytes

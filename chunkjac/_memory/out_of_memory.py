@@ -24,6 +24,9 @@ _MESSAGES = (
 )
 
 
+# So many letters of a reason are told.
+_MOST_LETTERS = 500
+
 # How TorchScript begins what it raises in the place of an exception from Python, whose text it loses.
 _SCRIPTED = "The following operation failed in the TorchScript interpreter"
 _latest = threading.local()
@@ -44,7 +47,8 @@ def refusal_behind(error: BaseException) -> OverBudget | None:
     if isinstance(error, OverBudget):
         return error
     why = getattr(_latest, "why", None)
-    is_lost = isinstance(error, RuntimeError) and str(error).startswith(_SCRIPTED) and str(error).endswith("Error: \n")
+    is_lost = isinstance(error, RuntimeError) and text_of(error).startswith(_SCRIPTED)
+    is_lost = is_lost and text_of(error).endswith("Error: \n")
     return OverBudget(why) if is_lost and why is not None else None
 
 
@@ -52,7 +56,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception means that memory ran out, or may mean it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error).lower()
+    text = text_of(error).lower()
     is_known = isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
     return is_known or refusal_behind(error) is not None
 
@@ -65,7 +69,15 @@ def without_frames(error: BaseException) -> BaseException:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message: the text without what the exception holds on to."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (text_of(error).strip().splitlines() or [type(error).__name__])[0][:_MOST_LETTERS]
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text; none where it cannot say it, for it may be the user's."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def reclaim(device: torch.device, *, ran_out: bool) -> None:

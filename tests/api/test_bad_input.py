@@ -209,6 +209,25 @@ def test_the_functions_own_exception_comes_through_with_a_note(mode: str) -> Non
     assert any("before the first chunk" in note for note in caught.value.__notes__)
 
 
+class SilentError(RuntimeError):
+    """Be one that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise BrokenError("no words")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference", "auto"])
+def test_an_exception_without_words_comes_through_too(mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        raise SilentError
+
+    for call in (cj.jacobian, cj.plan, cj.gram, lambda f, x, mode: cj.jacobian(f, x, mode=mode, max_memory="1GiB")):
+        with pytest.raises(SilentError):
+            call(func, X, mode=mode)
+
+
 @pytest.mark.parametrize("mode", ["forward", "finite-difference"])
 def test_an_exception_in_a_chunk_says_in_which(mode: str) -> None:
     calls = []

@@ -34,6 +34,16 @@ def are_apart(tensors: Sequence[torch.Tensor]) -> bool:
     return len({*map(memory_of, tensors)}) == len(tensors)
 
 
+def overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Tell whether elements of a tensor may share memory."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
+        if size > 1 and stride <= reach:
+            return tensor.numel() > 0
+        reach += stride * (size - 1)
+    return False
+
+
 def is_whole(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor is all that lies in its memory, in order."""
     return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes

@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from chunkjac._memory import Watcher
+from chunkjac._problem.effects.claims import Claims
 from chunkjac._problem.effects.data import DataWatcher
 from chunkjac._problem.effects.randomness import are_fixed
 from chunkjac._tensors import memory_of, tensors_among
@@ -27,6 +28,9 @@ class WriteWatcher(Watcher):
     Copies are made only of what is written to, so a function that writes to nothing costs
     nothing but the looking; it is needed for one evaluation.
 
+    Args:
+        claims: Takes the memory that is written to, so that no other thread writes to it meanwhile.
+
     Attributes:
         captured: Tensors from outside that require grad and took part.
         moved: Tensors whose ``data`` was set, and what that was, by their identity.
@@ -37,8 +41,9 @@ class WriteWatcher(Watcher):
         in train mode, say).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, claims: Claims | None = None) -> None:
         super().__init__()
+        self._claims = claims
         self.captured: list[torch.Tensor] = []
         self.draws_apart = False
         self.moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -153,6 +158,8 @@ class WriteWatcher(Watcher):
     def _keep(self, tensor: torch.Tensor) -> None:
         """Copy the memory under a tensor before its first change: later ones may be elsewhere in it."""
         if memory_of(tensor) not in self._copies:
+            if self._claims is not None:
+                self._claims.claim(memory_of(tensor))
             with torch.no_grad():
                 n_elements = tensor.untyped_storage().nbytes() // tensor.element_size()
                 whole = tensor.detach().as_strided((n_elements,), (1,), 0)

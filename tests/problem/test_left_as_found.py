@@ -220,3 +220,19 @@ def test_nothing_that_a_call_was_given_waits_for_the_garbage_collector(mode: str
     finally:
         if is_on:
             gc.enable()
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference", "auto"])
+def test_a_refused_call_leaves_nothing_behind(mode: str) -> None:
+    net, x = nn.Sequential(nn.Linear(30, 40), nn.Tanh(), nn.Linear(40, 20)), torch.randn(30)
+
+    def n_alive() -> int:
+        for _ in range(3):
+            with pytest.raises(cj.BudgetError):
+                cj.jacobian(net, x, mode=mode, max_memory=100)
+        gc.collect()
+        return len(gc.get_objects())
+
+    n_alive()
+    n_before = n_alive()
+    assert n_alive() <= n_before + 2

@@ -21,6 +21,7 @@ from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
 from chunkjac._modes.derivatives.rung import Rung
 from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, WriteWatcher
+from chunkjac._tensors import overlaps_itself
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
 _LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
@@ -53,8 +54,9 @@ class Forward(Derivative):
         by_tangents: bool = False,
         directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
-        # Expanded inputs have no forward derivative (torch.func.jacfwd refuses them, torch 2.13).
-        problem = problem.with_inputs([x.contiguous() if 0 in x.stride() else x for x in problem.inputs])
+        # Inputs that overlap themselves have no forward derivative: torch.func.jacfwd refuses expanded ones, and is
+        # wrong where as_strided has made them (torch 2.13).
+        problem = problem.with_inputs([x.contiguous() if overlaps_itself(x) else x for x in problem.inputs])
         started_s = time.perf_counter()
         known = outputs or _evaluate(problem)
         ladder: dict[type[Rung], Callable[[], Rung]] = {

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from chunkjac._problem.effects.claims import Claims
 from chunkjac._problem.write_watcher import WriteWatcher
 from chunkjac._tensors import memory_of
 
@@ -20,13 +21,14 @@ class Found:
 
     Args:
         modules: The modules.
+        claims: Takes the memory that is written to.
 
     Attributes:
         watcher: What copies memory before it is written to, while it is on.
     """
 
-    def __init__(self, modules: list[nn.Module]) -> None:
-        self.watcher = WriteWatcher()
+    def __init__(self, modules: list[nn.Module], claims: Claims | None = None) -> None:
+        self.watcher = WriteWatcher(claims)
         self._modules = modules
         # Those of compiled modules (torch.jit) are no dictionaries, and cannot be replaced.
         buffers = (module._buffers for module in modules)

@@ -34,10 +34,12 @@ class FixedNumbers:
         self._generator = torch.Generator("cpu").manual_seed(seed)
 
     def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Return the next ones between 0 and 1."""
+        """Return the next ones between 0 and 1; on fake tensors, any: torch would keep each generator for ever."""
+        is_fake = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+        generator = None if is_fake else self._generator
         token = _fixed.set(True)
         try:
-            return torch.rand(shape, generator=self._generator, dtype=dtype, device="cpu")
+            return torch.rand(shape, generator=generator, dtype=dtype, device="cpu")
         finally:
             _fixed.reset(token)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from chunkjac._problem.effects.claims import Claims
 from chunkjac._problem.effects.data import PlainData
 from chunkjac._problem.effects.found import Found
 from chunkjac._problem.modules import unwrap_attributes
@@ -34,7 +35,8 @@ class LeftAsFound:
     def __init__(self, problem: Problem) -> None:
         self.room: AbstractContextManager[Any] = nullcontext()
         self._problem = problem
-        self._found = Found(problem.modules)
+        self._claims = Claims()
+        self._found = Found(problem.modules, self._claims)
         self._n_entered = PlainData.n_entered
 
     def __enter__(self) -> WriteWatcher:
@@ -43,9 +45,19 @@ class LeftAsFound:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Put all back that every evaluation changes."""
+        try:
+            self._end(was_stopped=kind is not None and not issubclass(kind, Exception))
+        finally:
+            self._claims.release()
+
+    def _end(self, *, was_stopped: bool) -> None:
+        """Put all back, unless only a first evaluation changes it.
+
+        Args:
+            was_stopped: Whether nothing may be evaluated any more.
+        """
         is_plain = PlainData.n_entered == self._n_entered or unwrap_attributes(self._problem.modules)
         changed = self._found.changed()
-        was_stopped = kind is not None and not issubclass(kind, Exception)
         again = None
         if not was_stopped and (changed - self._found.statistics() or not is_plain):
             again = self._again()
@@ -59,9 +71,12 @@ class LeftAsFound:
     def back_in_place(self) -> Iterator[None]:
         """Put modules and tensors back for a while; what they become meanwhile is what is found from then on."""
         self._found.exchange()
+        memories = self._claims.release()
         try:
             yield
         finally:
+            for memory in memories:
+                self._claims.claim(memory)
             self._found.exchange()
 
     def _again(self) -> Found | None:

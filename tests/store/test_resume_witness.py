@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import chunkjac as cj
+from chunkjac._memory.tracker import LiveBytes
 from chunkjac._modes.derivatives.derivative import Derivative
 
 D = torch.float64
@@ -590,6 +591,30 @@ def test_a_witness_is_one_direction(mode: str, tmp_path: Path, monkeypatch: Patc
     monkeypatch.setattr(Derivative, "apply", lambda self, seed: (seeds.append(seed), apply(self, seed))[1])
     _finished(_base, X, tmp_path, torch.func.jacrev(_base)(X), mode=mode)
     assert len(seeds) == 2  # one for the precision, one for what is finished
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["J.npy", "J.zarr"])
+def test_a_witness_keeps_to_the_limit(name: str, mode: str, tmp_path: Path) -> None:
+    if name == "J.zarr":
+        pytest.importorskip("zarr", reason="Zarr needs Python 3.11")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(400, 25), nn.Tanh(), nn.Linear(25, 500)).to(D).requires_grad_(False)
+    x, options = torch.randn(400, dtype=D), {"mode": mode, "max_memory": 300_000, "out": tmp_path / name}
+    with pytest.raises(KeyboardInterrupt):
+        cj.jacobian(net, x, progress=_stop, **options)
+    with LiveBytes(torch.device("cpu")) as live:
+        found = cj.jacobian(net, x, resume=True, **options)
+    assert live.peak_bytes <= 300_000 < found.nbytes
+    tolerance = 1e-6 if mode == "finite-difference" else 1e-12
+    torch.testing.assert_close(torch.as_tensor(found[:]), torch.func.jacrev(net)(x), rtol=tolerance, atol=tolerance)
+    with torch.no_grad():
+        net[2].bias += 1  # no derivative
+    assert cj.jacobian(net, x, resume=True, **options).shape == found.shape
+    with torch.no_grad():
+        net[2].weight[3] *= 2
+    with pytest.raises(cj.StoreError, match="are not those of func as it is now"):
+        cj.jacobian(net, x, resume=True, **options)
 
 
 @pytest.mark.parametrize("mode", ["reverse", "forward"])

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_flatten
 
 from chunkjac._chunker import Segment
 from chunkjac._memory import is_out_of_memory
@@ -28,6 +29,8 @@ from chunkjac._tensors import Tensors, largest_finite, rows_of
 # Which part of the largest a slope may be off by, in units of eps^(1/3): kinks within a step change few of many terms
 # (ReLU networks in float32: 0.5 % with steps of 0.005), and one wrong column of n changes 1 / sqrt(n).
 _PART = 4
+
+_NUMBER = tree_flatten(0)[1]  # the tree of what is no tree
 
 # So many columns are compared, the most suspicious first.
 _N_SUSPECTS = 4
@@ -158,7 +161,8 @@ class ColumnWitness:
         t = torch.zeros((), dtype=torch.float64)
         bounds = [Bounds(0.0, float("inf"))] if stencil.bounds is not None else None
         line = Stencil([t], scheme, Steps((1.0,), 1.0), bounds)
-        points = OneByOne(Problem.of(moved, (t,), 0, has_aux=False), self._seen.outputs, line.base())
+        problem = Problem(moved, (t,), 0, has_aux=False, inputs=(t,), spec=_NUMBER)
+        points = OneByOne(problem, self._seen.outputs, line.base())
         return _column(0, line, points)
 
     def _is_right(self, number: int, column: Sequence[torch.Tensor], one_by_one: OneByOne) -> bool:

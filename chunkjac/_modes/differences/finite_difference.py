@@ -176,10 +176,12 @@ class FiniteDifference:
         """Tell whether batches have given what single points give; if not, blocks are to be made in another way.
 
         Raises:
-            FunctionError: The function gives something else at the same point than at first.
+            FunctionError: The function gives something else at the same point than at first. (In a batch, each chunk
+                has told that.)
         """
         with torch.no_grad():
-            self._first.check_again()
+            if not self.batched:
+                self._first.check(self._evaluator.one_by_one.base_values())
             return self._witness is None or self._witness.agrees() or self._has_no_fault(self._witness)
 
     def _has_no_fault(self, witness: ColumnWitness) -> bool:

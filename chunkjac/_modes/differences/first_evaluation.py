@@ -97,10 +97,13 @@ class FirstEvaluation:
             self.check_again()
 
     def check_again(self) -> None:
-        """Refuse a function that gives something else at the same point: that noise would be divided by the step."""
-        if any(isinstance(value, FakeTensor) for value in self.values):
-            return
-        if not are_same(self.values, self.problem.evaluate()[0]):
+        """Refuse a random function."""
+        if not any(isinstance(value, FakeTensor) for value in self.values):
+            self.check(self.problem.evaluate()[0])
+
+    def check(self, again: Tensors) -> None:
+        """Refuse a function that gave something else at the same point: that noise would be divided by the step."""
+        if not are_same(self.values, again):
             raise FunctionError(
                 "func gives different answers for the same input, so its differences mean nothing; "
                 "make it deterministic (model.eval() turns dropout off), or use mode='reverse'."

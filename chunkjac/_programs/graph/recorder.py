@@ -47,8 +47,6 @@ class Recorder(OperationMode):
         node_of: The node of each tensor that is alive.
     """
 
-    supports_higher_order_operators = False  # they read values where no mode is on
-
     def __init__(
         self,
         given: Sequence[torch.Tensor],
@@ -58,6 +56,7 @@ class Recorder(OperationMode):
         renews: bool = True,
     ) -> None:
         super().__init__()
+        self.supports_higher_order_operators = False  # they read values where no mode is on
         self.node_of = WeakTensorKeyDictionary()
         self._rules = rules
         self._renews = renews

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-
 # The tutorial writes Zarr arrays, and there is no Zarr of today for Python 3.10.
 collect_ignore = [] if find_spec("zarr") else ["docs/tutorial.md"]
 

@@ -59,8 +59,8 @@ class Witness:
     Args:
         directions: What blocks have rows for.
         leaves: What a row is like.
-        sizes: How large rows may be, ``(n,)``, those of an earlier run: then weights are known ahead. Else each row is
-            weighed by its own size.
+        planned: The weights of rows, ``(n,)``, from :meth:`next_weights` of an earlier run. Else each row is weighed by
+            its own size.
 
     Attributes:
         n_noted: How many rows were combined.
@@ -69,17 +69,17 @@ class Witness:
         Three numbers for each direction, and two rows; from :meth:`prepare`, or the first rows on.
     """
 
-    def __init__(self, directions: Directions, leaves: Sequence[Leaf], sizes: torch.Tensor | None = None) -> None:
-        self._directions, self._leaves, self._known_sizes = directions, leaves, sizes
+    def __init__(self, directions: Directions, leaves: Sequence[Leaf], planned: torch.Tensor | None = None) -> None:
+        self._directions, self._leaves, self._planned = directions, leaves, planned
         self._seeds = Seeds(directions)
         self._next = 0  # where all directions from the first one on are noted to, each once
         self._parts: list[_Part] = []
         self.n_noted = 0
 
     @cached_property
-    def sizes(self) -> torch.Tensor:
+    def _sizes(self) -> torch.Tensor:
         """Return how large rows were."""
-        return torch.zeros_like(self._signs) if self._known_sizes is None else self._known_sizes
+        return torch.zeros_like(self._signs)
 
     @cached_property
     def _signs(self) -> torch.Tensor:
@@ -91,29 +91,26 @@ class Witness:
     @cached_property
     def _weights(self) -> torch.Tensor:
         """Return the weights of all rows so far."""
-        return torch.zeros_like(self._signs)
-
-    @cached_property
-    def _planned(self) -> torch.Tensor:
-        """Return the weights that rows have, if that is known ahead."""
-        known = self._known_sizes
-        return self._signs if known is None else self._signs / _usable(known, torch.median)
+        return torch.zeros(self._directions.n, dtype=torch.float64)
 
     def prepare(self) -> None:
         """Take all memory."""
         if not self._parts:
-            _ = self.sizes, self._weights
+            _ = self._weights, None if self._planned is not None else self._sizes
             self._parts = [_Part.of(leaf) for leaf in self._leaves]
 
     @property
     def covers_all(self) -> bool:
         """Tell whether each direction was noted once, with the weight that it has in :meth:`planned_seed`."""
-        is_planned = self._known_sizes is not None
-        return is_planned and self._next == self.n_noted == self._directions.n
+        return self._planned is not None and self._next == self.n_noted == self._directions.n
 
     def planned_seed(self) -> Tensors:
         """Return the seed that is the combination of all directions."""
-        return self._seeds.combined(self._planned)
+        return self._seeds.combined(self._signs if self._planned is None else self._planned)
+
+    def next_weights(self) -> torch.Tensor:
+        """Return weights for another run's rows, which may be as large as these were."""
+        return self._signs / _usable(self._sizes, torch.median) if self._planned is None else self._planned
 
     def like(self) -> Witness:
         """Return another one for the same directions, with no rows."""
@@ -125,11 +122,11 @@ class Witness:
         rows = [rows_of(values.detach()) for values in block]
         n_rows = len(rows[0])
         chunk = slice(start, start + n_rows)
-        if self._known_sizes is not None:
+        if self._planned is not None:
             weights = self._planned[chunk]
         else:
-            self.sizes[chunk] = torch.stack([_sizes(values).to(self.sizes) for values in rows]).amax(0)
-            weights = self._signs[chunk] / _usable(self.sizes[chunk], torch.amin)
+            self._sizes[chunk] = torch.stack([_sizes(values).to(self._sizes) for values in rows]).amax(0)
+            weights = self._signs[chunk] / _usable(self._sizes[chunk], torch.amin)
         self._weights[chunk] += weights
         samples = self.n_noted < _SAMPLE * n_rows  # which tell enough
         for part, values in zip(self._parts, rows):

@@ -149,10 +149,10 @@ class Recording:
         """Return how the step of so many directions runs; ``None`` if nothing was to be compiled."""
         return self._record.forms.get(size)
 
-    def learn_sizes(self, sizes: torch.Tensor) -> None:
-        """Take note of how large rows are, so that the next run can weigh them before they are made."""
+    def learn_weights(self, weights: torch.Tensor) -> None:
+        """Take note of how rows are to be weighed, so that the next run knows it before they are made."""
         if self._records.is_kept:
-            self._record.sizes = sizes
+            self._record.weights = weights
 
     def trust(self, size: int) -> None:
         """Take note that a block of so many directions was compared with one direction."""

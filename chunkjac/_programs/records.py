@@ -55,7 +55,7 @@ class ModeRecord:
         knee: Which size is fastest.
         running: Programs in memory that are not in use.
         forms: How steps run, where they are compiled.
-        sizes: How large the blocks' rows were in the last run, which only weighs them against each other.
+        weights: How rows are weighed against each other, by how large they were in an earlier run.
         with_s: How long whole runs took by a program.
         without_s: The same for runs without one.
         steps_s: How long a direction took in each run by a program.
@@ -73,7 +73,7 @@ class ModeRecord:
     knee: Knee | None = None
     running: dict[int, Running] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)
-    sizes: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
     with_s: list[float] = field(default_factory=list)
     without_s: list[float] = field(default_factory=list)
     steps_s: list[float] = field(default_factory=list)
@@ -100,7 +100,7 @@ class ModeRecord:
 
     def forget(self) -> None:
         """Let go of what was recorded: the function has changed."""
-        self.trace = self.script = self.batch = self.knee = self.sizes = None
+        self.trace = self.script = self.batch = self.knee = self.weights = None
         self.programs, self.proven, self.running, self.forms = {}, set(), {}, {}
 
 

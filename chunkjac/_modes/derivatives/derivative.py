@@ -115,7 +115,7 @@ class Derivative:
             self._ladder.reasons.append(f"no {PROGRAM}: {record.refused}")
         elif self.batched and self._may_be_taken_over:
             record.is_fused = record.is_fused or are_fused(self.outputs.nodes)
-            witness = Witness(self.directions, self._row, record.sizes)
+            witness = Witness(self.directions, self._row, record.weights)
             plain = PlainDerivative(
                 mode=self.name,
                 apply=self._ladder.recordable,

@@ -133,12 +133,13 @@ class BatchedGrad:
     name: ClassVar[str] = "batched autograd.grad"
     prologue: ClassVar[str] = "a plain graph"
     batched: ClassVar[bool] = True
+    has_plain_kernels: ClassVar[bool] = False
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         versions = [x._version for x in problem.inputs]
         self._keeps_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), self._kernels():
             self._inputs: Tensors = tuple(_differentiable(x) for x in problem.inputs)
             self._leaves, spec, aux = problem.call(*self._inputs)
         check_unchanged(problem.inputs, versions)
@@ -163,11 +164,15 @@ class BatchedGrad:
 
     def recordable(self, seed: Tensors) -> Tensors:
         """Do what ``one`` does, with attention and recurrent layers taken apart."""
-        return _plainly(self, seed) if are_fused(names_of(nodes_behind(self._leaves))) else self.one(seed)
+        return self.one(seed) if self.has_plain_kernels or not are_fused(self.outputs.nodes) else _plainly(self, seed)
 
     def close(self) -> None:
         """Let go of the graph."""
         self._leaves = self._inputs = ()
+
+    def _kernels(self) -> AbstractContextManager[Any]:
+        """Return the choice of kernels."""
+        return nullcontext()
 
     def _pull_back(self, seeds: Tensors, *, batched: bool) -> Tensors:
         """Send seeds back through the graph; what no output depends on gets zeros."""
@@ -191,6 +196,16 @@ class VmapGrad(BatchedGrad):
     def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""
         return at_once(lambda *seed: self._pull_back(seed, batched=False), seeds)
+
+
+class VmapGradPlain(VmapGrad):
+    """Do the same with attention and recurrent layers taken apart, as :class:`VmapVjpPlain` does."""
+
+    name: ClassVar[str] = "vmap(grad), plain kernels"
+    has_plain_kernels: ClassVar[bool] = True
+
+    def _kernels(self) -> AbstractContextManager[Any]:
+        return plain_kernels()
 
 
 class RowByRow(BatchedGrad):

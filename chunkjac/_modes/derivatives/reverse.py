@@ -17,6 +17,7 @@ from chunkjac._modes.derivatives.pullbacks import (
     BatchedGrad,
     RowByRow,
     VmapGrad,
+    VmapGradPlain,
     VmapVjp,
     VmapVjpPlain,
     VmapVjpWithGrad,
@@ -44,7 +45,7 @@ class Reverse(Derivative):
 
     name: ClassVar[str] = "reverse"
     by_rows: ClassVar[bool] = True
-    _fast = (VmapGrad, VmapVjp, VmapVjpWithGrad, VmapVjpPlain)
+    _fast = (VmapGrad, VmapGradPlain, VmapVjp, VmapVjpPlain, VmapVjpWithGrad)
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Reverse(Derivative):
         directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
         is_plain = programs is not None and not keeps_graph and programs.records_plainly(self.name)
-        rungs = (VmapVjpPlain, *_LADDER) if is_plain else (VmapGrad, *_LADDER) if is_quick else _LADDER
+        quick, plain = (VmapGrad, VmapGradPlain) if is_quick else (VmapVjp, VmapVjpPlain)
+        rungs = (plain if is_plain else quick, *_LADDER)
         ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in rungs}
         super().__init__(problem, ladder, keeps_graph=keeps_graph, directions=directions)

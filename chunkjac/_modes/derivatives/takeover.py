@@ -120,7 +120,7 @@ class Takeover:
         try:
             with torch.no_grad():
                 if self._witness.agrees(self._ladder.one, alone):
-                    program.recording.learn_sizes(self._witness.sizes)
+                    program.recording.learn_weights(self._witness.next_weights())
                     return True
         except Exception as error:
             if not is_out_of_memory(error):

@@ -107,7 +107,7 @@ def recorded_step(run: Callable[[], Tensors], seeds: Tensors) -> Step:
     """Record what depends on seeds.
 
     Raises:
-        NotLinearError: It draws random numbers, reads values of what depends on them, or writes to tensors from outside.
+        NotLinearError: It draws random numbers, reads values of what seeds change, or writes to tensors from outside.
     """
     recorder, graph, made = recorded_by(partial(StepRecorder, seeds), run)
     return Step(graph, recorder.script(made), tuple(value.detach() for value in made))

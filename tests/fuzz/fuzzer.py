@@ -60,6 +60,7 @@ class Fuzzer:
             self.coverage.note_way(way, outcome)
             if outcome.kind in FAILURES:
                 self._fail(seed, case, way, outcome, is_inherited=truth.torch_is_wrong)
+                return  # other ways would tell the same
 
     def _fail(self, seed: int, case: Case, way: Way, outcome: Outcome, *, is_inherited: bool) -> None:
         """Write a failure down."""

@@ -484,7 +484,6 @@ NESTED = [
     Kind("custom Function", "{t} = New.apply({a}, {f})"),
     Kind("custom Function with vmap and jvp", "{t} = Whole.apply({a})"),
     Kind("custom Function of two", "{t} = Product.apply({a}, {a}.cos())"),
-    Kind("linearize", "{t} = torch.func.linearize(lambda z: z.sin() * z, {a})[1]({a}.cos())"),
     Kind(
         "functional_call",
         "{t} = torch.func.functional_call(nn.Linear({a}.shape[-1], 2, dtype=D), {{'weight': T({s}, 2, {a}.shape[-1]), 'bias': {a}.reshape(-1)[:1].expand(2)}}, ({a},))",

@@ -112,7 +112,7 @@ BATCHING = [
         "_programs/batch.py",
         "functorch._set_vmap_fallback_enabled(False)",
         "functorch._set_vmap_fallback_enabled(True)",
-        "tests/programs/test_derivative_program.py -k batching",
+        "tests/programs/test_derivative_program.py -k without_a_batching",
     ),
     Fault(
         "a program keeps the values that it was recorded with",

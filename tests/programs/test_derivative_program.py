@@ -251,6 +251,17 @@ def test_rows_are_never_what_was_in_memory_before(func: Callable[[torch.Tensor],
         assert torch.equal(planned.run(x).reshape(-1, 6), wanted)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_no_program_is_made_of_an_operation_without_a_batching_rule() -> None:
+    """torch's loop over as many seeds as there were would be recorded."""
+    x = _point(6)
+    planned = cj.plan(lambda x: x.take(torch.arange(30) % 6) * 2.0, x, mode="reverse")
+    for _ in range(3):
+        _, report = planned.run(x, return_report=True)
+    assert report.plan.rung != "linear program"
+    assert any("no linear program" in reason and "vmap fallback" in reason for reason in report.plan.reasons)
+
+
 def test_fewer_directions_in_the_last_chunk_change_nothing(mode: str) -> None:
     weight = _point(7, 11)
 

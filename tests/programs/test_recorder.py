@@ -74,8 +74,12 @@ def _dying(s: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return c * b, c, a.view(2, 3).t(), torch.cat([c, s]), s
 
 
+def _strided(s: torch.Tensor) -> torch.Tensor:
+    return (s * 2)[1:].as_strided((2, 2), (1, 1), 2)
+
+
 _FUNCTIONS = [
-    *(_in_place, _on_a_view, _shape_in_place, _old_name, _power),
+    *(_in_place, _on_a_view, _shape_in_place, _old_name, _power, _strided),
     *(_chain, _sum_of_two, _broadcast, _promoted, _dying),
 ]
 

@@ -45,6 +45,11 @@ class Run:
     gauge: Gauge | None
     started_s: float = field(default_factory=time.perf_counter)
 
+    def check_limit(self) -> None:
+        """Refuse to go on where a limit was exceeded, by something that could not be foreseen, however that was met."""
+        if self.job.budget.explicit and self.tracker.highest_bytes > self.job.budget.n_bytes:
+            raise OverBudget(f"something that func does took {format_bytes(self.tracker.highest_bytes)} unforeseen")
+
     def watched(self) -> AbstractContextManager[Any]:
         """Count live bytes, if they are to be counted."""
         return self.tracker if self.counting.counts else nullcontext()
@@ -98,6 +103,7 @@ class Attempt:
         """Allocate the result and fill it, step by step."""
         run, mode, job, counting, tracker = self.run, self.mode, self.run.job, self.run.counting, self.run.tracker
         self.slowness.warn_of_mode(mode, self.reasons)
+        run.check_limit()
         self.limits = limits = job.limits(mode, tracker, counting)
         if not counting.allows(limits.base.level_bytes):
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")
@@ -135,6 +141,7 @@ class Attempt:
                     self.slowness.warn_of_chunks(self.limits, self.pacer, self.log.chunk_sizes, latest_s)
                     if run.gauge is not None:
                         run.gauge.sample()
+                    run.check_limit()
                     yield chunk
         finally:
             sink.close()

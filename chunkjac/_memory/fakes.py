@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from chunkjac._memory.value_sizes import RECURRENT, recurrent_bytes
+
 _TO_COPY = torch.ops.aten._to_copy.default
 
 _CONVOLUTION = torch.ops.aten.convolution.default
@@ -41,3 +43,11 @@ def check_types(func: Any, tensors: list[torch.Tensor]) -> None:
     """Refuse what a kernel will: torch's fakes of convolutions do not look at types (forward AD under autocast)."""
     if func is _CONVOLUTION and tensors[0].dtype != tensors[1].dtype:
         raise RuntimeError(f"expected scalar type {tensors[1].dtype} but found {tensors[0].dtype}")
+
+
+def with_workspace(func: Any, args: tuple[Any, ...], made: Any) -> Any:
+    """Give a recurrent layer's fake results the workspace that the kernel makes for its backward pass."""
+    if func is not RECURRENT or not args[-1]:
+        return made
+    n_bytes = recurrent_bytes(*args) - sum(part.nbytes for part in made[:3])
+    return (*made[:3], torch.empty(max(0, n_bytes), dtype=torch.uint8, device=args[0].device))

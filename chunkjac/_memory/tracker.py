@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory.fakes import check_types, where_it_is
+from chunkjac._memory.fakes import check_types, where_it_is, with_workspace
 from chunkjac._memory.foresight import LIFT_FRESH, NO_MEMORY, bytes_to_be_made, traits_of
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.out_of_memory import refusal, refusal_behind
@@ -140,7 +140,7 @@ class LiveBytes(Storages, Watcher):
         traits = traits_of(func)
         if self._is_paused or (traits.is_view and self._fake is None):
             return func(*args, **kwargs)
-        if self._fake is not None:
+        if self._fake is not None and func is not LIFT_FRESH:  # what that is given was not there before
             args = tuple(map(self._all_faked, args))
             kwargs = {name: self._all_faked(value) for name, value in kwargs.items()}
             kwargs = where_it_is(func, args, kwargs)
@@ -161,6 +161,8 @@ class LiveBytes(Storages, Watcher):
             if made_bytes < inf and self.rounded(int(made_bytes)) > room_bytes:
                 raise refusal(f"{func} would make {made_bytes + copied_bytes} bytes where {spare_bytes} are left")
         made = func(*args, **kwargs)
+        if self._fake is not None:
+            made = with_workspace(func, args, made)
         if func is not NO_MEMORY:
             self._count(made, [] if traits.is_new or func is LIFT_FRESH else tensors)
             self.note(copied_bytes)

@@ -23,7 +23,7 @@ from chunkjac._planner.job import Job
 from chunkjac._planner.plan import GivenToRun, Plan
 from chunkjac._planner.selection import select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
-from chunkjac._sinks import buffer_bytes
+from chunkjac._sinks import buffer_bytes, witness_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class _Samples:
     def __init__(self, mode: Mode, tracker: LiveBytes, has_buffers: bool) -> None:
         self._mode = mode
         self._tracker = tracker
-        self._beside_bytes = buffer_bytes(mode) if has_buffers else 0
+        self._beside_bytes, self._fixed_bytes = (buffer_bytes(mode), witness_bytes(mode)) if has_buffers else (0, 0)
         self.held_bytes: dict[int, int] = {}
         self.margin = 1.0
 
@@ -246,5 +246,5 @@ class _Samples:
         level_bytes = self._tracker.live_bytes
         self._tracker.restart_peak()
         self._mode.block(slice(0, size))
-        self.held_bytes[size] = self._tracker.peak_bytes - level_bytes + size * self._beside_bytes
+        self.held_bytes[size] = self._tracker.peak_bytes - level_bytes + size * self._beside_bytes + self._fixed_bytes
         self.margin = max(self.margin, self._tracker.margin)

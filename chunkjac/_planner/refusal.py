@@ -32,9 +32,12 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
             needed_bytes_by_mode={},
             budget_bytes=budget_bytes,
         )
-    probes = _probes(job)
+    told = _probes(job)
+    tried = _own_modes(job, told)
+    # A dry run of what did not fit that says that it fits has not seen why.
+    probes = {name: probe for name, probe in told.items() if name not in tried or probe.peak_bytes > job.budget.n_bytes}
     needs = {name: probe.peak_bytes + job.held_bytes for name, probe in probes.items()}
-    own = _own_modes(job, probes)
+    own = [name for name in tried if name in probes]
     needed_bytes = min((needs[name] for name in own), default=None)
     beside = f"{format_bytes(job.held_bytes)} are held beside it; " if job.held_bytes else ""
     if needed_bytes is None and failure:
@@ -65,19 +68,14 @@ def over_budget_backwards(job: Job, failure: str) -> BudgetError:
 
 
 def _probes(job: Job) -> dict[str, Probe]:
-    """Return what modes need one direction at a time, as far as dry runs can tell: first the one that is for the call.
-
-    A dry run of what did not fit that says that it fits has not told why.
-    """
+    """Return what modes need one direction at a time, as far as dry runs can tell."""
     first = "reverse" if job.options.mode == "auto" else job.options.mode
     found = {first: _least(job, first)}
     for name in MODES[1:]:
         known = [probe for probe in found.values() if probe is not None]
         if name not in found and all(probe.n_operations < _MANY_OPERATIONS or _is_for(name, probe) for probe in known):
             found[name] = _least(job, name)
-    told = {name: probe for name in MODES if (probe := found.get(name)) is not None}
-    tried = _own_modes(job, told)
-    return {name: probe for name, probe in told.items() if name not in tried or probe.peak_bytes > job.budget.n_bytes}
+    return {name: probe for name in MODES if (probe := found.get(name)) is not None}
 
 
 def _is_for(name: str, probe: Probe) -> bool:

@@ -14,13 +14,16 @@ from torch.utils._pytree import tree_flatten
 
 from chunkjac._arguments import shown
 from chunkjac._errors import ArgumentError
-from chunkjac._modes import Mode, block_leaves, is_empty
+from chunkjac._modes import Mode, block_leaves, is_empty, least_direction_bytes
 from chunkjac._problem import Leaf, check_computed
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import arrival, put
 from chunkjac._sinks.witness import blocks_that_hold, precision_of
 from chunkjac._store import N_BUFFERS, FileLayout, Piece, Staging, Store, StoredPlan, Target, open_store
 from chunkjac._tensors import Tensors
+
+# Twice as many as were seen.
+_N_VECTORS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,11 @@ def _tensor_told(tensor: torch.Tensor) -> str:
 def buffer_bytes(mode: Mode) -> int:
     """Return what a direction takes in the buffers that wait until they are written."""
     return N_BUFFERS * sum(leaf.n_bytes for leaf in block_leaves(mode))
+
+
+def witness_bytes(mode: Mode) -> int:
+    """Return what telling a file's precision, and its witness, keep at most: vectors like inputs and outputs."""
+    return _N_VECTORS * least_direction_bytes(mode)
 
 
 class FileSink:

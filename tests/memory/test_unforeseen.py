@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -261,3 +263,72 @@ def test_replayed_slices_in_forward_mode_keep_to_the_limit() -> None:
     plan = cj.plan(func, torch.randn(12, 12), mode="forward", max_memory="512KiB")
     for _ in range(3):
         assert plan.run(return_report=True)[1].peak_bytes <= 512 * 2**10
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_recurrent_layer_keeps_is_foreseen(mode: str) -> None:
+    """Its meta kernel says that it keeps nothing for its backward pass: it keeps 40 KiB here."""
+    net = torch.nn.LSTM(4, 8)
+
+    def func(x: torch.Tensor) -> Any:
+        return net(x.view(10, 1, 4))[0]
+
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, torch.ones(40), mode=mode, max_memory=1)
+    needed = caught.value.needed_bytes
+    assert needed is not None
+    for budget in (needed // 4, needed // 2, needed):
+        with LiveBytes(CPU) as tracker:
+            try:
+                cj.jacobian(func, torch.ones(40), mode=mode, max_memory=budget)
+            except cj.BudgetError:
+                assert budget < needed
+        assert tracker.peak_bytes <= budget
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 7}])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_an_error_asks_for_has_a_files_buffers_in_it(mode: str, options: dict[str, Any], tmp_path: Any) -> None:
+    weight = torch.linspace(-1, 1, 30 * 20).reshape(30, 20)
+    x = torch.ones(20)
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(lambda x: (weight @ x).sin(), x, mode=mode, out=tmp_path / "a.npy", max_memory=1, **options)
+    needed = caught.value.needed_bytes
+    J, report = cj.jacobian(
+        lambda x: (weight @ x).sin(),
+        x,
+        mode=mode,
+        out=tmp_path / "b.npy",
+        max_memory=needed,
+        return_report=True,
+        **options,
+    )
+    assert report.peak_bytes <= needed
+    assert torch.allclose(torch.as_tensor(J), (weight @ x).cos()[:, None] * weight, atol=1e-2)
+
+
+def test_a_peak_over_a_limit_is_an_error_however_it_came() -> None:
+    """A function that swallows our refusal, after the memory was taken, gets no Jacobian."""
+    packed = pickle.dumps(torch.ones(10**5))
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        with contextlib.suppress(MemoryError):
+            pickle.loads(packed)
+        return x * 2
+
+    with pytest.raises(cj.BudgetError, match="unforeseen"):
+        cj.jacobian(func, torch.ones(3), max_memory=10**5)
+
+
+def test_a_mode_of_far_more_directions_is_warned_of_and_the_budget_that_saves_it_named() -> None:
+    layers = [torch.nn.Tanh() for _ in range(30)]
+    func = torch.nn.Sequential(torch.nn.Linear(100, 1000), *layers, torch.nn.Linear(1000, 3)).requires_grad_(False)
+    x = torch.zeros(100)
+    forward = cj.plan(func, x, mode="forward", chunk_size=1, max_memory="1GiB").predicted_peak_bytes
+    with pytest.warns(cj.RungWarning, match=r"reverse mode, of 3 directions, .* max_memory of \d+ bytes") as caught:
+        J = cj.jacobian(func, x, max_memory=int(1.2 * forward))
+    (needed,) = [int(n) for n in re.findall(r"max_memory of (\d+)", str(caught[0].message))]
+    again, report = cj.jacobian(func, x, max_memory=needed, return_report=True)
+    assert report.plan.mode == "reverse"
+    torch.testing.assert_close(J, again)

@@ -72,12 +72,13 @@ def forgotten_if_it_fails(modules: list[nn.Module]) -> Iterator[None]:
 
 def unwrap_attributes(modules: list[nn.Module]) -> bool:
     """Give modules the values of tensors whose transforms are over; return whether no others are left."""
-    held: list[Any] = [each for module in modules for each in (vars(module), module._buffers)]
+    held: list[Any] = [each for module in modules for each in (vars(module), module._parameters, module._buffers)]
     is_plain = True
     for attributes in (each for each in held if isinstance(each, dict)):
         for name, value in list(attributes.items()):
             if isinstance(value, torch.Tensor) and is_wrapped(value):
-                attributes[name] = unwrapped(value)
+                plain = unwrapped(value)
+                attributes[name] = nn.Parameter(plain) if isinstance(value, nn.Parameter) else plain
                 is_plain = is_plain and not is_wrapped(attributes[name])
     return is_plain
 

@@ -169,3 +169,26 @@ def test_data_that_each_call_replaces_is_given_back(mode: str) -> None:
         net, x = Clipped(), point()
         cj.jacobian(net, x, mode=mode, **options)
         assert torch.equal(net.w.data, torch.full((4,), 3.0, dtype=D))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_and_parameters_that_are_set_are_no_tensors_of_a_transform(mode: str, options: Any) -> None:
+    class Setting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.v = (nn.Parameter(torch.ones(4, dtype=D)) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.v = nn.Parameter(self.v.detach() * 1.0)
+            self.w.grad = x[0] * 2
+            return x * self.w.grad * self.v
+
+    net, x = Setting(), point()
+    v = net.v
+    found = cj.jacobian(net, x, mode=mode, chunk_size=3, **options)
+    jacobian = found[0] if isinstance(found, tuple) else found
+    assert torch.allclose(jacobian, torch.func.jacfwd(lambda x: x * x[0] * 2)(x), atol=1e-6)
+    assert net.v is v
+    assert net.w.grad is None or torch.isfinite(net.w.grad.detach() + 1).all()
+    assert net.w.grad is None or net.w.grad.data_ptr()

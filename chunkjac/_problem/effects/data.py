@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from chunkjac._problem.transforms import is_wrapped, outside_transforms, unwrapped
 
 _SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
+_SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[attr-defined]
 
 
 class DataWatcher(TorchFunctionMode):
@@ -35,7 +36,7 @@ class DataWatcher(TorchFunctionMode):
 
 
 class PlainData(TorchFunctionMode):
-    """Put plain tensors into the ``data`` of tensors from outside.
+    """Put plain tensors into the ``data`` of tensors from outside, and leave plain ones in their ``grad``.
 
     With a tensor of a transform in it, the next operation on the tensor ends the process (torch 2.13:
     ``parameter.data = ...`` within ``torch.func.vjp``); with a fake one, the user's parameter is lost.
@@ -46,17 +47,31 @@ class PlainData(TorchFunctionMode):
 
     n_entered = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._with_grad: list[torch.Tensor] = []
+
     def __enter__(self) -> PlainData:
         """Begin."""
         PlainData.n_entered += 1
         super().__enter__()
         return self
 
+    def __exit__(self, *failure: Any) -> None:
+        """End; leave no tensors of transforms as gradients."""
+        super().__exit__(*failure)
+        with outside_transforms():
+            for tensor in self._with_grad:
+                value = None if tensor.grad is None else unwrapped(tensor.grad)
+                tensor.grad = value.detach() if value is not None and _is_outside(value) else None
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run a call."""
-        if func == _SET_DATA and _is_outside(args[0]):
+        if func == _SET_GRAD and _is_outside(args[0]):
+            self._with_grad.append(args[0])
+        elif func == _SET_DATA and _is_outside(args[0]):
             args = args[0], _plain(args[1])
         return func(*args, **(kwargs or {}))
 

@@ -12,12 +12,12 @@ from chunkjac._problem.effects.claims import Claims
 from chunkjac._problem.write_watcher import WriteWatcher
 from chunkjac._tensors import memory_of
 
-# What was changed: a buffer that is another tensor, a tensor that has other memory, or memory that was written to.
+# What was changed: a parameter or buffer that is another tensor, a tensor that has other memory, or memory that was written to.
 Change = tuple[Any, ...]
 
 
 class Found:
-    """Hold the buffers of modules, the memory of their tensors, and what was in memory that is written to.
+    """Hold the parameters and buffers of modules, what tensors had as ``data``, and what was in memory before a write.
 
     Args:
         modules: The modules.
@@ -31,8 +31,8 @@ class Found:
         self.watcher = WriteWatcher(claims)
         self._modules = modules
         # Those of compiled modules (torch.jit) are no dictionaries, and cannot be replaced.
-        buffers = (module._buffers for module in modules)
-        self._buffers = [(current, dict(current)) for current in buffers if isinstance(current, dict)]
+        held = (each for module in modules for each in (module._parameters, module._buffers))
+        self._buffers = [(current, dict(current)) for current in held if isinstance(current, dict)]
 
     def changed(self) -> set[Change]:
         """Return what is not as it was found."""

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from chunkjac._problem.transforms import is_wrapped, outside_transforms, unwrapped
 
 _SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
-_SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[attr-defined]
+_SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[union-attr]
 
 
 class DataWatcher(TorchFunctionMode):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,7 @@ from chunkjac._problem.effects.claims import Claims
 from chunkjac._problem.write_watcher import WriteWatcher
 from chunkjac._tensors import memory_of
 
-# What was changed: a parameter or buffer that is another tensor, a tensor that has other memory, or memory that was written to.
+# What was changed: a parameter or buffer that is another tensor, a tensor's `data`, or memory that was written to.
 Change = tuple[Any, ...]
 
 
@@ -31,7 +31,7 @@ class Found:
         self.watcher = WriteWatcher(claims)
         self._modules = modules
         # Those of compiled modules (torch.jit) are no dictionaries, and cannot be replaced.
-        held = (each for module in modules for each in (module._parameters, module._buffers))
+        held: Iterator[Any] = (each for module in modules for each in (module._parameters, module._buffers))
         self._buffers = [(current, dict(current)) for current in held if isinstance(current, dict)]
 
     def changed(self) -> set[Change]:

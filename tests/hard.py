@@ -143,7 +143,7 @@ def _hard() -> dict[str, Hard]:
             (ROWS, PLAIN),
         ),
         "MultiheadAttention": Hard(
-            lambda x: attention(x, x, x)[0], _point(1, 4, 8, dtype=torch.float32), (ROWS, PLAIN), 1e-5
+            lambda x: attention(x, x, x)[0], _point(1, 4, 8, dtype=torch.float32), both_first, 1e-5
         ),
         "TransformerEncoderLayer": Hard(layer, _point(1, 4, 8, dtype=torch.float32), (ROWS, PLAIN), 1e-5),
         "item": Hard(lambda x: 2 * x if x.sum().item() > 0 else x.sin(), _point(5), both_first),

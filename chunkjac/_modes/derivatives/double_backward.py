@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._modes.derivatives.pullbacks import BatchedGrad, pulled_back
+from chunkjac._modes.derivatives.backward_pass import pulled_back
+from chunkjac._modes.derivatives.pullbacks import BatchedGrad
 from chunkjac._modes.referee import central_difference, random_tangent
 from chunkjac._problem import Outputs, Problem, plain_kernels
 from chunkjac._tensors import Tensors

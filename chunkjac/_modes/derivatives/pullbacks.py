@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import torch
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from chunkjac._modes.derivatives.backward_pass import pulled_back
 from chunkjac._modes.derivatives.graph_nodes import are_fused, are_sure, names_of, nodes_behind, numel_of
 from chunkjac._modes.derivatives.known_batches import BACKWARD
 from chunkjac._modes.vmap import at_once
@@ -213,40 +213,6 @@ class RowByRow(BatchedGrad):
 
     name: ClassVar[str] = "autograd.grad, row by row"
     batched: ClassVar[bool] = False
-
-
-def pulled_back(
-    ends: Sequence[torch.Tensor],
-    sources: Sequence[torch.Tensor],
-    seeds: Tensors,
-    *,
-    batched: bool,
-    create_graph: bool,
-) -> Tensors:
-    """Send seeds from the ends of a graph back to its sources; those that no end depends on get zeros.
-
-    Args:
-        ends: Where the graph ends.
-        sources: Where it begins.
-        seeds: Like the ends; if ``batched``, ``(k, *end.shape)``.
-        batched: Whether there are several seeds for each end.
-        create_graph: Whether the result can be differentiated.
-    """
-    reached = [(end, seed) for end, seed in zip(ends, seeds) if end.requires_grad]
-    found: tuple[torch.Tensor | None, ...] = (None,) * len(sources)
-    if reached:
-        reached_ends, given = zip(*reached)
-        found = torch.autograd.grad(
-            reached_ends,
-            sources,
-            given,
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
-    shape = (len(seeds[0]),) if batched else ()
-    return tuple(x.new_zeros((*shape, *x.shape)) if rows is None else rows for x, rows in zip(sources, found))
 
 
 def _differentiable(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Who writes to memory that several threads share: one thread at a time, from its first write until all is put back."""
+"""Who writes to memory that several threads share: one of them at a time."""
 
 from __future__ import annotations
 

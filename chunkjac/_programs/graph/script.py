@@ -1,4 +1,4 @@
-"""The operations that depend on the seeds, call by call: and whether another run makes the same calls."""
+"""Calls of operations that depend on the seeds, and whether another run makes the same."""
 
 from __future__ import annotations
 

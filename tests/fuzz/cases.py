@@ -33,8 +33,8 @@ import chunkjac as cj
 
 def T(seed, *shape):
     """Return numbers that are the same in each precision."""
-    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return made.float().to(D)
+    numbers = torch.arange(1, int(np.prod(shape)) + 1, dtype=torch.float64)
+    return (1.4 * torch.sin(numbers * (1.3 + 0.37 * seed) + 0.7 * seed)).view(shape).float().to(D)
 
 
 def filled(module, seed):

@@ -486,8 +486,9 @@ NESTED = [
     Kind("custom Function of two", "{t} = Product.apply({a}, {a}.cos())"),
     Kind(
         "functional_call",
-        "{t} = torch.func.functional_call(nn.Linear({a}.shape[-1], 2, dtype=D), {{'weight': T({s}, 2, {a}.shape[-1]), 'bias': {a}.reshape(-1)[:1].expand(2)}}, ({a},))",
+        "{t} = torch.func.functional_call(S.{t}, {{'weight': T({s}, 2, {a}.shape[-1]), 'bias': {a}.reshape(-1)[:1].expand(2)}}, ({a},))",
         (1, 2),
+        "S.{t} = filled(nn.Linear({n}, 2), {s})",
     ),
 ]
 

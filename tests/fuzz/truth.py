@@ -113,7 +113,7 @@ class Truth:
         self.text, self.dtype, self.argnums = text, dtype, argnums
         self.is_low = dtype == "float32" or "float32" in text.partition("S = SimpleNamespace()")[2]
         self.torch_is_wrong = False
-        self.blocks, self.noise = [], []
+        self.blocks, self.noise, self.n_inputs = [], [], []
         clean, low = self.names("float64"), self.names("float32")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -128,6 +128,7 @@ class Truth:
                 low["change"](run)
             try:
                 point = clean["inputs"](run)
+                self.n_inputs = [point[i].numel() for i in argnums]
                 made = rows(clean["func"], point, argnums)
                 in_low = rows(low["func"], low["inputs"](run), argnums) if self.is_low else made
                 if not run or self.torch_is_wrong:
@@ -231,7 +232,20 @@ def outcome_of(truth, mode, way):
     def keep_parts(run, parts, report):
         keep(run, joined(parts, truth.blocks[run], len(truth.argnums)), report)
 
-    names.update(keep=keep, keep_parts=keep_parts, flat=lambda values: tree_flatten(values)[0], budget=None)
+    def keep_gram(found):
+        blocks = truth.blocks[0]
+        n_by = len(truth.argnums)
+        if len(blocks) == n_by:  # one output
+            n_rows = blocks[0].numel() // max(1, truth.n_inputs[0])
+            matrix = torch.cat([block.reshape(n_rows, -1) for block in blocks], 1)
+            bound = max(truth.tolerances(0, mode)) * 2 * matrix.abs().sum(1).max()
+            wrong = error_of(found.reshape(n_rows, n_rows), [matrix @ matrix.T], [float(bound)])
+            if wrong:
+                outcome.say("wrong", f"gram: {wrong}")
+
+    names.update(
+        keep=keep, keep_parts=keep_parts, keep_gram=keep_gram, flat=lambda values: tree_flatten(values)[0], budget=None
+    )
     before = torch.get_rng_state()
     try:
         with warnings.catch_warnings():

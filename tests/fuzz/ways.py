@@ -60,6 +60,9 @@ for run in range({n_runs}):
 parts = [(block.axis, [v.clone() for v in flat(block.values)]) for block in cj.blocks(func, *inputs(0), {options})]
 keep_parts(0, parts, None)
 """,
+    "gram": """
+keep_gram(cj.gram(func, *inputs(0), {options}))
+""",
     "file": """
 with tempfile.TemporaryDirectory() as folder:
     made, report = cj.jacobian(func, *inputs(0), out=os.path.join(folder, "J"), return_report=True, {options})
@@ -113,7 +116,7 @@ def some_ways(draw: random.Random, n_ways: int) -> list[Way]:
 
 
 def _way(draw: random.Random) -> Way:
-    call = draw.choices([*CALLS], [3, 5, 2, 1, 0.5])[0]
+    call = draw.choices([*CALLS], [3, 5, 2, 1, 0.5, 0.5])[0]
     mode = draw.choices(["auto", "reverse", "forward", "finite-difference"], [2, 4, 4, 2])[0]
     options: dict[str, object] = {}
     if draw.random() < 0.5:
@@ -124,6 +127,8 @@ def _way(draw: random.Random) -> Way:
         )
     elif call in ("jacobian", "plan") and draw.random() < 0.15:
         options["verify"] = 1
+    elif call in ("jacobian", "plan") and draw.random() < 0.1:
+        options["create_graph"] = True
     budget = draw.choices([0, 1, 1.3, 3], [9, 1, 1, 1])[0] if call in ("jacobian", "plan") else 0
     patches: dict[str, str] = {}
     if draw.random() < 0.7:

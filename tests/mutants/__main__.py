@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from functools import cache
 from pathlib import Path
+
+import pytest
+import torch  # noqa: F401 - once, for all children
 
 from tests.mutants.faults import FAULTS, Fault
 
@@ -74,12 +76,20 @@ def _tested_whole(copy: Path, selection: tuple[str, str]) -> str:
 
 
 def _tested(copy: Path, selection: tuple[str, str]) -> str:
-    """Run tests until one fails; say what pytest ends with."""
+    """Run tests until one fails, in a child that has imported what is large; say what pytest ends with."""
     files, chosen = selection
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files.split()]
-    command += ["-k", chosen]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    code = subprocess.run(command, cwd=copy, env=environment, capture_output=True).returncode
+    child = os.fork()
+    if not child:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        os.chdir(copy)
+        os.environ["PYTHONPATH"] = sys.path[0] = str(copy)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "chunkjac")]:
+            del sys.modules[name]
+        os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *files.split(), "-k", chosen]))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
     return _SAID.get(code, f"pytest ended with {code}")
 
 

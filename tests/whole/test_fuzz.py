@@ -12,7 +12,7 @@ import torch
 
 from tests.fuzz.cases import N_RUNS, Case, Input, Maker, Step
 from tests.fuzz.fuzzer import Fuzzer
-from tests.fuzz.shrinking import run, script, shrunk
+from tests.fuzz.shrinking import script, shrunk
 from tests.fuzz.truth import Truth, outcome_of
 from tests.fuzz.ways import PROGRAMS, Way
 from tests.mutants.__main__ import ROOT, broken
@@ -92,7 +92,8 @@ def test_a_failure_becomes_a_script_of_what_is_needed_for_it(tmp_path: Path) -> 
     way = Way("jacobian", "reverse", {"chunk_size": 2}, patches=PROGRAMS)
 
     def fails(case: Case, way: Way) -> bool:
-        return "KeyError" in case.text and run(case, way).kind == "right"
+        Truth(case.text, case.dtype, case.argnums, 1)  # it runs
+        return "KeyError" in case.text
 
     small, plain = shrunk(case, way, fails, limit_s=20)
     assert [step.name for step in small.steps] == ["fault"]

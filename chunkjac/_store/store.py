@@ -31,12 +31,16 @@ class Store:
         target: Where the files are.
         plan: What is computed, and how it lies in them if they are made anew.
 
+    Attributes:
+        given: The path as the user gave it.
+
     Raises:
         StoreError: Another process writes there; what is there is something else, or another Jacobian (each fact
             is listed as it was and as it is).
     """
 
     def __init__(self, target: Target, plan: StoredPlan) -> None:
+        self.given = target.given
         self._target = target
         self._made: list[Path] = []
         self._closing = ExitStack()

@@ -67,7 +67,7 @@ def _each_in_a_mode(names: Iterable[str]) -> list[Any]:
 def _refused(func: Any, x: torch.Tensor, folder: Path, match: str = "", **options: Any) -> None:
     """Assert that what was begun is not gone on with, and left as it is."""
     before = _contents(folder)
-    with pytest.raises(cj.StoreError, match=match or r"(rows|columns) \S+ of \d+ are not those|another Jacobian"):
+    with pytest.raises(cj.StoreError, match=match or r"another Jacobian in .*J.npy': "):
         cj.jacobian(func, x, out=folder / "J.npy", resume=True, **options)
     assert _contents(folder) == before
 

@@ -128,6 +128,48 @@ def test_a_wrong_batching_rule_is_found_out() -> None:
     assert any("gives other values for several directions" in reason for reason in report.plan.reasons)
 
 
+class _Drifts(torch.autograd.Function):
+    """Be one times a factor; the rule for batches is wrong from the second batch on."""
+
+    n_batches = 0
+
+    @staticmethod
+    def forward(grad: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return grad * factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, grad: torch.Tensor, factor: torch.Tensor) -> Any:
+        _Drifts.n_batches += 1
+        return grad * factor * (1 if _Drifts.n_batches < 2 else 2), 0
+
+
+class _SineByDrifts(torch.autograd.Function):
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        return _Drifts.apply(grad, ctx.saved_tensors[0].cos())
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_a_batching_rule_that_is_wrong_in_later_blocks_only_is_found_out() -> None:
+    _Drifts.n_batches = 0
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    found, report = cj.jacobian(_SineByDrifts.apply, x, mode="reverse", chunk_size=2, return_report=True)
+    torch.testing.assert_close(found, x.cos().diag())
+    assert any("gives other values for several directions" in reason for reason in report.plan.reasons)
+
+
 def test_a_rounding_error_is_no_wrong_rule() -> None:
     """What float64 inputs go through may be bfloat16: its rounding must not drop the first rung."""
 

@@ -140,14 +140,14 @@ BATCHING = [
         "_modes/derivatives/ladder.py",
         "if self._witness.agrees(self.rung.one, nearer=self._nearer):",
         "if True:",
-        "tests/modes/test_ladders.py",
+        "tests/modes/test_ladders.py -k later",
     ),
     Fault(
         "only the first block of a program is compared",
         "_modes/derivatives/takeover.py",
         "if self._witness.agrees(self._ladder.one, alone):",
         "if True:",
-        "tests/programs/test_derivative_program.py -k blocks",
+        "tests/programs/test_derivative_program.py -k later_blocks",
     ),
     Fault(
         "rows of zeros keep what was in memory before",

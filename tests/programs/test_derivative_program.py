@@ -435,6 +435,22 @@ def test_under_a_limit_blocks_are_counted_where_a_program_is_given_up(
     assert torch.ops.aten.mm.default in seen or torch.ops.aten.addmm.default in seen
 
 
+def test_a_program_whose_later_blocks_are_wrong_is_given_up(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, block = _net(), _point(6), Running.block
+    planned = cj.plan(net, x, mode=mode, chunk_size=2)
+    for _ in range(3):
+        planned.run(x)
+
+    def drift(self: Running, start: int, *others: Any) -> Any:
+        made = block(self, start, *others)
+        return tuple(values * 1.01 for values in made) if start >= 4 else made
+
+    monkeypatch.setattr(Running, "block", drift)
+    found, report = planned.run(x, return_report=True)
+    torch.testing.assert_close(found, _reference(net, mode, (x,)), rtol=1e-9, atol=1e-9)
+    assert any("other values than one direction" in reason for reason in report.plan.reasons)
+
+
 def test_a_program_that_does_not_fit_gives_its_memory_back_and_a_smaller_one_is_tried(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

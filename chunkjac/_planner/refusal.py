@@ -111,7 +111,7 @@ def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: in
         name = min(others, key=lambda name: others[name])
         fits = "fits" if others[name] <= job.budget.n_bytes else "needs less"
         advice.append(f"mode={name!r}, which {fits}")
-    if own == ["finite-difference"] and job.options.batching == "auto":
+    if own == ["finite-difference"] and job.options.batching != "loop":
         advice.append("batching='loop', which evaluates one point at a time")
     if job.out.allocates_result:
         advice.append("a tensor of your own as out= (the result does not count then)")

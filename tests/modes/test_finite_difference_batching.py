@@ -436,14 +436,27 @@ def test_points_that_go_one_by_one_need_one_copy_of_the_inputs(n_chunk: int) -> 
     assert tracker.peak_bytes <= n_result + 1.5 * x.nbytes + 100 * n_chunk
 
 
-def test_memory_that_runs_out_in_the_check_is_not_taken_for_a_reason() -> None:
+def test_where_the_check_does_not_fit_points_go_one_by_one() -> None:
     def func(x: torch.Tensor) -> torch.Tensor:
         if x.dim() > 1:
             raise MemoryError("no room")
-        return x.sin()
+        return torch.from_numpy(x.numpy() ** 2)
 
-    with pytest.raises(MemoryError, match="no room"):
-        differences(func, point(4))
+    found, plan = differences(func, point(4))
+    assert plan.rung == "loop"
+    assert "do not fit in memory at once" in " ".join(plan.reasons)
+    close(found, torch.diag(2 * point(4)))
+    for batching in ("native", 0):
+        with pytest.raises(MemoryError, match="no room"):
+            differences(func, point(4), batching=batching)
+
+
+def test_a_limit_that_one_point_fits_in_is_enough() -> None:
+    net = nn.Sequential(nn.Linear(50, 2000), nn.Tanh(), nn.Linear(2000, 30)).requires_grad_(False)
+    x = point(50, dtype=torch.float32)
+    found = cj.jacobian(lambda x: net(x).cumsum(0), x, mode="finite-difference", max_memory=25_000)
+    expected = torch.func.jacrev(lambda x: net(x).cumsum(0))(x)
+    assert (found - expected).abs().max() < 1e-2 * expected.abs().max()
 
 
 def test_random_numbers_of_the_user_are_left_as_they_are() -> None:
@@ -460,9 +473,10 @@ def test_what_does_not_fit_is_told_that_one_point_at_a_time_may() -> None:
     x = point(1)
     alone = cj.plan(func, x, mode="finite-difference", batching="loop").predicted_peak_bytes
     with pytest.raises(cj.BudgetError, match="batching='loop', which evaluates one point at a time"):
-        cj.jacobian(func, x, mode="finite-difference", max_memory=alone)
-    found = cj.jacobian(func, x, mode="finite-difference", batching="loop", max_memory=alone)
-    close(found, 2000 * x.exp()[:, None])
+        cj.jacobian(func, x, mode="finite-difference", batching="vmap", max_memory=alone)
+    for batching in ("auto", "loop"):
+        found = cj.jacobian(func, x, mode="finite-difference", batching=batching, max_memory=alone)
+        close(found, 2000 * x.exp()[:, None])
 
 
 @pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")

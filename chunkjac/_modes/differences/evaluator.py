@@ -106,6 +106,10 @@ class Evaluator:
         self._places = self._stencil
         self.one_by_one.release()
 
+    def rest(self) -> None:
+        """Give the copies back until the next batch."""
+        self._copies.release()
+
     def has_given_up(self) -> bool:
         """Tell whether a way was given up that had made values, since this was asked the last time."""
         program = self.program

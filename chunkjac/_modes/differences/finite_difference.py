@@ -179,6 +179,7 @@ class FiniteDifference:
             FunctionError: The function gives something else at the same point than at first. (In a batch, each chunk
                 has told that.)
         """
+        self._evaluator.rest()  # so that a point has the room of a chunk
         with torch.no_grad():
             if not self.batched:
                 self._first.check(self._evaluator.one_by_one.base_values())

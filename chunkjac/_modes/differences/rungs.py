@@ -154,6 +154,8 @@ class Ladder:
             with quiet_trial():
                 return self._check(call).verdict()
         except Exception as error:
+            if is_out_of_memory(error) and self.batching == "auto":
+                return RowVerdict("the few points that show whether rows are independent do not fit in memory at once")
             if is_out_of_memory(error):
                 raise
             if self.batching == "vmap":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from operator import is_
 from typing import Any
 
 from torch import nn
@@ -39,7 +40,8 @@ class Found:
         buffers = {
             ("buffer", i, name)
             for i, (current, before) in enumerate(self._buffers)
-            if current or before
+            if current or before  # most have none
+            if len(current) != len(before) or not all(map(is_, current.values(), before.values()))
             for name in current.keys() | before.keys()
             if current.get(name) is not before.get(name)
         }
@@ -54,7 +56,7 @@ class Found:
 
     def put_back(self, changes: Set[Change]) -> None:
         """Put back some of what was changed; done twice, it is as if done once."""
-        for i, (current, before) in enumerate(self._buffers):
+        for i, (current, before) in enumerate(self._buffers if changes else ()):
             for name in current.keys() | before.keys():
                 if ("buffer", i, name) in changes and name in before:
                     current[name] = before[name]

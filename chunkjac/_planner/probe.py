@@ -1,8 +1,7 @@
 """What a job will hold, found by a dry run on fake tensors: nothing is computed.
 
-Fake tensors agree with real runs to the byte wherever they can run the function. They cannot
-where it reads values (``.item()``, branches on values, ``.numpy()``); there small chunks run
-for real and are thrown away.
+Fake tensors agree with real runs to the byte wherever they can run the function. They cannot where it reads values
+(``.item()``, branches on values, ``.numpy()``); there small chunks run for real and are thrown away.
 """
 
 from __future__ import annotations
@@ -149,6 +148,10 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, size
             break
         samples.take(size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
+    if mode.name == "finite-difference":  # its columns are checked at points of their own
+        tracker.restart_peak()
+        mode.is_confirmed()
+        peak_bytes = max(peak_bytes, cost.result_bytes + tracker.peak_bytes)
     return Probe(
         summary=ModeSummary.of(mode),
         reasons=(*reasons, *mode.reasons),
@@ -162,11 +165,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, size
 
 
 def real_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
-    """Probe with small real chunks.
-
-    Raises:
-        OverBudget: Not even one direction fits.
-    """
+    """Probe with small real chunks; OverBudget is raised if not even one direction fits."""
     with LeftAsFound(job.problem) as watcher:
         job = replace(job, problem=job.problem.drawing(again=job.problem.randomness == "same"))
         return _real_probe(job, excluded, watcher)
@@ -224,8 +223,7 @@ class _Samples:
     """
 
     def __init__(self, mode: Mode, tracker: LiveBytes, has_buffers: bool) -> None:
-        self._mode = mode
-        self._tracker = tracker
+        self._mode, self._tracker = mode, tracker
         self._beside_bytes, self._fixed_bytes = (buffer_bytes(mode), witness_bytes(mode)) if has_buffers else (0, 0)
         self.held_bytes: dict[int, int] = {}
         self.margin = 1.0

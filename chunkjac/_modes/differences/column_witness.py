@@ -81,7 +81,8 @@ class ColumnWitness:
 
     def agrees(self) -> bool:
         """Tell whether the combination is what single points tell; always so of fakes, which have no values."""
-        return any(isinstance(x, FakeTensor) for x in self._total.together) or self._excess(self._total) <= 1
+        excess = self._excess(self._total)  # of fakes as well: that tells what it takes
+        return excess <= 1 or any(isinstance(x, FakeTensor) for x in self._total.together)
 
     def has_wrong_column(self, columns: Callable[[slice], Tensors], one_by_one: OneByOne) -> bool:
         """Tell whether a column is wrong: halve the most suspicious chunks down to single columns.

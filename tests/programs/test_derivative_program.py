@@ -272,7 +272,9 @@ def test_fewer_directions_in_the_last_chunk_change_nothing(mode: str) -> None:
     for chunk_size in (2, 3, 5, 100):
         planned = cj.plan(func, x, mode=mode, chunk_size=chunk_size)
         for i in range(3):
-            torch.testing.assert_close(planned.run(x + i), _reference(func, mode, (x + i,)))
+            found, report = planned.run(x + i, return_report=True)
+            torch.testing.assert_close(found, _reference(func, mode, (x + i,)))
+            assert (report.plan.rung == "linear program") == (i > 0)
 
 
 def test_several_inputs_and_outputs_and_other_arguments(mode: str) -> None:

@@ -84,8 +84,12 @@ class CarriedError(ChunkjacError):
         add_note(self.error, note)
 
 
+class WrongError(Exception):
+    """Say why a mode gives a wrong Jacobian, and what gives the right one; users never see it."""
+
+
 class RungWarning(UserWarning):
-    """Say that a mode runs in a slower way, since the faster ones cannot run the function."""
+    """Say that a mode runs in a slower way, since the faster ones cannot run the function, or do so wrongly."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -12,6 +12,7 @@ from chunkjac._chunker import ChunkRoom, Counting, Pacer, Prologue
 from chunkjac._errors import ChunkjacError
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
+from chunkjac._executor.verification import verify_ahead
 from chunkjac._memory import Gauge, LiveBytes, OverBudget, keep_freed_memory
 from chunkjac._modes import Mode, is_empty
 from chunkjac._planner import Doubt, Job, Probe, Slowness, select_mode, show_progress
@@ -67,18 +68,22 @@ class Attempt:
         sink: Where blocks go; as the limits.
         log: What has happened so far.
         slowness: What warns where more memory would save most of the time.
+        excluded: What is known against other modes.
+        verdict: Whether the derivative is known to be right; there when the first block is.
     """
 
     def __init__(self, run: Run, excluded: Mapping[str, Doubt]) -> None:
         self.run = run
         self.log = Log()
         self.slowness = Slowness(run.job)
+        self.excluded = dict(excluded)
         run.tracker.restart_peak()
         if run.counting.prologue is Prologue.CALLS:
             self.mode, self.reasons = self._selected_by_calls(excluded)
         else:
+            watched = replace(run.job, problem=run.job.problem.watched_by(run.job.problem.departures))
             with run.watched(), run.watcher:
-                self.mode, self.reasons = self._selected(run.job, excluded)
+                self.mode, self.reasons = self._selected(watched, excluded)
 
     def _selected(self, job: Job, excluded: Mapping[str, Doubt]) -> tuple[Mode, tuple[str, ...]]:
         """Return the mode to use, with its prologue run, and why."""
@@ -89,7 +94,8 @@ class Attempt:
         run = self.run
         keep_freed_memory()
         tracker = run.tracker if run.counting.counts else None
-        calls = CallWatcher(run.watcher, tracker, run.counting.uncounted_bytes)
+        departures = run.job.problem.departures
+        calls = CallWatcher(run.watcher, tracker, run.counting.uncounted_bytes, departures)
         mode, reasons = self._selected(replace(run.job, problem=run.job.problem.watched_by(calls)), excluded)
         calls.tell(mode.outputs.n_nodes)
         return mode, reasons
@@ -104,6 +110,7 @@ class Attempt:
         run, mode, job, counting, tracker = self.run, self.mode, self.run.job, self.run.counting, self.run.tracker
         self.slowness.warn_of_mode(mode, self.reasons)
         run.check_limit()
+        self.verdict = verify_ahead(job, mode, job.left_bytes(tracker))
         self.limits = limits = job.limits(mode, tracker, counting)
         if not counting.allows(limits.base.level_bytes):
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")

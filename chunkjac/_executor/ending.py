@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 
 from chunkjac._errors import RungWarning, warn
-from chunkjac._executor.accuracy import Verdict, estimated_error, verify
+from chunkjac._executor.accuracy import estimated_error
 from chunkjac._executor.attempt import Attempt
 from chunkjac._executor.result import Result
-from chunkjac._modes import ModeSummary, is_empty
+from chunkjac._executor.verification import verify_numbers
+from chunkjac._modes import ModeSummary, Verdict, check_columns, is_empty
 from chunkjac._planner import Probe, Report, Runner, steady_size
 from chunkjac._sinks import TensorSink
 
@@ -22,7 +23,7 @@ def ended(attempt: Attempt, runner: Runner) -> Result:
         runner: What runs the report's plan.
 
     Raises:
-        FunctionError: The check that was asked for does not confirm the Jacobian.
+        WrongError: The Jacobian is not what the referees tell.
     """
     run, mode, job = attempt.run, attempt.mode, attempt.run.job
     error = estimated_error(mode, run.tracker) if job.return_report and job.estimates_error else None
@@ -44,19 +45,22 @@ def ended(attempt: Attempt, runner: Runner) -> Result:
             chunk_sizes=tuple(attempt.log.chunk_sizes),
             n_retries=attempt.log.n_retries,
             verified_error=verdict.error,
+            verified=verdict.reason,
             estimated_error=error,
         )
-    return Result(attempt.sink.result(), run.watcher.lasting(mode.outputs.aux), report, attempt.sink)
+    return Result(attempt.sink.result(), run.watcher.lasting(mode.outputs.aux), report, attempt.sink, mode.outputs)
 
 
 def _verdict(attempt: Attempt) -> Verdict:
-    """Check the Jacobian, if that was asked for."""
-    run, mode = attempt.run, attempt.mode
-    if not run.job.options.verify or is_empty(mode):
-        return Verdict(None, "")
-    assert isinstance(attempt.sink, TensorSink)  # checked where options are read
+    """Check the Jacobian, if that was asked for, or is no number somewhere."""
+    run, mode, sink = attempt.run, attempt.mode, attempt.sink
+    options = run.job.options
+    if is_empty(mode) or options.verify == 0 or not isinstance(sink, TensorSink):
+        return attempt.verdict
     with run.watched():
-        return verify(attempt.sink, mode, run.job.options.verify, has_bounds=run.job.bounds is not None)
+        if options.n_checks:
+            return check_columns(mode, sink.columns_along, options.n_checks, has_bounds=run.job.bounds is not None)
+        return verify_numbers(sink, mode, attempt.verdict, may_leave=run.job.may_leave(mode.name))
 
 
 def _warn(attempt: Attempt) -> None:
@@ -64,6 +68,9 @@ def _warn(attempt: Attempt) -> None:
     mode = attempt.mode
     if attempt.log.symptom:
         warn(attempt.log.symptom)
+    wrong = [doubt.why for doubt in attempt.excluded.values() if doubt.is_wrong]
+    if wrong:
+        warn(f"mode='auto' has taken {mode.name} mode: {' '.join(wrong)} verify=0 takes it as it is.", RungWarning)
     if mode.fell:
         warn(f"{mode.name} mode runs by {mode.rung}, which is slower: {'; '.join(mode.reasons)}.", RungWarning)
     trouble = attempt.run.experience.programs.new_trouble()
@@ -88,7 +95,8 @@ def _measured(attempt: Attempt, verdict: Verdict) -> Probe:
     in_files = replace(pacer.cost, result_bytes=0)  # there the result is allocated on the disk
     records = run.experience.programs.records.values()
     is_idle = run.job.options.compile and not any(record.forms for record in records)
-    notes = [verdict.reason, "nothing is compiled: no linear program runs" if is_idle else ""]
+    asked = verdict.reason if run.job.options.n_checks else ""
+    notes = [asked, "nothing is compiled: no linear program runs" if is_idle else ""]
     reasons = (*(run.known.reasons if run.known else attempt.reasons), *filter(None, notes), *mode.reasons)
     return Probe(
         summary=ModeSummary.of(mode),

@@ -11,7 +11,7 @@ import torch
 
 from chunkjac._modes import Gradient
 from chunkjac._planner import Job, Plan
-from chunkjac._problem import LeftAsFound, WriteWatcher, frozen
+from chunkjac._problem import LeftAsFound, Outputs, WriteWatcher, frozen
 from chunkjac._sinks import GivenTensors
 from chunkjac._tensors import Tensors
 
@@ -30,6 +30,7 @@ class Recipe:
         used: Tensors that take part, and their versions.
         products: The Jacobian times a fixed vector, like the outputs, to tell whether it is the same again.
         autocast: For each type of device whether autocast was on, and its dtype.
+        outputs: What the function returned.
     """
 
     job: Job
@@ -37,16 +38,17 @@ class Recipe:
     used: tuple[tuple[torch.Tensor, int], ...]
     products: Tensors
     autocast: tuple[tuple[str, bool, torch.dtype], ...]
+    outputs: Outputs
 
     @classmethod
-    def of(cls, job: Job, plan: Plan, watcher: WriteWatcher, products: Tensors) -> Recipe:
+    def of(cls, job: Job, plan: Plan, watcher: WriteWatcher, products: Tensors, outputs: Outputs) -> Recipe:
         """Say how to do again what was done."""
         problem = replace(job.problem.in_its_graph(), func=_frozen(job.problem.func))
         again = replace(job, problem=problem, out=GivenTensors(()))  # what it gives takes no place of its own
         used = tuple((tensor, tensor._version) for tensor in watcher.read() if not tensor.is_inference())
         kinds = dict.fromkeys(["cpu", job.device.type])
         autocast = tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
-        return cls(again, plan.chunk_size, used, products, autocast)
+        return cls(again, plan.chunk_size, used, products, autocast, outputs)
 
     def aux(self) -> Any:
         """Return the auxiliary result with its graph, as torch.func does."""

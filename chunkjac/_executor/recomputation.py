@@ -28,7 +28,7 @@ from chunkjac._executor.loop import Log, filled
 from chunkjac._executor.recipe import Recipe
 from chunkjac._executor.result import Result
 from chunkjac._memory import LiveBytes, OverBudget
-from chunkjac._modes import Forward, Mode, Reverse, is_final, random_tangent
+from chunkjac._modes import Forward, Mode, Reverse, check_twice, is_final, random_tangent
 from chunkjac._planner import Job, Plan, over_budget_backwards
 from chunkjac._problem import LeftAsFound, WriteWatcher, plain_kernels
 from chunkjac._sinks import Cotangent, Grads, PulledBack, TensorSink
@@ -65,7 +65,7 @@ def connected(result: Result, job: Job, watcher: WriteWatcher) -> Result:
         return result
     assert isinstance(result.sink, TensorSink)  # checked where options are read
     products = result.sink.columns_along(random_tangent(job.problem.leaves))
-    recipe = Recipe.of(job, result.report.plan, watcher, products)
+    recipe = Recipe.of(job, result.report.plan, watcher, products, result.outputs)
     aux = recipe.aux() if job.problem.has_aux else None
     return replace(result, jacobian=_with_graph(result.jacobian, recipe, sources), aux=aux)
 
@@ -115,12 +115,25 @@ class _Rebuilt(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[Any, ...]:
         """Send a cotangent of the Jacobian back to the sources."""
         ctx.recipe.check_unchanged()
+        _check_twice(ctx.recipe)
         needed = ctx.needs_input_grad[2:]
         sources = tuple(source for source, is_needed in zip(ctx.saved_tensors, needed) if is_needed)
         way = _pull_back_with_graph if torch.is_grad_enabled() else _pull_back
         pull_back = partial(way, ctx.recipe, sources, cut=ctx.saved_tensors)
         grads = iter(sent_back(pull_back, [cotangents])[0])
         return (None, None, *(next(grads) if is_needed else None for is_needed in needed))
+
+
+def _check_twice(recipe: Recipe) -> None:
+    """Refuse a function whose backward pass cannot be differentiated, as far as there is room to find out."""
+    job = recipe.job
+    problem = job.problem.with_inputs([x.detach() for x in job.problem.inputs])
+    try:
+        with LeftAsFound(problem) as watcher, recipe.at_its_state(), job.tracker(job.counting()), watcher:
+            if job.options.verify != 0:
+                check_twice(problem, recipe.outputs)
+    except OverBudget:
+        pass
 
 
 def _pull_back(recipe: Recipe, sources: Tensors, cotangents: Sequence[Cotangent], *, cut: Tensors) -> list[Grads]:

@@ -50,7 +50,7 @@ class Repetition:
         elif "resume" in read:
             out = out.resumed(resume)
         out = out.begun(job.options.chunk_size or known.steady_size)
-        out.refuse(create_graph=job.options.create_graph, verify=job.options.verify)
+        out.refuse(create_graph=job.options.create_graph, verify=job.options.n_checks)
         job = replace(
             job,
             problem=job.problem.with_args(args, job.device) if args else job.problem,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chunkjac._planner import Job, Report
+from chunkjac._problem import Outputs
 from chunkjac._sinks import ResultSink
 
 
@@ -19,12 +20,14 @@ class Result:
         aux: The function's auxiliary result.
         report: What happened, if it is wanted.
         sink: Where the Jacobian is.
+        outputs: What the function returns.
     """
 
     jacobian: Any
     aux: Any
     report: Report | None
     sink: ResultSink
+    outputs: Outputs
 
     def deliver(self, job: Job) -> Any:
         """Return what the user gets: the Jacobian, and what else the job asks for."""

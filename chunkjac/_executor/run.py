@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from chunkjac._compilers import outside_of_graphs
-from chunkjac._errors import CarriedError
+from chunkjac._errors import CarriedError, FunctionError, WrongError
 from chunkjac._executor.attempt import Attempt, Run
 from chunkjac._executor.ending import ended
 from chunkjac._executor.experience import Experience
@@ -91,6 +91,12 @@ def _writing(run: Run) -> Writing:
             attempt = Attempt(run, excluded)
             yield from attempt.writing()
             return ended(attempt, partial(run_planned, run.experience))
+        except WrongError as error:
+            assert attempt is not None
+            if not run.job.may_leave(attempt.mode.name):
+                raise FunctionError(f"{error} verify=0 takes it as it is.") from None
+            excluded[attempt.mode.name] = Doubt(str(error), fits=True, is_wrong=True)
+            again, ran_out = True, False
         except Exception as error:
             again = attempt is not None and attempt.may_exclude(error)
             if attempt is not None and again:

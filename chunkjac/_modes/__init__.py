@@ -18,4 +18,6 @@ from chunkjac._modes.mode import (
     least_direction_bytes,
     result_bytes,
 )
-from chunkjac._modes.referee import central_difference, random_tangent
+from chunkjac._modes.referee import random_tangent
+from chunkjac._modes.referees.decision import Verdict, check_columns, check_mode, check_twice
+from chunkjac._modes.referees.trust import means_the_same

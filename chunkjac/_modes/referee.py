@@ -25,8 +25,8 @@ def nearer(problem: Problem, seed: Tensors, candidates: Sequence[Tensors], *, by
     tangent = random_tangent(problem.inputs) if by_rows else seed
     column = central_difference(problem, tangent)
     if by_rows:
-        wanted = _inner(seed, column)
-        errors = [abs(_inner(candidate, tangent) - wanted) for candidate in candidates]
+        wanted = inner(seed, column)
+        errors = [abs(inner(candidate, tangent) - wanted) for candidate in candidates]
     else:
         errors = [max(float((a - b).abs().max()) for a, b in zip(candidate, column)) for candidate in candidates]
     return errors.index(min(errors))
@@ -40,13 +40,14 @@ def random_tangent(leaves: Sequence[torch.Tensor | Leaf], number: int = 0) -> Te
         number: Which of many.
     """
     numbers = FixedNumbers(number)
-    return tuple(_both_signs(leaf.shape, numbers).to(leaf.device, leaf.dtype) for leaf in leaves)
+    return tuple(_both_signs(leaf, numbers) for leaf in leaves)
 
 
-def _both_signs(shape: torch.Size, numbers: FixedNumbers) -> torch.Tensor:
+def _both_signs(leaf: torch.Tensor | Leaf, numbers: FixedNumbers) -> torch.Tensor:
     """Return numbers between 0.5 and 1.5, or their opposites."""
-    signs = torch.where(numbers.uniform(shape) < 0.5, -1.0, 1.0)
-    return (0.5 + numbers.uniform(shape)) * signs
+    parts = numbers.uniform((2, *leaf.shape), leaf.dtype)
+    drawn: torch.Tensor = (0.5 + parts[0]) * torch.where(parts[1] < 0.5, -1.0, 1.0).to(leaf.dtype)
+    return drawn.to(leaf.device)
 
 
 def central_difference(problem: Problem, tangent: Tensors) -> Tensors:
@@ -60,6 +61,6 @@ def central_difference(problem: Problem, tangent: Tensors) -> Tensors:
     return tuple((a - b) / (2 * h) for a, b in zip(ahead, behind))
 
 
-def _inner(these: Tensors, those: Tensors) -> float:
+def inner(these: Tensors, those: Tensors) -> float:
     """Return the inner product of two lists of tensors, in double precision."""
     return sum(float((a.double() * b.double()).sum()) for a, b in zip(these, those))

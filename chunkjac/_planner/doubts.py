@@ -17,11 +17,13 @@ class Doubt:
         why: The reason, for people.
         fits: Whether the reason is something else than memory.
         failure: What an allocator raised, without frames; ``None`` where it was the budget.
+        is_wrong: Whether the mode runs, and gives a wrong Jacobian.
     """
 
     why: str
     fits: bool
     failure: BaseException | None = None
+    is_wrong: bool = False
 
 
 _UNFIT = "does not fit in the budget"

@@ -39,7 +39,7 @@ class GivenForAll(Given, total=False):
     out: Any
     resume: bool
     create_graph: bool
-    verify: int
+    verify: int | str
     compile: bool
 
 
@@ -96,8 +96,11 @@ class Options:
         create_graph: Whether the Jacobian can be differentiated again, by the inputs and by what
             ``func`` captured. No graph of it is kept: the backward pass computes it anew, a chunk
             at a time.
-        verify: In how many random directions to check the finished Jacobian against another mode;
-            the error stands in the report, and one that rounding does not explain is raised.
+        verify: In how many random directions to check the finished Jacobian: against finite differences, and where
+            they know nothing against another mode. Where it is wrong, ``mode="auto"`` goes on in another mode and
+            warns; with a mode that was asked for, that is an error. ``"auto"`` checks one direction, before the first
+            block, wherever ``func`` holds an operation that is not known to be differentiated rightly.
+            ``0`` checks nothing. The report's ``verified`` tells by what.
         compile: Whether a chunk's step goes through ``torch.compile`` (10-60 s, once for a plan), and through a CUDA
             graph on CUDA. It is kept where a chunk of the job takes less time so; the report's ``reasons`` tell. It
             needs a compiler (a C++ one on the CPU, Triton on CUDA): without one, a
@@ -122,11 +125,16 @@ class Options:
     resume: bool = False
     randomness: str = "error"
     create_graph: bool = False
-    verify: int = 0
+    verify: int | str = "auto"
     compile: bool = False
     progress: bool | Callable[[Progress], object] | None = None
     return_report: bool = False
     device: torch.device | str | None = None
+
+    @property
+    def n_checks(self) -> int:
+        """Return in how many directions the finished Jacobian is checked whatever it is made of."""
+        return self.verify if isinstance(self.verify, int) else 0
 
     @property
     def settings(self) -> Mapping[str, Any]:

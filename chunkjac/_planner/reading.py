@@ -63,7 +63,7 @@ def job_of(func: Callable[..., Any], args: tuple[Any, ...], options: Options) ->
     out = read_out(options.out, resume=options.resume, settings=options.settings, here=device)
     if options.mode == "auto" and out.known_mode is not None:
         options = replace(options, mode=out.known_mode)
-    out.refuse(create_graph=options.create_graph, verify=options.verify)
+    out.refuse(create_graph=options.create_graph, verify=options.n_checks)
     with reading("step", options.step):
         steps = read_step(options.step, problem.inputs, problem.spec)
     with reading("bounds", options.bounds):
@@ -127,9 +127,11 @@ def _read_batching(batching: Any) -> str | int:
     return dim
 
 
-def _read_verify(verify: Any) -> int:
+def _read_verify(verify: Any) -> int | str:
     """Refuse what is no number of checks."""
-    n_checks = read_int("verify", verify, "a number of checks")
+    if isinstance(verify, str) and verify == "auto":
+        return verify
+    n_checks = read_int("verify", verify, "'auto' or a number of checks")
     if not 0 <= n_checks <= _MOST_CHECKS:
         raise ArgumentError(
             f"verify must be 0 to {_MOST_CHECKS} checks, each of which tells of all elements, found {shown(n_checks)}."
@@ -222,5 +224,5 @@ _CLASHES = (
         "compile=True needs one function for all directions, found randomness='different'; leave one out.",
     ),
     _Clash("create_graph", lambda o: o.create_graph and _is_different(o), _NEVER_AGAIN),
-    _Clash("verify", lambda o: bool(o.verify) and _is_different(o), _NEVER_AGAIN),
+    _Clash("verify", lambda o: bool(o.n_checks) and _is_different(o), _NEVER_AGAIN),
 )

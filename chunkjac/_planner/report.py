@@ -26,8 +26,9 @@ class Report:
         elapsed_s: Seconds from call to return.
         chunk_sizes: The directions of each chunk, in order.
         n_retries: How often memory ran out and a smaller chunk was tried.
-        verified_error: The largest error of the directional checks that ``verify`` asked for, relative to
-            the largest element in each direction; ``None`` if none was asked for.
+        verified_error: The largest error in the directions that were checked, relative to the largest element
+            in each; ``None`` if none was.
+        verified: By what the Jacobian is known to be right, or why it is not.
         estimated_error: For finite differences an estimate of the largest absolute error of the
             Jacobian, from truncation and rounding; ``None`` in other modes, and where memory has
             no room to find it.
@@ -41,6 +42,7 @@ class Report:
     chunk_sizes: tuple[int, ...]
     n_retries: int
     verified_error: float | None = None
+    verified: str = ""
     estimated_error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class Report:
             ("process rise", f"{format_bytes(self.process_rise_bytes)} on {self.plan.device}"),
             *([("kept by func", f"{format_bytes(self.growth_bytes)} between chunks")] if self.growth_bytes else []),
             ("time", f"{self.elapsed_s:.3g} s for {count(len(self.chunk_sizes), 'chunk')}"),
+            *([("verified", self.verified)] if self.verified else []),
             *([] if self.verified_error is None else [("verified error", f"{self.verified_error:.2g} of the largest")]),
             ("retries", f"{self.n_retries}, after running out of memory" if self.n_retries else "none"),
             *(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from chunkjac._chunker import Counting
 from chunkjac._errors import ChunkjacError, add_note
 from chunkjac._memory import is_out_of_memory, reclaim
-from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty
+from chunkjac._modes import FAKE_ONLY, FiniteDifference, Forward, Mode, Reverse, is_empty, means_the_same
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about, reasons_of, why_nothing_fits
 from chunkjac._planner.job import Job
 from chunkjac._planner.trials import LEAST_TRIAL, Selection, faster, is_short, judge, trial_size, why_untimed
@@ -94,6 +94,8 @@ def _select_automatically(job: Job, counting: Counting, excluded: Mapping[str, D
         choice = judge(n_rows, n_columns, 0.0)
     if reverse and choice == "reverse":
         return reverse, (counts, *why_untimed(n_rows, n_columns), *reasons_of(doubts))
+    if reverse and "forward" not in doubts and not _is_alike(reverse, doubts):
+        return reverse, (counts, *reasons_of(doubts))
     if choice == "forward":
         reverse = None  # its activations need not be alive while forward is tried
     if choice == "forward" and counting.is_timed and "forward" not in doubts:
@@ -109,6 +111,24 @@ def _select_automatically(job: Job, counting: Counting, excluded: Mapping[str, D
     if not all(doubt.fits for doubt in doubts.values()):
         raise why_nothing_fits(doubts)
     return _make(job, "finite-difference", counting), reasons_of(doubts)
+
+
+def _is_alike(reverse: Reverse, doubts: dict[str, Doubt]) -> bool:
+    """Tell whether forward mode means what reverse mode does; note it if it does not.
+
+    Whether forward mode can run the function is told elsewhere.
+    """
+    forward = Forward(reverse.problem, reverse.outputs)
+    try:
+        if means_the_same(forward, reverse):
+            return True
+    except FAKE_ONLY:
+        raise
+    except Exception as error:
+        doubts["forward"] = doubt_about("forward", error)
+        return False
+    doubts["forward"] = Doubt("forward mode gives something else than reverse mode, which torch.func.jacrev is", True)
+    return False
 
 
 def _try_reverse(problem: Problem, doubts: dict[str, Doubt], counting: Counting) -> Reverse | None:

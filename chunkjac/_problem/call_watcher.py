@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from chunkjac._memory import LiveBytes
+from chunkjac._problem.departures import Departures
 from chunkjac._problem.effects.randomness import are_fixed
 from chunkjac._problem.write_watcher import WriteWatcher
 from chunkjac._tensors import memory_of, tensors_among
@@ -63,13 +64,21 @@ class CallWatcher(TorchFunctionMode):
         watcher: What looks for writing.
         tracker: What counts live bytes where that is needed.
         share_bytes: What may be made without being counted.
+        departures: Takes what derivatives do not follow.
 
     Attributes:
         made_bytes: The bytes of all that calls gave, views included: of some nothing else is seen (linear layers).
     """
 
-    def __init__(self, watcher: WriteWatcher, tracker: LiveBytes | None = None, share_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        watcher: WriteWatcher,
+        tracker: LiveBytes | None = None,
+        share_bytes: int = 0,
+        departures: Departures | None = None,
+    ) -> None:
         super().__init__()
+        self._departures = departures or Departures()
         self.made_bytes = 0
         self._watcher = watcher
         self._tracker = tracker
@@ -107,6 +116,7 @@ class CallWatcher(TorchFunctionMode):
     ) -> Any:
         """Run a call, have it looked at closely if need be, and add up what it gives."""
         self._n_calls += 1
+        self._departures.note(func, args, kwargs)
         if kwargs or self._is_followed or self._is_counted or not _is_plain(func):
             made = self._looked_at(func, args, kwargs or {})
         else:  # most calls

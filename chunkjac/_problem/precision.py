@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from chunkjac._memory import OperationMode
-from chunkjac._tensors import memory_of
+from chunkjac._tensors import memory_of, tensors_among
 
 _PRODUCTS = {
     torch.ops.aten.mm.default,
@@ -37,12 +37,18 @@ class PrecisionWatcher(OperationMode):
         self.has_products = False
         self.largest_bytes = 0
         self._dtypes: set[torch.dtype] = set()  # of results
+        self._constants: set[int] = set()  # memory of what no tensor outside of the function has a part in
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation and look at what it made."""
         made = func(*args, **kwargs)
         self.n_operations += 1
         self.has_products = self.has_products or func in _PRODUCTS
+        if self._is_constant(args):
+            self._constants.update(memory_of(value) for value in _dense((made,)))
+            return made  # its precision is not that of the computation
+        if self._constants:
+            self._constants.difference_update([memory_of(value) for value in _dense((made,))])
         is_dense = isinstance(made, torch.Tensor) and made.layout == torch.strided
         if is_dense and made.dtype in self._dtypes and made.nbytes <= self.largest_bytes:
             return made  # most results
@@ -52,7 +58,7 @@ class PrecisionWatcher(OperationMode):
     def _look(self, made: Any, args: tuple[Any, ...]) -> None:
         """Look at what an operation has made of its arguments."""
         if not any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in args):
-            return  # a constant: its precision is not that of the computation
+            return  # a mask, an index
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
                 self.eps = max(self.eps, torch.finfo(value.dtype).eps)
@@ -60,6 +66,18 @@ class PrecisionWatcher(OperationMode):
                 is_view = any(isinstance(arg, torch.Tensor) and _is_seen_through(value, arg) for arg in args)
                 n_bytes = value.nbytes if value.layout == torch.strided and not is_view else 0
                 self.largest_bytes = max(self.largest_bytes, n_bytes)
+
+    def _is_constant(self, args: tuple[Any, ...]) -> bool:
+        """Tell whether an operation works on nothing but what the function has made of nothing."""
+        tensors = _dense(args)
+        return (
+            all(memory_of(tensor) in self._constants for tensor in tensors) if self._constants or not tensors else False
+        )
+
+
+def _dense(values: Any) -> list[torch.Tensor]:
+    """Return the dense tensors among values."""
+    return [tensor for tensor in tensors_among(values) if tensor.layout == torch.strided]
 
 
 def _is_seen_through(value: torch.Tensor, arg: torch.Tensor) -> bool:

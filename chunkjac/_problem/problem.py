@@ -23,6 +23,7 @@ from chunkjac._problem.checks import (
     check_pair,
     check_unchanged,
 )
+from chunkjac._problem.departures import Departures
 from chunkjac._problem.effects.data import PlainData
 from chunkjac._problem.effects.draws import Draws
 from chunkjac._problem.first_time import FirstTime
@@ -49,6 +50,7 @@ class Problem:
         watched: What looks at the first evaluation; ``None`` for nothing.
         has_grad: Whether gradients can be taken in evaluations; ``None`` leaves that as it is.
         may_have_grad: Whether they could where the Jacobian was asked for.
+        departures: What the function was seen to do that derivatives do not follow.
     """
 
     func: Callable[..., Any]
@@ -63,6 +65,7 @@ class Problem:
     watched: FirstTime | None = None
     has_grad: bool | None = None
     may_have_grad: bool = True
+    departures: Departures = field(default_factory=Departures)
 
     @classmethod
     def of(
@@ -98,11 +101,7 @@ class Problem:
     def inside(
         cls, func: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...], has_aux: bool
     ) -> Problem:
-        """Check and flatten a call within a transform: the inputs keep what it has made of them.
-
-        Raises:
-            ArgumentTypeError, ArgumentError: As :meth:`of` does.
-        """
+        """Check and flatten a call within a transform, as :meth:`of`; the inputs keep what it has made of them."""
         argnums, leaves, spec = _checked(func, args, argnums)
         return cls(func, args, argnums, has_aux, tuple(leaves), spec)
 

@@ -123,6 +123,11 @@ class TensorSink(Whole):
             for j in range(n_inputs)
         )
 
+    def count_nan(self) -> int:
+        """Return how many elements are no numbers; where there are none, one sum tells."""
+        doubtful = [target for target in self._targets if target.numel() and not bool(target.sum().isfinite())]
+        return sum(int(row.isnan().sum()) for target in doubtful for row in (target if target.dim() else (target,)))
+
     def _may_keep(self, chunk: slice) -> bool:
         """Tell whether a chunk makes the whole result, and nothing was allocated for that yet."""
         return self._keeps and not self._targets and chunk == slice(0, self._mode.directions.n)

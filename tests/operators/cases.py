@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -80,13 +80,50 @@ def names() -> list[str]:
     return list(_operators())
 
 
-def cases(name: str, n_samples: int = N_SAMPLES) -> Iterator[Case]:
-    """Yield cases of an operator."""
+def cases(name: str, n_samples: int = N_SAMPLES, edge: str = "") -> Iterator[Case]:
+    """Yield cases of an operator, at torch's points or at points where formulas fail."""
     op = _operators()[name]
     for sample in _spread(_distinct(_samples(op, name)), n_samples):
-        case = _case(op, name, sample)
+        try:
+            case = _case(op, name, _at_edge(sample, edge) if edge else sample)
+        except Exception:
+            if not edge:
+                raise
+            continue  # the operator takes no such numbers
         if case is not None:
             yield case
+
+
+def _singular(x: torch.Tensor) -> torch.Tensor:
+    """Return matrices with two equal columns, of those that are square."""
+    if x.dim() < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] < 2:
+        return x
+    return torch.cat([x[..., :-1], x[..., :1]], -1)
+
+
+# What is done to the numbers that vary, and to whole ones (indices, exponents).
+EDGES: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]] = {
+    "zeros": (torch.zeros_like, torch.clone),
+    "ties": (lambda x: torch.full_like(x, 0.5), torch.clone),
+    "whole": (torch.round, torch.clone),
+    "far apart": (lambda x: 40 * x, torch.clone),
+    "overflow": (lambda x: 1000 * x, torch.clone),
+    "singular": (_singular, torch.clone),
+    "repeated": (torch.clone, torch.zeros_like),
+    "negative": (torch.clone, lambda x: torch.full_like(x, -1)),
+}
+
+
+def _at_edge(sample: _Sample, edge: str) -> _Sample:
+    """Return a sample with other numbers."""
+    vary, others = EDGES[edge]
+    leaves = list(sample.leaves)
+    for i, leaf in enumerate(leaves):
+        if i in sample.chosen:
+            leaves[i] = vary(leaf)
+        elif isinstance(leaf, torch.Tensor) and leaf.dtype in (torch.int32, torch.int64):
+            leaves[i] = others(leaf)
+    return replace(sample, leaves=leaves)
 
 
 def seed() -> None:

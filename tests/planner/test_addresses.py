@@ -39,7 +39,9 @@ def by_apply(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("func", [by_pointer, by_storage, by_apply])
 @pytest.mark.parametrize("options", [{}, {"mode": "reverse"}, {"max_memory": "8MiB"}])
 def test_functions_that_read_memory_by_its_address_are_planned_by_real_probes(func: Any, options: Any) -> None:
+    # Nothing is verified: what they read by an address is no part of their derivative, which is an error else.
     x = torch.tensor([1.5, -2.0, 3.0], dtype=D)
+    options = {**options, "verify": 0}
     plan = cj.plan(func, x, **options)
     by_hand = torch.full_like(x, 1.5) if func is by_storage else x.abs() + 1
     assert torch.equal(plan.run(), by_hand.diag())

@@ -20,6 +20,7 @@ from chunkjac._modes.derivatives.double_backward import DoubleBackward, DoubleBa
 from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, VmapJvpPlain
 from chunkjac._modes.derivatives.rung import Rung
+from chunkjac._modes.referees.evaluation import evaluated
 from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, WriteWatcher
 from chunkjac._tensors import overlaps_itself
 
@@ -70,9 +71,9 @@ class Forward(Derivative):
 def _evaluate(problem: Problem) -> Outputs:
     """Evaluate the function; refuse random numbers where each direction would draw its own unasked."""
     if problem.randomness != "error":
-        return problem.evaluate()[1]
+        return evaluated(problem)
     with CallWatcher(WriteWatcher()) as calls, NestingWatcher() as nesting:
-        outputs = problem.evaluate()[1]
+        outputs = evaluated(problem)
     if calls.draws_apart or problem.draws.drew:
         raise FunctionError(
             "func draws random numbers, and forward mode evaluates it for each chunk (vmap: called random operation "

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.func import jacrev
-from torch.utils._pytree import TreeSpec, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_leaves, tree_unflatten
 
 from chunkjac._chunker import ElementDirections, Seeds
+from chunkjac._modes.derivatives.graph_nodes import names_of, nodes_behind
 from chunkjac._modes.derivatives.ladder import is_final
 from chunkjac._modes.derivatives.pullbacks import RowByRow
 from chunkjac._modes.referee import random_tangent
@@ -27,10 +28,12 @@ class Gradient:
     Attributes:
         func: The function.
         argnums: By which arguments.
+        nodes: The names of the nodes of autograd's graph of it, as far as it was evaluated.
     """
 
     func: Callable[..., Any]
     argnums: int | tuple[int, ...]
+    nodes: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, func: Callable[..., Any], argnums: int | tuple[int, ...]) -> Gradient:
@@ -43,9 +46,16 @@ class Gradient:
         if torch.compiler.is_compiling():
             return jacrev(self.func, self.argnums)(*args, **kwargs)
         func = functools.partial(self.func, **kwargs) if kwargs else self.func
+
+        def noted(*args: Any) -> Any:
+            output = func(*args)
+            if not self.nodes:
+                self.nodes.update(names_of(nodes_behind(tree_leaves(output))))
+            return output
+
         try:
             with torch.enable_grad():  # some backward formulas are not what forward AD expects without
-                return jacrev(func, self.argnums)(*args)
+                return jacrev(noted, self.argnums)(*args)
         except Exception as error:
             if is_final(error) or is_inside_transform(args):
                 raise

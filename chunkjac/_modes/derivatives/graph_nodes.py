@@ -21,8 +21,16 @@ _SAMPLE = 64
 # What nodes of fused layers have in their names: attention (flash, efficient, cuDNN), RNNs (oneDNN, cuDNN, MIOpen).
 _FUSED = ("Attention", "Rnn", "Lstm", "Gru", "Cudnn", "Mkldnn", "Miopen", "Fused")
 
+# At singular matrices the formula without grad mode is wrong (pytorch #104675; torch 2.13).
+_BETTER_IN_GRAD_MODE = frozenset({"LinalgDetBackward0"})
+
 # What stands for an input in the graph.
 _LEAF = "torch::autograd::AccumulateGrad"
+
+
+def needs_grad_mode(outputs: Outputs) -> bool:
+    """Tell whether backward passes are to run in grad mode, where some operations have a better formula."""
+    return outputs.nodes is not None and not _BETTER_IN_GRAD_MODE.isdisjoint(outputs.nodes)
 
 
 def nodes_behind(leaves: Sequence[Any]) -> set[Any]:

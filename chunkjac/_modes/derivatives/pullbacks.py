@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -11,7 +12,14 @@ from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from chunkjac._modes.derivatives.backward_pass import pulled_back
-from chunkjac._modes.derivatives.graph_nodes import are_fused, are_sure, names_of, nodes_behind, numel_of
+from chunkjac._modes.derivatives.graph_nodes import (
+    are_fused,
+    are_sure,
+    names_of,
+    needs_grad_mode,
+    nodes_behind,
+    numel_of,
+)
 from chunkjac._modes.derivatives.known_batches import BACKWARD
 from chunkjac._modes.vmap import at_once
 from chunkjac._problem import Outputs, Problem, check_unchanged, plain_kernels
@@ -66,13 +74,11 @@ class VmapVjp:
 
     def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""
-        rows: Tensors = vmap(self._vjp)(seeds)
-        return rows
+        return _applied(vmap(self._vjp), seeds, self.outputs)
 
     def one(self, seed: Tensors) -> Tensors:
         """Return a row, like the inputs."""
-        row: Tensors = self._vjp(seed)
-        return row
+        return _applied(self._vjp, seed, self.outputs)
 
     def recordable(self, seed: Tensors) -> Tensors:
         """Do what ``one`` does, with attention and recurrent layers taken apart."""
@@ -176,7 +182,9 @@ class BatchedGrad:
 
     def _pull_back(self, seeds: Tensors, *, batched: bool) -> Tensors:
         """Send seeds back through the graph; what no output depends on gets zeros."""
-        return pulled_back(self._leaves, self._inputs, seeds, batched=batched, create_graph=self._keeps_graph)
+        in_grad_mode = self._keeps_graph or needs_grad_mode(self.outputs)
+        rows = pulled_back(self._leaves, self._inputs, seeds, batched=batched, create_graph=in_grad_mode)
+        return rows if self._keeps_graph or not in_grad_mode else _detached(rows)
 
 
 class VmapGrad(BatchedGrad):
@@ -213,6 +221,19 @@ class RowByRow(BatchedGrad):
 
     name: ClassVar[str] = "autograd.grad, row by row"
     batched: ClassVar[bool] = False
+
+
+def _applied(vjp: Callable[[Tensors], Tensors], seeds: Tensors, outputs: Outputs) -> Tensors:
+    """Send seeds back by a vjp of torch.func, whose backward pass runs in the grad mode of its caller."""
+    if torch.is_grad_enabled() or not needs_grad_mode(outputs):
+        return vjp(seeds)
+    with torch.enable_grad():
+        return _detached(vjp(seeds))
+
+
+def _detached(rows: Tensors) -> Tensors:
+    """Return rows without their graph."""
+    return tuple(row.detach() for row in rows)
 
 
 def _differentiable(x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,76 @@
+"""How a Jacobian is checked: ahead, when it is finished, or where it is no number."""
+
+from __future__ import annotations
+
+from math import nan
+
+import torch
+
+from chunkjac._errors import RungWarning, WrongError, warn
+from chunkjac._memory import LiveBytes, OverBudget
+from chunkjac._modes import (
+    Mode,
+    Verdict,
+    check_columns,
+    check_mode,
+    is_empty,
+)
+from chunkjac._planner import Job
+from chunkjac._problem import Problem
+from chunkjac._sinks import TensorSink
+
+
+def verify_ahead(job: Job, mode: Mode, left_bytes: int) -> Verdict:
+    """Check a derivative by one direction before any block is made, if it is not known to be right.
+
+    Args:
+        job: What was asked for.
+        mode: What makes the blocks.
+        left_bytes: What the check may hold.
+
+    Raises:
+        WrongError: It is not what the referees tell.
+    """
+    if job.options.verify != "auto" or job.options.randomness == "different" or is_empty(mode):
+        return Verdict(None, "")
+    try:
+        with LiveBytes(mode.problem.device, limit_bytes=max(0, left_bytes)):
+            return check_mode(mode)
+    except OverBudget as error:
+        return Verdict(None, f"not verified: {error}")
+
+
+def verify_numbers(sink: TensorSink, mode: Mode, verdict: Verdict, *, may_leave: bool) -> Verdict:
+    """Check a finished Jacobian only if it holds what is no number, where the outputs are finite.
+
+    Args:
+        sink: Where it is.
+        mode: What made it.
+        verdict: What is known of it.
+        may_leave: Whether another mode may be taken; else it is warned of what the check finds.
+
+    Raises:
+        WrongError: Another mode knows better.
+    """
+    n_nan = sink.count_nan()
+    if not n_nan or not _is_finite(mode.problem):
+        return verdict
+    told = f"{n_nan} elements of the Jacobian are NaN, where func's outputs are finite"
+    try:
+        found = check_columns(mode, sink.columns_along, 1, says_why=True)
+    except WrongError as error:
+        if may_leave:
+            raise
+        warn(f"{told}: {error}", RungWarning)
+        return Verdict(nan, f"not verified: {error}")
+    warn(f"{told}; {found.reason}.", RungWarning)
+    return Verdict(found.error, f"not verified: {told}")
+
+
+def _is_finite(problem: Problem) -> bool:
+    """Tell whether the function is finite at its point."""
+    try:
+        with torch.no_grad():
+            return all(bool(value.isfinite().all()) for value in problem.flat(*(x.clone() for x in problem.inputs)))
+    except Exception:
+        return False

@@ -1,0 +1,1 @@
+"""Who judges derivatives, and which need no judge."""

@@ -1,0 +1,85 @@
+"""Whether a derivative is known to be right, by the operations it is made of or by numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from chunkjac._modes.derivatives.derivative import Derivative
+from chunkjac._modes.derivatives.gradient import Gradient
+from chunkjac._modes.referees import known_derivatives as known
+from chunkjac._modes.referees.claims import ByColumns, ByRows, gap_between
+from chunkjac._problem import Outputs, Problem
+
+# More names than that help nobody.
+_MOST_NAMES = 3
+
+
+def why_unsure(mode: Derivative) -> str | None:
+    """Return why a mode's derivative is not known to be right; ``None`` if it is.
+
+    It is where the samples of each operation in autograd's graph were differentiated rightly, also at the points where
+    formulas fail (zeros, ties, singular matrices, repeated indices, overflow), and nothing is hidden from autograd.
+    """
+    problem = mode.problem
+    if problem.departures.hidden:
+        return f"numbers leave autograd ({_few(list(problem.departures.hidden))})"
+    if mode.fell:
+        return f"it runs by {mode.rung}"
+    return _why_unknown(problem, mode.outputs, mode.name)
+
+
+def means_the_same(forward: Derivative, reverse: Derivative) -> bool:
+    """Tell whether forward mode gives what reverse mode gives, which is what torch.func.jacrev does.
+
+    They differ where a part is under ``no_grad``, hooks change gradients, or an operation has two formulas.
+    If all operations are known, and there is nothing of the kind, they do not; else one direction of each tells.
+    """
+    problem, outputs = reverse.problem, reverse.outputs
+    if not problem.departures.divided and _why_unknown(problem, outputs, "forward") is None:
+        return True
+    if any(isinstance(x, FakeTensor) for x in problem.inputs):
+        return False
+    return gap_between(claim_of(forward), claim_of(reverse)).agrees
+
+
+def claim_of(mode: Derivative) -> ByColumns | ByRows:
+    """Return what a mode says of the Jacobian, as its directions are made one by one."""
+    if mode.by_rows:
+        return ByRows(mode.apply, mode.outputs.leaves)
+    return ByColumns(mode.apply, mode.problem.leaves)
+
+
+def unknown_nodes(problem: Problem, outputs: Outputs, name: str, *, twice: bool = False) -> list[str] | None:
+    """Return which nodes of autograd's graph are not known to be right in a mode; ``None`` if there is no graph.
+
+    Args:
+        problem: The function and its inputs.
+        outputs: What it returns.
+        name: The mode.
+        twice: Whether the derivative is to be differentiated again.
+    """
+    gradient = problem.func if isinstance(problem.func, Gradient) else None
+    nodes = outputs.nodes if gradient is None else gradient.nodes or None
+    if nodes is None:
+        return None
+    is_second = twice or gradient is not None or bool(problem.departures.nested)
+    kind = ("SECOND_" if is_second else "") + ("FORWARD" if name == "forward" else "BACKWARD")
+    is_release = torch.__version__.startswith(f"{known.RELEASE}.")
+    right: frozenset[str] = getattr(known, kind) if is_release else frozenset()
+    return sorted(nodes - right)
+
+
+def _why_unknown(problem: Problem, outputs: Outputs, name: str) -> str | None:
+    """Return which of the operations are not known to be right in a mode; ``None`` if all are."""
+    if "torch.func.jvp" in problem.departures.nested:
+        return "forward derivatives within func"
+    names = unknown_nodes(problem, outputs, name)
+    if names is None:
+        return "its operations are not seen"
+    return f"not known to be right: {_few(names)}" if names else None
+
+
+def _few(names: list[str]) -> str:
+    """Return some names."""
+    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")

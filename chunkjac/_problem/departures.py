@@ -1,0 +1,77 @@
+"""What a function does that derivatives do not follow, or do not all follow alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from chunkjac._tensors import tensors_among
+
+# By these calls numbers leave torch, and come back as constants if they come back.
+_HIDING = {"numpy", "__array__", "item", "tolist", "__float__", "__complex__", "data_ptr", "__dlpack__", "backward"}
+
+# These make constants of the tensors in a list.
+_COPYING = {"tensor", "as_tensor", "asarray", "scalar_tensor"}
+
+# What is done to gradients here is not done to tangents.
+_HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
+
+_TELLING = _HIDING | _COPYING | _HOOKS | {"_set_grad_enabled", "grad", "_make_dual"}
+
+
+class Departures(TorchFunctionMode):
+    """Note what a function does that derivatives do not follow.
+
+    ``detach`` is not among it: it says that a part is to be taken for constant, and means the same in both modes.
+
+    Attributes:
+        hidden: The calls by which numbers may have left autograd: what depends on them has no derivative, unsaid.
+        divided: What reverse mode sees and forward mode does not: parts under ``no_grad``, hooks.
+        nested: The calls by which the function differentiates something itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: dict[str, None] = {}  # in the order in which they came
+        self.divided: dict[str, None] = {}
+        self.nested: dict[str, None] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Note a call, and run it."""
+        kwargs = kwargs or {}
+        self.note(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
+        """Note a call if it tells something."""
+        name = getattr(func, "__name__", "")
+        if name in _TELLING and args:
+            self._note(name, args, kwargs or {})
+
+    def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Sort a call by its name."""
+        if name in _HOOKS:
+            self.divided[name] = None
+        elif name == "_set_grad_enabled":
+            if not args[0]:
+                self.divided["torch.no_grad"] = None
+        elif name == "_make_dual":
+            self.nested["torch.func.jvp"] = None
+        elif name == "grad":
+            (self.nested if kwargs.get("create_graph") else self.hidden)["torch.autograd.grad"] = None
+        elif _has_numbers(args[0]) if name in _COPYING else _is_real(args[0]):
+            self.hidden[name] = None
+
+
+def _has_numbers(value: Any) -> bool:
+    """Tell whether floating-point tensors are in a value."""
+    return any(map(_is_real, tensors_among([value])))
+
+
+def _is_real(value: Any) -> bool:
+    """Tell whether a value is a tensor that may have a derivative."""
+    return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())

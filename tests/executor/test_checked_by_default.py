@@ -1,0 +1,179 @@
+"""Derivatives that are not known to be right are checked, without being asked; those that are cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import chunkjac as cj
+from tests.fixtures import torch_faults
+
+D = torch.float64
+
+
+class Off(torch.autograd.Function):
+    """Have a backward pass that is 3 % off, in small outputs only."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x.sin().sum(), 1e-6 * x.cos().sum()])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return grad[0] * x.cos() - 1.03e-6 * grad[1] * x.sin()
+
+
+POINT = torch.tensor([0.3, 0.7, -1.2], dtype=D)
+OFF_BY_HAND = torch.stack([POINT.cos(), -1e-6 * POINT.sin()])
+
+
+@pytest.mark.parametrize("fault", torch_faults.FAULTS, ids=lambda fault: fault.what)
+def test_what_torch_differentiates_wrongly_is_right(fault: torch_faults.Fault) -> None:
+    assert torch_faults.outcome(fault, lambda: cj.jacobian(fault.func, fault.x)).startswith("right")
+
+
+def test_the_page_of_faults_is_as_it_comes_out() -> None:
+    if torch.__version__.startswith("2.13."):
+        assert torch_faults.PAGE.read_text() == torch_faults.page()
+
+
+def networks() -> dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]]:
+    """Return typical networks and their inputs."""
+    torch.manual_seed(0)
+    lstm = nn.LSTM(4, 5)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    return {
+        "mlp": (nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.LayerNorm(9), nn.Linear(9, 30)), torch.randn(6)),
+        "cnn": (
+            nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.GELU(), nn.MaxPool2d(2)).eval(),
+            torch.randn(1, 1, 8, 8),
+        ),
+        "transformer": (layer, torch.randn(1, 4, 8)),
+        "lstm": (lambda x: lstm(x)[0], torch.randn(3, 4)),
+    }
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer", "lstm"])
+@pytest.mark.parametrize("mode", ["auto", "reverse", "forward"])
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_typical_networks_pay_nothing(name: str, mode: str) -> None:
+    func, x = networks()[name]
+    if mode == "forward" and name in ("lstm", "transformer"):
+        pytest.skip("they run by slower rungs there, which are checked")
+    counts = []
+    cj.jacobian(func, x, mode=mode)  # the first call of a process may take another way
+    for verify in ("auto", 0):
+        n_calls = 0
+
+        def counted(x: torch.Tensor) -> torch.Tensor:
+            nonlocal n_calls
+            n_calls += 1
+            return func(x)
+
+        cj.jacobian(counted, x, mode=mode, verify=verify)
+        counts.append(n_calls)
+    assert counts[0] == counts[1]
+    assert cj.jacobian(func, x, mode=mode, return_report=True)[1].verified == "verified by the list of operations"
+
+
+def test_a_wrong_backward_pass_is_left_with_a_warning_that_names_it() -> None:
+    with pytest.warns(cj.RungWarning, match="the likely cause is Off"):
+        found, report = cj.jacobian(Off.apply, POINT, return_report=True)
+    assert torch.allclose(found, OFF_BY_HAND, rtol=1e-5, atol=1e-15)
+    assert report.plan.mode == "finite-difference"
+
+
+def test_a_wrong_backward_pass_in_a_mode_that_was_asked_for_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(cj.FunctionError, match="mode='finite-difference' does what they do"):
+        cj.jacobian(Off.apply, POINT, mode="reverse")
+    off = cj.jacobian(Off.apply, POINT, mode="reverse", verify=0)
+    assert torch.allclose(off[0], OFF_BY_HAND[0])
+
+
+def test_blocks_are_checked_before_the_first_is_handed_out() -> None:
+    with pytest.warns(cj.RungWarning, match="Off"):
+        blocks = [block.values.clone() for block in cj.blocks(Off.apply, POINT)]
+    assert len(blocks) > 0
+    with pytest.raises(cj.FunctionError, match="not confirmed"):
+        next(iter(cj.blocks(Off.apply, POINT, mode="reverse")))
+
+
+@pytest.mark.filterwarnings("ignore:func keeps memory")
+def test_the_check_keeps_to_a_limit() -> None:
+    class Wide(Off):
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad * ctx.saved_tensors[0].cos()
+
+    x = torch.linspace(-1, 1, 300, dtype=D)
+    reports = [cj.jacobian(Wide.apply, x, max_memory=limit, return_report=True)[1] for limit in ("900KiB", "16MiB")]
+    assert all(report.peak_bytes <= report.plan.budget_bytes for report in reports)
+    assert reports[1].verified.startswith("verified by finite differences")
+
+
+def test_auto_means_what_jacrev_does_whatever_the_shapes() -> None:
+    def with_hook(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        if y.requires_grad:
+            y.register_hook(lambda grad: grad * 10)
+        return y * 1
+
+    def with_no_grad(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            w = x.exp()
+        return w * x
+
+    x = torch.tensor([0.5], dtype=D)
+    for func in (with_hook, with_no_grad, lambda x: x.detach().exp() * x):
+        many = cj.jacobian(lambda x: func(x).repeat(7), x)  # noqa: B023
+        assert torch.allclose(many, torch.func.jacrev(func)(x).repeat(7, 1))
+        limited = cj.jacobian(lambda x: func(x).repeat(7), x, max_memory="1MiB")  # noqa: B023
+        assert torch.equal(limited, many)
+
+
+def test_not_a_number_is_warned_of_where_the_mode_was_asked_for() -> None:
+    def func(a: torch.Tensor) -> torch.Tensor:
+        return torch.where(a <= 0, torch.exp(a), 1 + a)
+
+    with pytest.warns(cj.RungWarning, match="NaN.*where"):
+        cj.jacobian(func, torch.tensor([1000.0, -1.0], dtype=D), mode="reverse")
+
+
+def test_a_backward_pass_without_a_derivative_has_no_graph() -> None:
+    class Sine(torch_faults.Sine):
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return torch_faults.Sine.backward(ctx, grad) / 1.03
+
+    x = POINT.clone().requires_grad_()
+    with pytest.raises(cj.FunctionError, match="a backward pass in func has no derivative"):
+        cj.jacobian(lambda x: Sine.apply(x) + x * x, x, create_graph=True).sum().backward()
+
+
+def test_kinks_are_no_fault() -> None:
+    x = torch.tensor([0.0, 1.0, -1.0], dtype=D)
+    for func in (torch.relu, torch.abs, lambda x: torch.linalg.norm(x[:1]), lambda x: x.amax()):
+        assert cj.jacobian(func, x, mode="reverse", verify=2, return_report=True)[1].verified_error < 1e-6
+
+
+def test_each_element_is_judged_by_its_own_size() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[0] * 1e-6, (50 * x[1]).sin()])
+
+    x = torch.tensor([1e6, 1e-3], dtype=D)
+    assert cj.jacobian(func, x, verify=2, return_report=True)[1].verified_error < 1e-6

@@ -1,0 +1,223 @@
+"""Which operations torch differentiates rightly: ``python -m tests.operators.derivatives`` writes the list anew.
+
+Each sample of each operator, at torch's points and at those where formulas fail, is differentiated in both modes, once
+and twice, and judged by differences along a random direction. The nodes of autograd's graph that took part are right
+if no sample speaks against them; where one does, the node of the operator's own name is left out, or those that are in
+no sample that is right. It takes half an hour; ``--keep FILE`` writes down what each sample told, ``--from FILE ...``
+goes by that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chunkjac._modes.derivatives.pullbacks import VmapGrad
+from chunkjac._modes.derivatives.pushforwards import VmapJvp
+from chunkjac._modes.referee import random_tangent
+from chunkjac._modes.referees import known_derivatives
+from chunkjac._modes.referees.claims import ByColumns, ByRows
+from chunkjac._modes.referees.evaluation import evaluated
+from chunkjac._modes.referees.slopes import slopes_along
+from chunkjac._problem.problem import Problem
+from tests.operators.batching import extra_cases, sets_of
+from tests.operators.cases import EDGES, Case, cases, names, seed
+
+WAYS = ("BACKWARD", "FORWARD", "SECOND_BACKWARD", "SECOND_FORWARD")
+
+# Points where formulas fail are tried with fewer samples.
+_N_SAMPLES, _N_AT_EDGES = 8, 2
+
+# A node that is right in so many samples is not to blame where one is wrong that bears another name.
+_FEW = 25
+
+# Slopes that are smaller beside the direction are rounding.
+_FLAT = 1e-9
+
+_HEAD = '''"""Nodes of autograd's graph that torch differentiates rightly, as far as samples tell.
+
+Written by ``python -m tests.operators.derivatives``: {n_operators} operators of torch {release}, {n_samples} samples,
+{n_edges} of them at zeros, ties, whole numbers, singular matrices, repeated indices, or far from 1. ``SECOND`` is of
+functions that differentiate something themselves; there stand nodes of what they differentiate, and of the derivative.
+"""
+
+# The release that was looked at; others are checked in each job.
+RELEASE = {release!r}
+
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Hold what a sample told: whether its derivative is right, the function's own nodes, and all that took part.
+
+    A derivative that is no number is seen wherever it comes up.
+    """
+
+    way: str
+    operator: str
+    sample: int
+    edge: str
+    is_right: bool
+    is_number: bool
+    own: list[str]
+    nodes: list[str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.operators.derivatives", description=__doc__)
+    parser.add_argument("operators", nargs="*", metavar="OPERATOR")
+    parser.add_argument("--slice", metavar="I/N", default="0/1", help="only part I (from 0) of N of the operators")
+    parser.add_argument("--keep", type=Path, metavar="FILE")
+    parser.add_argument("--from", type=Path, metavar="FILE", nargs="*", dest="files", default=[])
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    number, n_slices = map(int, options.slice.split("/"))
+    chosen = options.operators or names()[number::n_slices]
+    told = [Told(**json.loads(line)) for path in options.files for line in path.read_text().splitlines()]
+    told = told or list(_told_by(chosen, is_first=number == 0))
+    if options.keep:
+        options.keep.write_text("".join(json.dumps(asdict(each)) + "\n" for each in told))
+    right = {}
+    for way in WAYS:
+        found = Found([each for each in told if each.way == way])
+        right[way] = found.right
+        for each in found.bad:
+            print(f"{way}: {each.operator} {each.sample} {each.edge or 'plain'}: {sorted(found.to_blame(each))}")
+        print(f"{way}: {len(found.right)} nodes right, wrong: {sorted(found.wrong)}")
+    if not options.operators and n_slices == 1:
+        samples = {(each.operator, each.sample, each.edge) for each in told}
+        counts = {"n_samples": len(samples), "n_edges": sum(bool(edge) for _, _, edge in samples)}
+        release = ".".join(torch.__version__.split(".")[:2])
+        head = _HEAD.format(n_operators=len({name for name, _, _ in samples}), release=release, **counts)
+        Path(known_derivatives.__file__).write_text(head + sets_of(right))
+
+
+def _told_by(chosen: Iterable[str], *, is_first: bool) -> Iterator[Told]:
+    """Judge operators, and at last what is no operator of torch's list."""
+    for name in chosen:
+        for edge in ("", *EDGES):
+            for case in cases(name, _N_AT_EDGES if edge else _N_SAMPLES, edge):
+                yield from verdicts(case, edge)
+    for case in (*extra_cases(), *more_cases()) if is_first else ():
+        yield from verdicts(case, "")
+
+
+def more_cases() -> Iterator[Case]:
+    """Yield what torch's samples leave out, and people have reported."""
+    x = torch.tensor([0.5, 0.7, -1.0, 2.0], dtype=torch.float64)
+    exponents = torch.tensor([-1, -2, 3, 0], dtype=torch.int32)
+    index = torch.tensor([0, 0, 2, 2])
+    functions = {
+        "ldexp": (lambda x: torch.ldexp(x * x, exponents), x),
+        "index_put": (lambda x: torch.zeros(3, dtype=x.dtype).index_put((index,), x), x),
+        "index_copy": (lambda x: torch.zeros(3, dtype=x.dtype).index_copy(0, index, x), x),
+        "put": (lambda x: torch.zeros(3, dtype=x.dtype).put(index, x), x),
+        "scatter": (lambda x: torch.zeros(3, dtype=x.dtype).scatter(0, index, x), x),
+    }
+    for name, (func, point) in functions.items():
+        yield Case(name, -1, "", lambda *inputs, func=func: (func(*inputs),), (point,))
+
+
+class Found:
+    """Hold what samples told of nodes, for one way to a derivative."""
+
+    def __init__(self, told: Iterable[Told]) -> None:
+        told = list(told)
+        self.bad = [each for each in told if not each.is_right]
+        self._good = Counter(node for each in told if each.is_right for node in each.nodes)
+        self.wrong = {node for each in self.bad for node in self.to_blame(each)}
+        self.right = sorted(node for node in {*self._good} - self.wrong if node.isidentifier())
+
+    def to_blame(self, told: Told) -> set[str]:
+        """Return which nodes are the likely cause: the operator's own, those never right, or the rarest.
+
+        Those that are right nearly everywhere are not to blame for what is composed of them.
+        """
+        operator = _plain(told.operator)
+        named = [node for node in told.own if _stem(node) in operator or operator in _stem(node)]
+        longest = max((len(_stem(node)) for node in named), default=0)
+        never = {node for node in told.nodes if not self._good[node]}
+        blamed = {node for node in named if len(_stem(node)) == longest} | never
+        if not blamed & {*told.own} and told.is_number:
+            blamed |= {node for node in told.own if self._good[node] < _FEW}
+        return blamed
+
+
+def verdicts(case: Case, edge: str) -> Iterator[Told]:
+    """Yield what a sample tells in each way."""
+    by_order: dict[str, list[Any]] = defaultdict(list)
+    for way in WAYS:
+        order = way.partition("_")[0] if way.startswith("SECOND") else ""
+        try:
+            if not by_order[order]:
+                by_order[order].append(_judged(case, order))
+            problem, own, nodes, slopes = by_order[order][0]
+            with torch.no_grad():
+                gap = _claim(problem, way.endswith("BACKWARD")).gap(slopes)
+        except Exception:
+            continue  # nobody can tell
+        is_number = not isnan(gap.error)
+        is_right = gap.agrees and is_number
+        yield Told(way, case.operator, case.sample, edge, is_right, is_number, sorted(own), sorted(nodes))
+
+
+def _judged(case: Case, order: str) -> tuple[Problem, frozenset[str], frozenset[str], Any]:
+    """Return the function or its derivative, the nodes, and differences that know something."""
+
+    def func(*inputs: torch.Tensor) -> Any:
+        seed()  # the same random numbers each time
+        return case.func(*inputs)
+
+    problem = Problem.of(func, case.inputs, case.argnums, False)
+    outputs = evaluated(problem)
+    own = nodes = outputs.nodes or frozenset()
+    if order:
+        problem = Problem.of(_row(problem, random_tangent(outputs.leaves)), case.inputs, case.argnums, False)
+        nodes |= VmapGrad(problem).outputs.nodes or frozenset()
+    slopes = slopes_along(problem)
+    is_finite = all(bool(value.isfinite().all()) for value in problem.evaluate()[0])
+    steepest = max((float(v.nan_to_num(0.0).abs().max()) for v in slopes.values if v.numel()), default=0.0)
+    longest = max((float(t.abs().max()) for t in slopes.tangent if t.numel()), default=0.0)
+    if not (own and slopes.tell and is_finite) or steepest < _FLAT * longest:
+        raise ValueError("nothing to be told")
+    return problem, own, nodes, slopes
+
+
+def _claim(problem: Problem, is_backward: bool) -> ByRows | ByColumns:
+    if is_backward:
+        pullback = VmapGrad(problem)
+        return ByRows(pullback.one, pullback.outputs.leaves)
+    return ByColumns(VmapJvp(problem, evaluated(problem)).one, problem.leaves)
+
+
+def _row(problem: Problem, weights: Any) -> Callable[..., Any]:
+    """Return the derivative of a weighted sum of the outputs, as a function."""
+
+    def row(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.enable_grad():
+            return tuple(torch.func.vjp(problem.flat, *inputs)[1](weights))
+
+    return row
+
+
+def _stem(node: str) -> str:
+    return _plain(node.partition("Backward")[0])
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+if __name__ == "__main__":
+    main()

@@ -53,6 +53,8 @@ def test_numbers_of_other_types_are_not_the_same() -> None:
     graph, made = record(lambda x: (x.sum(0, keepdim=True) + x.sum(0, keepdim=False), x.clamp(0), x.clamp(0.0)), x)
     for found, expected in zip(evaluated(merged(graph), x), made):
         assert torch.equal(found, expected)
+    graph, _ = record(lambda x: (torch.full((4,), 1), torch.full((4,), 1.0), torch.full((4,), True)), x)
+    assert [found.dtype for found in evaluated(merged(graph), x)] == [torch.int64, torch.float32, torch.bool]
 
 
 def test_memory_that_is_written_to_is_never_merged() -> None:

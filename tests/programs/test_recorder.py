@@ -78,8 +78,12 @@ def _strided(s: torch.Tensor) -> torch.Tensor:
     return (s * 2)[1:].as_strided((2, 2), (1, 1), 2)
 
 
+def _part_of_a_broadcast(s: torch.Tensor) -> torch.Tensor:
+    return (s * torch.arange(18, dtype=D).view(3, 6))[2] * 2
+
+
 _FUNCTIONS = [
-    *(_in_place, _on_a_view, _shape_in_place, _old_name, _power, _strided),
+    *(_in_place, _on_a_view, _shape_in_place, _old_name, _power, _strided, _part_of_a_broadcast),
     *(_chain, _sum_of_two, _broadcast, _promoted, _dying),
 ]
 

@@ -109,6 +109,23 @@ def test_an_operator_of_others_is_run_only_where_it_tells_what_it_makes(func: An
         assert torch.equal(cj.jacobian(lambda x: x * grow(x.detach())[0], x, return_report=True)[0], torch.eye(3))
 
 
+@torch.library.custom_op("chunkjac_tests::grow_untold", mutates_args=())
+def grow_untold(x: torch.Tensor) -> torch.Tensor:
+    """Make much of little, and say that it is little."""
+    return x.new_ones(10**6)
+
+
+@grow_untold.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(1)
+
+
+def test_what_is_there_and_was_not_foreseen_is_refused() -> None:
+    x = torch.ones(3)
+    with pytest.raises(OverBudget, match="more than could be foreseen"):
+        peak_of(lambda: grow_untold(x), limit_bytes=10**6)
+
+
 PICKLED = pickle.dumps(WIDE)
 SAVED = io.BytesIO()
 torch.save({"a": WIDE, "b": WIDE[3:]}, SAVED)

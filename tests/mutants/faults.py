@@ -237,7 +237,7 @@ TRACKER = [
         "_memory/tracker.py",
         "if self.limit_bytes is not None and self._fake is None and self.live_bytes > self.limit_bytes:",
         "if False:",
-        "tests/memory/test_unforeseen.py -k storages",
+        "tests/memory/test_unforeseen.py -k not_foreseen",
     ),
     Fault(
         "what is foreseen is not refused",

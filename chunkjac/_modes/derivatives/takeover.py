@@ -125,7 +125,6 @@ class Takeover:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        self._witness.forget()
         self._give_up(program, _WRONG)
         return False
 
@@ -151,6 +150,7 @@ class Takeover:
         """Go on without a program, and so in later runs."""
         program.refuse(why)
         self._program, self.is_done = None, False
+        self._witness = self._witness.like()  # its memory goes
         self._ladder.reasons.append(f"no {PROGRAM}: {why}")
 
     def release(self) -> None:

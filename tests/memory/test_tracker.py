@@ -224,6 +224,16 @@ def test_what_operations_make_is_remembered_by_the_layouts_of_their_arguments() 
                 track(lambda index=index: source.double().gather(0, index), limit_bytes=80 + 8 * n - 1)
 
 
+def test_memory_under_arguments_is_told_apart_in_what_is_remembered() -> None:
+    """What is resized makes only what its memory has not: tensors of one shape may have much of it or little."""
+    for n_held, n_made in ((1000, 0), (10, 3960), (500, 2000)):
+        x = torch.zeros(n_held)[:10]
+        if n_made:
+            with pytest.raises(OverBudget, match="would make"):
+                track(lambda x=x: x.resize_(1000), limit_bytes=n_made - 1)
+        assert track(lambda x=x: x.resize_(1000), limit_bytes=n_made)[1] == n_made
+
+
 def test_numbers_of_different_types_are_told_apart_in_what_is_remembered() -> None:
     """``1 == 1.0`` in Python, and torch makes 8 bytes of the one and 4 of the other."""
     for _ in range(2):

@@ -279,7 +279,7 @@ TRACKER = [
         "_memory/foresight.py",
         "return value.shape, value.stride(), value.dtype, value.untyped_storage().nbytes()",
         "return value.shape, value.dtype",
-        "tests/memory/test_tracker.py -k layouts",
+        "tests/memory/test_tracker.py -k memory_under",
     ),
 ]
 

@@ -1,6 +1,7 @@
 """Look for more: ``python -m tests.fuzz [--minutes M] [--seed N] [--keep FOLDER]``.
 
 Each failure is made small, shown, and written to the folder as a script that exits with 1; at the end, what was met.
+Where the process itself ends, the folder's ``running.py`` is what it was at.
 """
 
 from __future__ import annotations

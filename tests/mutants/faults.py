@@ -126,7 +126,7 @@ BATCHING = [
         "_modes/witness.py",
         "_LEAST_TOLERANCE = 1e-4",
         "_LEAST_TOLERANCE = 1e4",
-        "tests/modes/test_ladders.py -k wrong_batching",
+        "tests/modes/test_ladders.py -k later",
     ),
     Fault(
         "all backward passes are taken to batch rightly",

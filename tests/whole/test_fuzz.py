@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ def test_some_functions_are_right_in_each_way() -> None:
 @pytest.mark.long
 def test_minutes_of_functions_are_right(tmp_path: Path) -> None:
     fuzzer = Fuzzer(tmp_path)
-    fuzzer.run(int(time.time()), seconds=300)
+    fuzzer.run(int(time.time()), seconds=60 * float(os.environ.get("FUZZ_MINUTES", "5")))
     print(fuzzer.coverage)
     assert not fuzzer.failures
 

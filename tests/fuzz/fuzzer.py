@@ -16,7 +16,7 @@ from tests.fuzz.shrinking import run, script, shrunk
 from tests.fuzz.truth import Outcome, Truth, UnclearError, outcome_of
 from tests.fuzz.ways import Way, some_ways
 
-FAILURES = ("wrong", "crash", "over", "left")
+FAILURES = ("wrong", "crash", "over", "again", "left")
 _N_WAYS = 5
 
 

@@ -199,7 +199,8 @@ class Outcome:
 
     Attributes:
         kind: ``right``, ``wrong``, ``refused`` (a clear error), ``cannot`` (torch's way in that mode fails, too),
-            ``crash`` (any other error), ``over`` (more memory than the limit) or ``left`` (something is not as it was).
+            ``crash`` (any other error), ``over`` (more memory than the limit), ``again`` (refused with the limit that
+            an error asked for) or ``left`` (something is not as it was).
         told: More of it.
         rungs: What each run was made by.
     """
@@ -252,7 +253,8 @@ def outcome_of(truth, mode, way):
             warnings.simplefilter("ignore")
             exec(compile(way, "<way>", "exec"), names)
     except chunkjac.ChunkjacError as error:
-        outcome.say("refused", f"{type(error).__name__}: {error}")
+        is_again = isinstance(error, chunkjac.BudgetError) and names.get("budget")
+        outcome.say("again" if is_again else "refused", f"{type(error).__name__}: {error}")
     except Exception as error:
         kind = "cannot" if peer_fails(truth, mode) else "crash"
         outcome.say(kind, f"{type(error).__name__}: {error}")

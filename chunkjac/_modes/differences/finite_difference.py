@@ -182,7 +182,7 @@ class FiniteDifference:
         self._evaluator.rest()  # so that a point has the room of a chunk
         with torch.no_grad():
             if not self.batched:
-                self._first.check(self._evaluator.one_by_one.base_values())
+                self._first.check_again()  # at the real point, where steps are complex
             return self._witness is None or self._witness.agrees() or self._has_no_fault(self._witness)
 
     def _has_no_fault(self, witness: ColumnWitness) -> bool:

@@ -231,14 +231,14 @@ def test_an_exception_without_words_comes_through_too(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["forward", "finite-difference"])
 def test_an_exception_in_a_chunk_says_in_which(mode: str) -> None:
     calls = []
-    # Evaluations before the first chunk: in forward mode also the one that this is compared with; in finite
-    # differences one at the point, and to see whether rows are independent, three of batches and points alone.
-    n_before = {"forward": 2, "finite-difference": 4}[mode]
+    # Evaluations before the first chunk: one at the point; in finite differences also three of batches and points,
+    # to see whether rows are independent. One that failed only once would be made up for on the next rung.
+    n_before = {"forward": 1, "finite-difference": 4}[mode]
     failing = 3
 
     def func(x: torch.Tensor) -> torch.Tensor:
         calls.append(x)
-        if len(calls) == n_before + failing:
+        if len(calls) >= n_before + failing:
             raise BrokenError("mine")
         return x * 2
 
@@ -267,7 +267,7 @@ def test_an_exception_in_the_backward_pass_says_in_which_chunk() -> None:
             return grad * 2
 
     with pytest.raises(BrokenError) as caught:
-        cj.jacobian(Fragile.apply, torch.zeros(12), mode="reverse", chunk_size=2)
+        cj.jacobian(Fragile.apply, torch.zeros(12), mode="reverse", chunk_size=2, verify=0)
     assert "chunk 3, directions 4:6" in caught.value.__notes__[-1]
 
 

@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +19,8 @@ import torch
 from torch.func import jvp, vjp
 
 from chunkjac._executor import Result, run_job
-from chunkjac._memory import first_line, is_out_of_memory, reclaim
+from chunkjac._memory import are_limited, first_line, is_out_of_memory, reclaim
+from chunkjac._modes import ZeroProducts
 from chunkjac._planner import Job, Options, Report, job_of
 from chunkjac._problem import LeftAsFound, Problem
 from chunkjac._sinks import mirrored
@@ -87,7 +89,8 @@ def _back(problem: Problem, weights: torch.Tensor | Tensors) -> Tensors:
 
 def _forth(problem: Problem, vectors: torch.Tensor | Tensors) -> Tensors:
     """Return ``J v``, leaf by leaf; ``v`` may be flat."""
-    _, pushed, *_ = jvp(problem.flat, problem.inputs, _like(problem.inputs, vectors))
+    with ZeroProducts(worth_bytes=0) if are_limited() else nullcontext():  # what they take counts
+        _, pushed, *_ = jvp(problem.flat, problem.inputs, _like(problem.inputs, vectors))
     columns: Tensors = pushed
     return columns
 

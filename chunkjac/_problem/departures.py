@@ -9,10 +9,11 @@ from torch.overrides import TorchFunctionMode
 
 from chunkjac._tensors import tensors_among
 
-# By these calls numbers leave torch, and come back as constants if they come back.
-_HIDING = {"numpy", "__array__", "item", "tolist", "__float__", "__complex__", "data_ptr", "__dlpack__", "backward"}
+# By these calls memory is seen outside of torch, and what is made of it comes back as constants: torch.func refuses
+# them. Numbers that are read (item, tolist) are constants in torch.func, too.
+_HIDING = {"numpy", "__array__", "data_ptr", "__dlpack__", "backward"}
 
-# These make constants of the tensors in a list.
+# These make constants of tensors in a list, which have derivatives.
 _COPYING = {"tensor", "as_tensor", "asarray", "scalar_tensor"}
 
 # What is done to gradients here is not done to tangents.
@@ -63,13 +64,8 @@ class Departures(TorchFunctionMode):
             self.nested["torch.func.jvp"] = None
         elif name == "grad":
             (self.nested if kwargs.get("create_graph") else self.hidden)["torch.autograd.grad"] = None
-        elif _has_numbers(args[0]) if name in _COPYING else _is_real(args[0]):
+        elif any(t.requires_grad for t in tensors_among([args[0]])) if name in _COPYING else _is_real(args[0]):
             self.hidden[name] = None
-
-
-def _has_numbers(value: Any) -> bool:
-    """Tell whether floating-point tensors are in a value."""
-    return any(map(_is_real, tensors_among([value])))
 
 
 def _is_real(value: Any) -> bool:

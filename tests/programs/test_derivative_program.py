@@ -302,7 +302,7 @@ def test_infinite_factors_are_left_to_the_other_rungs(mode: str) -> None:
         return x.abs().sqrt() * 2
 
     x = torch.tensor([0.0, 1.0, 4.0], dtype=D)
-    planned = cj.plan(func, x, mode=mode)
+    planned = cj.plan(func, x, mode=mode, verify=0)
     for _ in range(3):
         torch.testing.assert_close(planned.run(), _reference(func, mode, (x,)), equal_nan=True)
 
@@ -401,7 +401,7 @@ def test_under_a_limit_a_program_that_was_counted_keeps_to_it_uncounted(
     torch.testing.assert_close(planned.run(x + 1), _reference(net, mode, (x + 1,)))
     n_seen = len(seen)
     planned.run(x, return_report=True)
-    assert n_seen < len(seen) / 3  # the function, and one direction; a report's blocks are counted
+    assert n_seen < len(seen) / 2  # the function, and one direction; a report's blocks are counted
 
 
 @pytest.mark.sweep

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
 from chunkjac._modes.derivatives.gradient import Gradient
 from chunkjac._modes.derivatives.graph_nodes import names_of, nodes_behind
-from chunkjac._problem import Outputs, Problem, check_unchanged
+from chunkjac._problem import Outputs, Problem, check_unchanged, save_nothing
 
 
 def evaluated(problem: Problem) -> Outputs:
@@ -23,7 +22,7 @@ def evaluated(problem: Problem) -> Outputs:
     inputs = [x.detach().clone().requires_grad_() for x in problem.inputs]
     versions = [x._version for x in inputs]
     try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(save_nothing, save_nothing):
             leaves, spec, aux = problem.call(*inputs)
         check_unchanged(inputs, versions)  # with no_grad, what saves nothing may write to them
         nodes = nodes_behind(leaves)
@@ -32,7 +31,3 @@ def evaluated(problem: Problem) -> Outputs:
     except Exception:
         pass  # it writes to its input, leaves torch, is wrong, or too large: a plain evaluation tells
     return problem.evaluate()[1]
-
-
-def _nothing(_: Any) -> Any:
-    """Save nothing."""

@@ -188,4 +188,9 @@ def _never_draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 def _saves_through_hooks() -> bool:
     """Tell whether what the graph saves goes through somebody's hooks, as in checkpoints."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None and hooks[0] is not save_nothing
+
+
+def save_nothing(_: Any) -> Any:
+    """Be a hook by which a graph saves nothing: it is never gone back through."""

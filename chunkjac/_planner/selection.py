@@ -84,7 +84,7 @@ def _select_automatically(job: Job, counting: Counting, excluded: Mapping[str, D
     if reverse and not reverse.flows and not is_empty(reverse):
         why = "no gradient flows from the inputs to the outputs"
         return _make(job, "finite-difference", counting), (why,)
-    outputs = reverse.outputs if reverse else problem.evaluate()[1]
+    outputs = reverse.outputs if reverse else Forward.evaluated(problem)  # with what shows that it is right
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
     if reverse and outputs.are_calls_all(n_rows):

@@ -44,6 +44,7 @@ class Forward(Derivative):
 
     name: ClassVar[str] = "forward"
     by_rows: ClassVar[bool] = False
+    evaluated = staticmethod(evaluated)
     _fast = (VmapJvp,)
 
     def __init__(

@@ -76,7 +76,7 @@ def test_a_function_that_waits_between_its_writes_keeps_others_out() -> None:
 
     at_once(work)
     assert not counter.any()
-    assert max(seen) == 2  # each evaluates it twice, one after the other
+    assert max(seen) == len(seen) / 2  # each evaluates it as often, one after the other
 
 
 @pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference"])

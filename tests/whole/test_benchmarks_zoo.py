@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from benchmarks.contest import neighbour, rows_of, warm_up
 from benchmarks.paper_way import all_at_once
 from benchmarks.record import relative_error, save, times_s
 from benchmarks.zoo import ENTRIES, Entry, functions, has_transformers
+from tests.zoo import Stateless
 
 FOLDER = Path(benchmarks.__file__).parent
 
@@ -66,8 +68,19 @@ def test_all_ways_of_the_rival_are_tried_and_what_fails_is_left_out() -> None:
     case = Architecture(lambda x: torch.cat([x.sin(), x.cos()] * 20), (torch.randn(7),))
     names = {side.name for side in rival.trial_times_s(case, 280, 7)}
     assert names == {"jacfwd", "jacrev, 16", "jacrev, 64", "jacrev, 256", "jacrev, all"}
-    attention = torch.nn.functional.scaled_dot_product_attention
-    only_backward = Architecture(lambda x: attention(x, x, x), (torch.randn(1, 1, 3, 2),))
+
+    class OnlyBackward(Stateless):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad * 2
+
+    only_backward = Architecture(OnlyBackward.apply, (torch.randn(1, 1, 3, 2),))
     assert {side.name for side in rival.trial_times_s(only_backward, 6, 6)} == {"jacrev, all"}
 
 

@@ -20,9 +20,8 @@ from torch.func import jvp, vjp
 
 from chunkjac._executor import Result, run_job
 from chunkjac._memory import are_limited, first_line, is_out_of_memory, reclaim
-from chunkjac._modes import ZeroProducts
 from chunkjac._planner import Job, Options, Report, job_of
-from chunkjac._problem import LeftAsFound, Problem
+from chunkjac._problem import LeftAsFound, Problem, ZeroProducts
 from chunkjac._sinks import mirrored
 from chunkjac._tensors import Tensors
 

@@ -4,7 +4,6 @@ from chunkjac._modes.derivatives.forward import Forward
 from chunkjac._modes.derivatives.gradient import Gradient
 from chunkjac._modes.derivatives.ladder import FAKE_ONLY, is_final
 from chunkjac._modes.derivatives.reverse import Reverse
-from chunkjac._modes.derivatives.zero_products import ZeroProducts
 from chunkjac._modes.differences.bounds import Bounds, read_bounds
 from chunkjac._modes.differences.finite_difference import FiniteDifference
 from chunkjac._modes.differences.schemes import SCHEME_NAMES

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
-from chunkjac._modes.derivatives.zero_products import ZeroProducts
+from chunkjac._problem.zero_products import ZeroProducts
 
 
 class Products(TorchDispatchMode):

@@ -15,8 +15,7 @@ from chunkjac._memory import are_limited
 from chunkjac._modes.derivatives.graph_nodes import are_sure
 from chunkjac._modes.derivatives.known_batches import FORWARD
 from chunkjac._modes.derivatives.nesting import NestingWatcher
-from chunkjac._modes.derivatives.zero_products import WORTH_BYTES, ZeroProducts
-from chunkjac._problem import Outputs, Problem, behind, plain_kernels
+from chunkjac._problem import WORTH_BYTES, Outputs, Problem, ZeroProducts, behind, plain_kernels
 from chunkjac._tensors import Tensors
 
 # torch has one forward-AD level for the whole process: in two threads at once it gives wrong

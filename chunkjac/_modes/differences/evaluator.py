@@ -107,8 +107,9 @@ class Evaluator:
         self.one_by_one.release()
 
     def rest(self) -> None:
-        """Give the copies back until the next batch."""
+        """Give the copies back until the next points."""
         self._copies.release()
+        self.one_by_one.release()
 
     def has_given_up(self) -> bool:
         """Tell whether a way was given up that had made values, since this was asked the last time."""

@@ -68,6 +68,12 @@ def _warn(attempt: Attempt) -> None:
     mode = attempt.mode
     if attempt.log.symptom:
         warn(attempt.log.symptom)
+    copied = run.job.problem.departures.copied if (run := attempt.run).job.options.verify != 0 else {}
+    if copied and mode.name != "finite-difference":
+        warn(
+            f"func makes constants of tensors that have derivatives ({', '.join(copied)} of a list), as in torch.func: "
+            "what depends on them has none. torch.stack keeps them; verify=0 says nothing of it."
+        )
     wrong = [doubt.why for doubt in attempt.excluded.values() if doubt.is_wrong]
     if wrong:
         warn(f"mode='auto' has taken {mode.name} mode: {' '.join(wrong)} verify=0 takes it as it is.", RungWarning)

@@ -34,7 +34,7 @@ def verify_ahead(job: Job, mode: Mode, left_bytes: int) -> Verdict:
     if job.options.verify != "auto" or job.options.randomness == "different" or is_empty(mode):
         return Verdict(None, "")
     try:
-        with LiveBytes(mode.problem.device, limit_bytes=max(0, left_bytes)):
+        with LiveBytes(mode.problem.device, limit_bytes=max(0, left_bytes), is_guess=not job.budget.explicit):
             return check_mode(mode)
     except OverBudget as error:
         return Verdict(None, f"not verified: {error}")

@@ -29,6 +29,7 @@ class Departures(TorchFunctionMode):
 
     Attributes:
         hidden: The calls by which numbers may have left autograd: what depends on them has no derivative, unsaid.
+        copied: The calls that made constants of tensors with derivatives, as they do in torch.func.
         divided: What reverse mode sees and forward mode does not: parts under ``no_grad``, hooks.
         nested: The calls by which the function differentiates something itself.
     """
@@ -36,6 +37,7 @@ class Departures(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.hidden: dict[str, None] = {}  # in the order in which they came
+        self.copied: dict[str, None] = {}
         self.divided: dict[str, None] = {}
         self.nested: dict[str, None] = {}
 
@@ -64,7 +66,10 @@ class Departures(TorchFunctionMode):
             self.nested["torch.func.jvp"] = None
         elif name == "grad":
             (self.nested if kwargs.get("create_graph") else self.hidden)["torch.autograd.grad"] = None
-        elif any(t.requires_grad for t in tensors_among([args[0]])) if name in _COPYING else _is_real(args[0]):
+        elif name in _COPYING:
+            if any(tensor.requires_grad for tensor in tensors_among([args[0]])):
+                self.copied[f"torch.{name}"] = None
+        elif _is_real(args[0]):
             self.hidden[name] = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -177,3 +178,32 @@ def test_each_element_is_judged_by_its_own_size() -> None:
 
     x = torch.tensor([1e6, 1e-3], dtype=D)
     assert cj.jacobian(func, x, verify=2, return_report=True)[1].verified_error < 1e-6
+
+
+def test_an_operator_with_a_kernel_only_is_checked_though_its_memory_is_not_foreseen() -> None:
+    library = torch.library.Library("chunkjac_checked", "FRAGMENT")
+    if not hasattr(torch.ops.chunkjac_checked, "cube"):
+        library.define("cube(Tensor x) -> Tensor")
+    library.impl("cube", lambda x: x**3, "CPU")
+    x = torch.linspace(0.5, 1.0, 4, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that the operator has no formula
+        found, report = cj.jacobian(lambda x: torch.ops.chunkjac_checked.cube(2 * x), x, return_report=True)
+    torch.testing.assert_close(found, torch.diag(24 * x**2), rtol=1e-6, atol=1e-6)
+    assert report.plan.mode == "finite-difference"
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")
+def test_what_a_list_loses_is_said_and_given_as_torch_gives_it() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([x[0].cos(), x[1]]) * x[:2]
+
+    x = torch.linspace(0.5, 1.0, 4, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=r"func makes constants of tensors .*torch\.tensor"):
+        found = cj.jacobian(func, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", cj.RungWarning)
+        numbers = cj.jacobian(lambda x: x * x.sum().item() * x.tolist()[0], x)
+        cj.jacobian(func, x, verify=0)
+    assert torch.equal(found, torch.func.jacrev(func)(x))
+    assert torch.equal(numbers, torch.eye(4, dtype=x.dtype) * x.sum() * x[0])

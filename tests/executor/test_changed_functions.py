@@ -70,8 +70,8 @@ def test_a_number_is_that_of_now_wherever_it_comes_from(
 @pytest.mark.parametrize(("change", "mode"), _each_in_a_mode(CHANGES))
 def test_a_network_is_that_of_now(change: str, mode: str, monkeypatch: Patch) -> None:
     net = Net()
-    if mode == "finite-difference" and change == "one weight a little":
-        return  # less than the error of differences
+    if mode == "finite-difference" and change in ("one weight a little", "a method of tensors"):
+        return  # less than the error of differences; and products of tensors are what differences are made of
     _follows(net, lambda: CHANGES[change](net, monkeypatch), mode)
 
 

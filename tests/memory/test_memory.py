@@ -142,6 +142,7 @@ def test_a_result_in_a_tensor_of_the_callers_does_not_count(mode: str) -> None:
     assert relative_error(out, expected_of(case)) <= 1e-6
 
 
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")  # tight budgets are slow, which is said
 @pytest.mark.sweep
 @pytest.mark.parametrize("mode", [*MODES, "auto"])
 @pytest.mark.parametrize("name", NAMES)
@@ -171,6 +172,7 @@ def test_auto_keeps_to_tight_budgets_and_plans_what_it_runs(name: str) -> None:
         assert planned.predicted_peak_bytes == pytest.approx(planned.run(return_report=True)[1].peak_bytes, rel=0.10)
 
 
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
 @pytest.mark.sweep
 @pytest.mark.parametrize("mode", [*MODES, "auto"])
 @pytest.mark.parametrize(

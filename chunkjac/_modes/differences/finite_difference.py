@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._chunker import Directions, ElementDirections
 from chunkjac._errors import ArgumentError
+from chunkjac._memory import is_out_of_memory
 from chunkjac._modes.differences.analyticity import check_analytic
 from chunkjac._modes.differences.bounds import Bounds, check_bounds
 from chunkjac._modes.differences.column_witness import ColumnWitness
@@ -183,7 +184,19 @@ class FiniteDifference:
         with torch.no_grad():
             if not self.batched:
                 self._first.check_again()  # at the real point, where steps are complex
-            return self._witness is None or self._witness.agrees() or self._has_no_fault(self._witness)
+            return self._witness is None or self._is_right(self._witness)
+
+    def _is_right(self, witness: ColumnWitness) -> bool:
+        """Tell whether columns are right; where there is no room to tell, others are made one after the other."""
+        try:
+            return witness.agrees() or self._has_no_fault(witness)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._evaluator.give_up("there is no room to compare its columns")
+        self._evaluator.has_given_up()
+        witness.forget()
+        return False
 
     def _has_no_fault(self, witness: ColumnWitness) -> bool:
         """Tell whether columns are right though their combination is not; else begin again in another way."""

@@ -126,4 +126,9 @@ def parts_of(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 def has_a_tensor(storage: torch.UntypedStorage) -> bool:
     """Tell whether a tensor has this storage, as far as Python knows: looking takes some milliseconds."""
     tensors = (part for part in gc.get_objects() if isinstance(part, torch.Tensor))
-    return any(tensor.layout == torch.strided and key_of(tensor) == storage._cdata for tensor in tensors)
+    return any(_is_plain(tensor) and key_of(tensor) == storage._cdata for tensor in tensors)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor has memory of its own: what is left of a transform's wrappers has none."""
+    return tensor.layout == torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

@@ -96,7 +96,9 @@ class Witness:
     def prepare(self) -> None:
         """Take all memory."""
         if not self._parts:
-            _ = self._weights, None if self._planned is not None else self._sizes
+            _ = self._weights
+            if self._planned is None:
+                _ = self._sizes
             self._parts = [_Part.of(leaf) for leaf in self._leaves]
 
     @property

@@ -58,7 +58,6 @@ class Recording:
         records: What the plan has so far.
 
     Attributes:
-        was_known: Whether the direction is of the same operations as in an earlier run.
         has_recorded: Whether anything new was recorded in this one.
         made: What the direction gave; nothing if it was not recorded yet.
     """
@@ -69,7 +68,6 @@ class Recording:
         self._record = records.of(plain.mode)
         self._values: Tensors = ()
         self.made: Tensors = ()
-        self.was_known = False
         self.has_recorded = False
 
     @property
@@ -88,7 +86,6 @@ class Recording:
         seed, record = self._plain.seed(), self._record
         apply = partial(self._plain.apply, seed)
         followed = None if record.trace is None else followed_step(apply, seed, record.trace.script)
-        self.was_known = followed is not None
         if followed is not None:
             self._values, self.made = followed
             return

@@ -48,9 +48,9 @@ class ModeRecord:
 
     Attributes:
         trace: The recorded direction.
-        script: The calls of the evaluation of perturbed copies that programs were made of.
         batch: The same for a telling number of directions at once, and that number.
-        programs: The programs that were made of it, by how many directions they take at once.
+        script: The calls of the evaluation of perturbed copies that a program was made of.
+        programs: The programs that were made of direction or evaluation, by how many directions they take at once.
         proven: Those sizes of which a block was compared with one direction.
         knee: Which size is fastest.
         running: Programs in memory that are not in use.
@@ -66,8 +66,8 @@ class ModeRecord:
     """
 
     trace: Trace | None = None
-    script: Script | None = None
     batch: tuple[Graph, int] | None = None
+    script: Script | None = None
     programs: dict[int, Program] = field(default_factory=dict)
     proven: set[int] = field(default_factory=set)
     knee: Knee | None = None

@@ -82,7 +82,7 @@ class VmapVjp:
 
     def recordable(self, seed: Tensors) -> Tensors:
         """Do what ``one`` does, with attention and recurrent layers taken apart."""
-        return self.one(seed) if self.has_plain_kernels or not are_fused(self.outputs.nodes) else _plainly(self, seed)
+        return _plainly(self, seed)
 
     def close(self) -> None:
         """Let go of the graph."""
@@ -120,7 +120,9 @@ class VmapVjpPlain(VmapVjp):
 
 
 def _plainly(rung: VmapVjp | BatchedGrad, seed: Tensors) -> Tensors:
-    """Send a seed back through a graph of its own, with attention and recurrent layers taken apart."""
+    """Send a seed back with attention and recurrent layers taken apart: through another graph, if they are not."""
+    if rung.has_plain_kernels or not are_fused(rung.outputs.nodes):
+        return rung.one(seed)
     plain = VmapVjpPlain(rung.problem)
     try:
         return plain.one(seed)
@@ -170,7 +172,7 @@ class BatchedGrad:
 
     def recordable(self, seed: Tensors) -> Tensors:
         """Do what ``one`` does, with attention and recurrent layers taken apart."""
-        return self.one(seed) if self.has_plain_kernels or not are_fused(self.outputs.nodes) else _plainly(self, seed)
+        return _plainly(self, seed)
 
     def close(self) -> None:
         """Let go of the graph."""

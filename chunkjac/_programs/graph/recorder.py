@@ -65,7 +65,6 @@ class Recorder(OperationMode):
         self._constants: dict[Node, torch.Tensor] = {}
         self._constant_of: dict[int, Node] = {}
         self._held: set[int | None] = set()  # the memory of constants
-        self._parted: list[torch.Tensor] = []
         seeds = {id(tensor) for tensor in varying}
         self._given = tuple(Node(None, layout=_layout_of(t), varies=id(t) in seeds) for t in given)
         for tensor, node in zip(given, self._given):

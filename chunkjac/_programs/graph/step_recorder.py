@@ -25,6 +25,7 @@ class StepRecorder(Recorder):
     def __init__(self, seeds: Tensors, *, renews: bool) -> None:
         super().__init__(seeds, seeds, {}, renews=renews)
         self._calls: list[Call] = []
+        self._parted: list[torch.Tensor] = []
         self._n_made = 0
         self._numbers: dict[Node, int] = {}
         for tensor in seeds:

@@ -44,20 +44,14 @@ _PRODUCTS = {
     torch.ops.aten.baddbmm.default,
 }
 
-# Their results hold no more elements than their arguments do, together. The last two lines have no meta kernel.
+# Their results hold no more elements than their arguments do, together. The last three lines have no meta kernel.
 _NO_LARGER = (
     *("cat", "stack", "clone", "_to_copy", "roll", "flip"),
     *("sum", "mean", "amax", "var", "cumsum"),
     *("norm", "norm_backward", "_softmax", "_softmax_backward_data"),
     *("_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
-    *(
-        "cumsumexp",
-        "_masked_softmax",
-        "_masked_softmax_backward",
-        "glu_jvp",
-        "glu_backward_jvp",
-        "margin_loss_backward",
-    ),
+    *("cumsumexp", "_masked_softmax", "_masked_softmax_backward", "margin_loss_backward", "ctc_loss_backward"),
+    *("glu_jvp", "glu_backward_jvp"),
     *("geqrf", "_aminmax", "gamma_grad", "dirichlet", "dirichlet_grad", "binomial", "pack_padded_sequence"),
 )
 
@@ -128,12 +122,14 @@ def bytes_to_be_made(
     tensors: list[torch.Tensor],
     device: torch.device,
     spare_bytes: int,
+    is_strict: bool = True,
 ) -> float:
     """Return the bytes that ``func(*args, **kwargs)`` will allocate for its results on a device, at most.
 
     The operation runs on meta tensors, which have shapes and no memory, unless its arguments show that it cannot fill
     ``spare_bytes`` (0 then), or one like it was seen: that takes 2 microseconds instead of 50. Where sizes depend on
-    values, those are read. Without a meta kernel there is a bound if it is torch's own, and else nothing (``inf``).
+    values, those are read. Without a meta kernel there is a bound if it is torch's own, and else nothing (``inf``);
+    neither is a reason to refuse where nobody set a limit.
 
     Args:
         func: The operation.
@@ -142,6 +138,7 @@ def bytes_to_be_made(
         tensors: The tensors among them.
         device: Where memory counts.
         spare_bytes: What is left.
+        is_strict: Whether somebody set a limit.
     """
     traits = traits_of(func)
     most_bytes = _most_bytes(traits, args, kwargs, tensors)
@@ -153,7 +150,7 @@ def bytes_to_be_made(
     if depends_on_values(func, tensors):
         return SIZES[func](*args, **kwargs)
     known_bytes = _known_on_meta(func, args, kwargs, tensors)
-    return most_bytes if known_bytes is None else known_bytes
+    return known_bytes if known_bytes is not None else most_bytes if is_strict else 0
 
 
 def _known_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> int | None:

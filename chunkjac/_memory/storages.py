@@ -125,7 +125,8 @@ def parts_of(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def has_a_tensor(storage: torch.UntypedStorage) -> bool:
     """Tell whether a tensor has this storage, as far as Python knows: looking takes some milliseconds."""
-    tensors = (part for part in gc.get_objects() if isinstance(part, torch.Tensor))
+    # By type: `isinstance` would ask any object for its `__class__`, which can be code of somebody else.
+    tensors = (part for part in gc.get_objects() if issubclass(type(part), torch.Tensor))
     return any(_is_plain(tensor) and key_of(tensor) == storage._cdata for tensor in tensors)
 
 

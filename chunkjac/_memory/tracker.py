@@ -155,10 +155,10 @@ class LiveBytes(Storages, Watcher):
         if self.limit_bytes is not None and self._fake is None:
             spare_bytes = self.limit_bytes - self.live_bytes
             room_bytes = spare_bytes - copied_bytes
-            made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes)
-            if made_bytes == inf and self.is_strict:
+            made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes, self.is_strict)
+            if made_bytes == inf:
                 raise refusal(f"{func} may make any number of bytes: it has no fake implementation (register_fake)")
-            if made_bytes < inf and self.rounded(int(made_bytes)) > room_bytes:
+            if self.rounded(int(made_bytes)) > room_bytes:
                 raise refusal(f"{func} would make {made_bytes + copied_bytes} bytes where {spare_bytes} are left")
         made = func(*args, **kwargs)
         if self._fake is not None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_lock = threading.Lock()
+_set_back = ExitStack()
+_n_users = 0
 
 
 @contextmanager
@@ -14,19 +19,31 @@ def plain_kernels() -> Iterator[None]:
     """Take attention apart into products and a softmax, and RNNs into their steps.
 
     The fused attention kernels have no forward derivative (pytorch#98164), nor have the
-    encoder layers' fast paths and the RNNs of oneDNN and cuDNN (pytorch#110422).
+    encoder layers' fast paths and the RNNs of oneDNN and cuDNN (pytorch#110422). These switches are the process's:
+    what the first thread found is set back by the last one that is inside.
     """
-    had_fast_paths, had_mkldnn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
-    had_cudnn = torch._C._get_cudnn_enabled()
+    global _n_users
+    with _lock:
+        if not _n_users:
+            _switch(_set_back)
+        _n_users += 1
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        # `torch.backends.mkldnn.flags` would set its precision too, and warns of TF32 (torch 2.13); and
-        # `torch.backends.cudnn.enabled` cannot be set after `torch.backends.disable_global_flags()`.
-        torch._C._set_mkldnn_enabled(False)
-        torch._C._set_cudnn_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(had_fast_paths)
-        torch._C._set_mkldnn_enabled(had_mkldnn)
-        torch._C._set_cudnn_enabled(had_cudnn)
+        with _lock:
+            _n_users -= 1
+            if not _n_users:
+                _set_back.close()
+
+
+def _switch(set_back: ExitStack) -> None:
+    """Switch fused kernels off, and note how to set that back."""
+    set_back.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+    # `torch.backends.mkldnn.flags` would set its precision too, and warns of TF32 (torch 2.13); and
+    # `torch.backends.cudnn.enabled` cannot be set after `torch.backends.disable_global_flags()`.
+    set_back.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
+    set_back.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
+    torch._C._set_cudnn_enabled(False)
+    set_back.enter_context(sdpa_kernel(SDPBackend.MATH))

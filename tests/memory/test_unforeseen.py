@@ -15,6 +15,7 @@ import torch
 
 import chunkjac as cj
 from chunkjac._memory.out_of_memory import OverBudget
+from chunkjac._memory.storages import has_a_tensor
 from chunkjac._memory.tracker import LiveBytes
 
 CPU = torch.device("cpu")
@@ -107,6 +108,39 @@ def test_an_operator_of_others_is_run_only_where_it_tells_what_it_makes(func: An
             cj.jacobian(lambda x: x * grow(x.detach())[0], x, max_memory="64MiB")
         assert torch.equal(cj.jacobian(lambda x: x * grow(x.detach())[0], x, chunk_size=1), torch.eye(3))
         assert torch.equal(cj.jacobian(lambda x: x * grow(x.detach())[0], x, return_report=True)[0], torch.eye(3))
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning", "ignore:There is a performance drop:UserWarning")
+def test_a_bound_that_only_numbers_tell_refuses_nothing_where_nobody_set_a_limit() -> None:
+    """Sixteen lengths of fifty would be 50^16, if each could multiply a size."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 16, 5, dtype=torch.float64, generator=generator)
+    targets = torch.randint(1, 5, (16, 20), generator=generator)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        lengths = [[50] * 16, [20] * 16]
+        return torch.nn.functional.ctc_loss(logits.log_softmax(-1), targets, *lengths, reduction="none")
+
+    wanted = torch.stack(
+        [torch.autograd.grad(value, logits, retain_graph=True)[0] for value in loss(logits.requires_grad_())]
+    )
+    for options in ({}, {"max_memory": "64MiB"}):
+        found = cj.jacobian(loss, logits.detach(), mode="reverse", **options)
+        assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+class Strange:
+    """Run code where it is asked what it is."""
+
+    @property
+    def __class__(self) -> type:
+        raise AssertionError
+
+
+def test_looking_for_a_storage_asks_no_object_what_it_is() -> None:
+    strange = [Strange()]
+    assert not has_a_tensor(torch.UntypedStorage(8))
+    assert len(strange) == 1
 
 
 @torch.library.custom_op("chunkjac_tests::grow_untold", mutates_args=())

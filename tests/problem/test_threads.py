@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import chunkjac as cj
+from chunkjac._problem.kernels import plain_kernels
 
 D = torch.float64
 pytestmark = pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
@@ -93,3 +94,22 @@ def test_one_plan_in_two_threads(mode: str) -> None:
             assert torch.allclose(plan.run(points[number]), wanted[number], atol=1e-6)
 
     at_once(work)
+
+
+def switches() -> tuple[bool, ...]:
+    """Return which fused kernels are on."""
+    own = torch._C
+    return own._get_mkldnn_enabled(), own._get_flash_sdp_enabled(), torch.backends.mha.get_fastpath_enabled()
+
+
+def test_fused_kernels_are_on_again_when_the_last_user_of_plain_ones_has_left() -> None:
+    """The switches are the process's: who comes second finds them off, and must not set back that."""
+    before = switches()
+    assert any(before)
+    first, second = plain_kernels(), plain_kernels()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not any(switches())
+    second.__exit__(None, None, None)
+    assert switches() == before

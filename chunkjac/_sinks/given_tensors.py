@@ -17,6 +17,7 @@ from chunkjac._problem import Leaf
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import swapped
 from chunkjac._sinks.tensor import TensorSink
+from chunkjac._tensors import overlaps_itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +95,7 @@ def _check_out(out: torch.Tensor, shape: tuple[int, ...], like: Leaf) -> None:
         raise ArgumentError("out must not be made in inference mode; make it outside.")
     if out.requires_grad:
         raise ArgumentError("out must not require grad; pass out.detach().")
-    if _overlaps_itself(out):
+    if overlaps_itself(out):
         raise ArgumentError("out must not be expanded: several of its elements share memory; pass out.contiguous().")
 
 
@@ -119,14 +120,3 @@ def _span(tensor: torch.Tensor) -> tuple[int, int]:
     """Return the address of the first byte, and of the one after the last."""
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
     return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
-
-
-def _overlaps_itself(tensor: torch.Tensor) -> bool:
-    """Tell whether elements may share memory: a stride that is shorter than what lies below it."""
-    below = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
-        if size > 1:
-            if stride < below:
-                return True
-            below = stride * size
-    return False

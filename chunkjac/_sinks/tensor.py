@@ -111,17 +111,7 @@ class TensorSink(Whole):
     def columns_along(self, tangents: Tensors) -> Tensors:
         """Return ``J u``, like the outputs."""
         n_outputs = len(self._mode.outputs.leaves)
-        return tuple(
-            _sum(_product(self._view(i, j), u, u.dim()) for j, u in enumerate(tangents)) for i in range(n_outputs)
-        )
-
-    def rows_along(self, weights: Tensors) -> Tensors:
-        """Return ``w J``, like the inputs."""
-        n_inputs = len(self._inputs)
-        return tuple(
-            _sum(_product(swapped(self._view(i, j), w.dim()), w, w.dim()) for i, w in enumerate(weights))
-            for j in range(n_inputs)
-        )
+        return tuple(_sum(_product(self._view(i, j), u) for j, u in enumerate(tangents)) for i in range(n_outputs))
 
     def count_nan(self) -> int:
         """Return how many elements are no numbers; where there are none, one sum tells."""
@@ -181,9 +171,9 @@ def _allocated(seeds: Sequence[Leaf], blocks: Sequence[Leaf], device: torch.devi
     ]
 
 
-def _product(jacobian: torch.Tensor, vector: torch.Tensor, n_dims: int) -> torch.Tensor:
-    """Multiply over the last dimensions."""
-    return torch.tensordot(jacobian, vector.to(jacobian.device, jacobian.dtype), n_dims)
+def _product(jacobian: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    """Multiply over the vector's dimensions, which are the last ones."""
+    return torch.tensordot(jacobian, vector.to(jacobian.device, jacobian.dtype), vector.dim())
 
 
 def _sum(products: Iterable[torch.Tensor]) -> torch.Tensor:

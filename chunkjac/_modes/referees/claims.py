@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
-from typing import Protocol
 
 import torch
 
@@ -33,14 +32,6 @@ class Gap:
 
     error: float
     agrees: bool
-
-
-class Claim(Protocol):
-    """Say what a Jacobian is along directions."""
-
-    def gap(self, slopes: Slopes) -> Gap:
-        """Return how far that is from what differences say."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

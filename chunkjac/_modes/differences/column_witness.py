@@ -19,8 +19,7 @@ from chunkjac._chunker import Segment
 from chunkjac._memory import is_out_of_memory
 from chunkjac._modes.differences.bounds import Bounds
 from chunkjac._modes.differences.loop import OneByOne
-from chunkjac._modes.differences.slopes import limit_of
-from chunkjac._modes.differences.stencil import Points, Stencil
+from chunkjac._modes.differences.stencil import Stencil
 from chunkjac._modes.differences.steps import Steps
 from chunkjac._problem import FixedNumbers, Problem
 from chunkjac._programs import SeenByDifferences
@@ -163,32 +162,17 @@ class ColumnWitness:
         bounds = [Bounds(0.0, float("inf"))] if stencil.bounds is not None else None
         line = Stencil([t], scheme, Steps((1.0,), 1.0), bounds)
         problem = Problem(moved, (t,), 0, has_aux=False, inputs=(t,), spec=_NUMBER)
-        points = OneByOne(problem, self._seen.outputs, line.base())
-        return _column(0, line, points)
+        return OneByOne(problem, self._seen.outputs, line.base()).column(0, line)
 
     def _is_right(self, number: int, column: Sequence[torch.Tensor], one_by_one: OneByOne) -> bool:
         """Tell whether a column is what its own points tell, one after the other."""
-        wanted, amplification = _column(number, self._stencil, one_by_one)
+        wanted, amplification = one_by_one.column(number, self._stencil)
         return self._apart(column, wanted, amplification) <= 1
 
     def _apart(self, found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], amplification: float) -> float:
         """Return how many times what they may be slopes are apart, each output by its own size."""
         part = _PART * self._seen.eps ** (1 / 3)
         return max(_ratio(*triple, part) for triple in zip(found, wanted, (amplification * n for n in self._noises)))
-
-
-def _column(number: int, stencil: Stencil, one_by_one: OneByOne) -> tuple[Tensors, float]:
-    """Return a column by single points, and how many times the rounding of values is in it."""
-    chunk = slice(number, number + 1)
-    placed = stencil.place(chunk)
-    slopes = one_by_one.slopes(chunk, placed, stencil.scheme)
-    amplification = 0.0 if stencil.scheme.is_complex else _amplification(placed)
-    return tuple(limit_of(levels, placed.powers)[0] for levels in slopes), amplification
-
-
-def _amplification(placed: Points) -> float:
-    """Return the sum of the weights' magnitudes; the one that is left out is minus the sum."""
-    return float((placed.weights.abs().sum(1) + placed.weights.sum(1).abs()).amax())
 
 
 def _ratio(found: torch.Tensor, wanted: torch.Tensor, noise: float, part: float) -> float:

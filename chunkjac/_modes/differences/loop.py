@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,27 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from chunkjac._chunker import ElementDirections, PerturbedPoint
 from chunkjac._errors import FunctionError
 from chunkjac._modes.differences.schemes import Scheme
-from chunkjac._modes.differences.slopes import imaginary
-from chunkjac._modes.differences.stencil import Points
+from chunkjac._modes.differences.slopes import imaginary, limit_of
+from chunkjac._modes.differences.stencil import Points, Stencil
 from chunkjac._problem import Outputs, Problem, check_computed
 from chunkjac._tensors import Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Direction:
-    """Hold one direction of a chunk.
-
-    Attributes:
-        leaf: The number of the input.
-        element: The number of the element in it.
-        points: What it becomes, for each level as many as the formula has nodes.
-        weights: For each level, those of the points; the last one may have none.
-    """
-
-    leaf: int
-    element: int
-    points: list[list[Any]]
-    weights: list[list[float]]
 
 
 class OneByOne:
@@ -63,51 +45,53 @@ class OneByOne:
         ]
         if scheme.with_base and self._base is None:
             self._base = self.base_values()
-        for i, direction in enumerate(self.directions(chunk, placed)):
-            self.add([[level[i] for level in levels] for levels in slopes], direction, scheme, self._base)
+        for i, move in enumerate(self._moves(chunk, placed)):
+            self._add([[level[i] for level in levels] for levels in slopes], *move, scheme)
         return slopes
 
-    def directions(self, chunk: slice, placed: Points) -> list[Direction]:
-        """Return the directions of a chunk."""
-        n_levels = placed.weights.shape[0]
-        directions = []
-        for segment, points in zip(self._directions.parts(chunk), placed.points, strict=True):
-            elements = range(segment.elements.start, segment.elements.stop)
-            all_points = _numbers(points.view(n_levels, -1, len(elements)).permute(2, 0, 1))
-            all_weights = _numbers(placed.weights[..., segment.rows].permute(2, 0, 1))
-            directions += [Direction(segment.leaf, *each) for each in zip(elements, all_points, all_weights)]
-        return directions
+    def column(self, number: int, stencil: Stencil) -> tuple[Tensors, float]:
+        """Return a column, and how many times the rounding of values is in it."""
+        chunk = slice(number, number + 1)
+        placed = stencil.place(chunk)
+        slopes = self.slopes(chunk, placed, stencil.scheme)
+        weights = placed.weights  # the one that is left out is minus the sum of the others
+        amplification = float((weights.abs().sum(1) + weights.sum(1).abs()).amax())
+        column = tuple(limit_of(levels, placed.powers)[0] for levels in slopes)
+        return column, 0.0 if stencil.scheme.is_complex else amplification
 
     def base_values(self) -> Tensors:
         """Return the values at the base point."""
         return _kept(self._evaluate(self._point.base()))
 
-    def add(
+    def _moves(self, chunk: slice, placed: Points) -> Iterator[tuple[int, int, list[list[Any]], list[list[float]]]]:
+        """Yield which element of which input is moved, and for each level to what points, with their weights."""
+        n_levels = placed.weights.shape[0]
+        for segment, points in zip(self._directions.parts(chunk), placed.points, strict=True):
+            elements = range(segment.elements.start, segment.elements.stop)
+            all_points = _numbers(points.view(n_levels, -1, len(elements)).permute(2, 0, 1))
+            all_weights = _numbers(placed.weights[..., segment.rows].permute(2, 0, 1))
+            for each in zip(elements, all_points, all_weights):
+                yield segment.leaf, *each
+
+    def _add(
         self,
         slopes: Sequence[Sequence[torch.Tensor]],
-        direction: Direction,
+        leaf: int,
+        element: int,
+        all_points: list[list[Any]],
+        all_weights: list[list[float]],
         scheme: Scheme,
-        base: Tensors | None,
-        factor: int = 1,
     ) -> None:
-        """Add the slopes in one direction to ``slopes``.
-
-        Args:
-            slopes: For each output a tensor of its shape for each level; written to.
-            direction: Where to evaluate.
-            scheme: The formula.
-            base: The values at the base point, if the formula has it.
-            factor: What to multiply them by.
-        """
-        for number, (points, weights) in enumerate(zip(direction.points, direction.weights)):
-            last = base
-            if base is None and not scheme.is_complex:
-                last = _kept(self._evaluate(self._point.at(direction.leaf, direction.element, points[-1])))
+        """Add the slopes in one direction: for each output a tensor of its shape for each level."""
+        for number, (points, weights) in enumerate(zip(all_points, all_weights)):
+            last = self._base if scheme.with_base else None
+            if last is None and not scheme.is_complex:
+                last = _kept(self._evaluate(self._point.at(leaf, element, points[-1])))
             for point, weight in zip(points, weights):  # there is no weight for the last value
-                values = self._evaluate(self._point.at(direction.leaf, direction.element, point))
+                values = self._evaluate(self._point.at(leaf, element, point))
                 for i, value in enumerate(values):
                     difference = imaginary(value) if last is None else value - last[i]
-                    slopes[i][number].add_(difference, alpha=factor * weight)
+                    slopes[i][number].add_(difference, alpha=weight)
 
     def release(self) -> None:
         """Give the copy back."""

@@ -25,7 +25,6 @@ class Scheme:
         one_sided: The same where there is room on one side only (see ``bounds``); of the same order.
         with_base: Whether the base point itself is one of the points.
         order: The power of the step that the error goes with.
-        better: The nodes of a formula of higher order with about the same step, to tell the error by.
         levels: The formula is used with these parts of the step, and extrapolated if there are several.
         is_complex: Whether the step goes along the imaginary axis.
     """
@@ -34,7 +33,6 @@ class Scheme:
     one_sided: tuple[float, ...]
     with_base: bool
     order: int
-    better: tuple[float, ...] = ()
     levels: tuple[float, ...] = (1.0,)
     is_complex: bool = False
 
@@ -57,21 +55,15 @@ class Scheme:
         """Return the formula that also holds where steps must be one-sided: there the base point is needed."""
         return self if self.is_complex else replace(self, with_base=True)
 
-    def improved(self) -> Scheme:
-        """Return the formula of higher order that tells the error of this one."""
-        n_more = len(self.better)
-        one_sided = tuple(float(i) for i in range(1, n_more + 1))
-        return Scheme(self.better, one_sided, self.with_base, n_more)
-
 
 _CENTRAL = (1.0, -1.0)
 _CENTRAL_4 = (1.0, -1.0, 2.0, -2.0)
 
 SCHEMES = {
-    "forward": Scheme((1.0,), (1.0,), True, 1, better=_CENTRAL),
-    "backward": Scheme((-1.0,), (1.0,), True, 1, better=_CENTRAL),
-    "central": Scheme(_CENTRAL, (1.0, 2.0), False, 2, better=_CENTRAL_4),
-    "central4": Scheme(_CENTRAL_4, (1.0, 2.0, 3.0, 4.0), False, 4, better=(*_CENTRAL_4, 3.0, -3.0)),
+    "forward": Scheme((1.0,), (1.0,), True, 1),
+    "backward": Scheme((-1.0,), (1.0,), True, 1),
+    "central": Scheme(_CENTRAL, (1.0, 2.0), False, 2),
+    "central4": Scheme(_CENTRAL_4, (1.0, 2.0, 3.0, 4.0), False, 4),
     # Four levels take the error from the second order to the eighth.
     "richardson": Scheme(_CENTRAL, (1.0, 2.0), False, 8, levels=(1.0, 1 / 2, 1 / 4, 1 / 8)),
     # Nothing is subtracted, so its step need not be balanced against rounding: see `tiny_step`.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from chunkjac._chunker import Segment
-from chunkjac._modes import block_leaves
+from chunkjac._modes import Mode, block_leaves
 from chunkjac._problem import FixedNumbers
 from chunkjac._tensors import Tensors
 
@@ -16,42 +16,30 @@ from chunkjac._tensors import Tensors
 _N_ELEMENTS = 2**20
 
 
-class Judge(Protocol):
-    """Compare rows, or what rows add up to, with the function as it is now.
+class Sums(Protocol):
+    """Add up rows with random weights, and compare that with the function as it is now."""
 
-    Attributes:
-        mode: What makes rows of it.
-        scales: The weight of each row, but for a random factor; ``None`` lets its size decide.
-        is_coarse: Whether rows themselves are to be compared, too, where combinations agree.
-    """
-
-    mode: Any
-    scales: list[Any] | None
-    is_coarse: bool
-
-    def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], n: int) -> bool:
-        """Tell whether combined rows are the derivative at a combined seed.
-
-        Args:
-            seed: The weights.
-            sums: What the rows add up to with them; NaN where none of them is finite.
-            sizes: The root of what their squares add up to.
-            n: How many rows.
-        """
+    def add(self, part: Segment, values: Sequence[Any]) -> None:
+        """Add some rows of one tensor, an array for each at the other end."""
         ...
 
-    def has_row(self, number: int, rows: Sequence[Any]) -> bool:
-        """Tell whether a row is that of the function."""
+    def agrees(self) -> bool:
+        """Tell whether the function gives the same."""
         ...
 
 
 class Combination:
-    """Add up rows with random weights, in double precision on the host."""
+    """Add up rows with weights by their size, in double precision on the host.
 
-    def __init__(self, judge: Judge) -> None:
+    Args:
+        mode: What makes rows.
+        judge: Tells whether combined rows are the derivative at a combined seed. It is given the seed, what the rows
+            add up to (NaN where none of them is finite), and the root of what their squares do.
+    """
+
+    def __init__(self, mode: Mode, judge: Callable[[Tensors, Sequence[Any], Sequence[Any]], bool]) -> None:
         import numpy as np
 
-        mode = judge.mode
         self._judge, self._seeds = judge, mode.directions.leaves
         self._numbers = FixedNumbers(len(mode.directions.leaves))
         self._weights = [np.zeros(leaf.numel) for leaf in self._seeds]
@@ -61,7 +49,7 @@ class Combination:
         self._n, self._size = 0, 1.0
 
     def add(self, part: Segment, values: Sequence[Any]) -> None:
-        """Add some rows of one tensor, an array for each at the other end."""
+        """Add some rows; see :class:`Sums`."""
         import numpy as np
 
         n_rows, n_elements = len(values[0]), max(1, *(array.shape[1] for array in values))
@@ -80,12 +68,12 @@ class Combination:
         self._n += n_rows
 
     def agrees(self) -> bool:
-        """Tell whether the function as it is now gives the same."""
+        """Tell whether the function gives the same; see :class:`Sums`."""
         import numpy as np
 
         found = [np.log2(np.abs(weights[weights != 0])) for weights in self._weights]
         ends = [f(each) for each in found if each.size for f in (np.min, np.max)]
-        scale = 1.0 if self._judge.scales or not ends else 2.0 ** -round((min(ends) + max(ends)) / 2)
+        scale = 2.0 ** -round((min(ends) + max(ends)) / 2) if ends else 1.0
         if any(((n_bad > 0) & (n_bad < self._n)).any() for n_bad in self._n_bad):
             return False  # what is not finite hides the others in its column
         sums = [np.where(n_bad > 0, np.nan, scale * total) for total, n_bad in zip(self._sums, self._n_bad)]
@@ -94,7 +82,7 @@ class Combination:
             torch.from_numpy(scale * weights).to(leaf.device, leaf.dtype).view(leaf.shape)
             for weights, leaf in zip(self._weights, self._seeds)
         )
-        return self._judge.agrees(seed, sums, sizes, self._n)
+        return self._judge(seed, sums, sizes)
 
     def _weights_of(self, part: Segment, start: int, rows: Sequence[Any]) -> Any:
         """Return the weights of some rows, as the seed's type has them."""
@@ -102,16 +90,11 @@ class Combination:
 
         n_rows, dtype = len(rows[0]), self._seeds[part.leaf].dtype
         at = slice(part.elements.start + start, part.elements.start + start + n_rows)
-        weights = 0.5 + self._numbers.uniform((n_rows,), torch.float64).numpy() / 2
-        if self._judge.scales is None:
-            sizes = np.max([abs(array).max(1, initial=0) for array in rows], axis=0)
-            sizes = np.where(sizes > 0, sizes, self._size).clip(1e-300)  # zeros as if they were like those before them
-            self._size = sizes[-1]
-            weights = weights / sizes
-        else:
-            weights = weights * self._judge.scales[part.leaf][at]
-        if self._judge.scales is None or min(map(np.min, self._judge.scales)) > 0:
-            weights = np.where(self._numbers.uniform((n_rows,)).numpy() < 0.5, -weights, weights)
+        sizes = np.max([abs(array).max(1, initial=0) for array in rows], axis=0)
+        sizes = np.where(sizes > 0, sizes, self._size).clip(1e-300)  # zeros as if they were like those before them
+        self._size = sizes[-1]
+        weights = (0.5 + self._numbers.uniform((n_rows,), torch.float64).numpy() / 2) / sizes
+        weights = np.where(self._numbers.uniform((n_rows,)).numpy() < 0.5, -weights, weights)
         digits, powers = np.frexp(weights)
         rounded = np.ldexp(torch.from_numpy(digits).to(dtype).double().numpy(), powers)
         self._weights[part.leaf][at] = rounded

@@ -4,30 +4,31 @@ The derivative is linear: what combines the rows on the disk must come out where
 one reading and one direction, and does not care what has changed. Rows have weights by their size, so that small ones
 count; what is not finite must be so on both sides, and is looked at row by row where rows differ in that.
 
-Differences have weights by their steps, since all columns have the same rounding. Columns of coarse steps are not those
-of a derivative, so a hundredth is allowed there, and some columns are computed again as the mode does it.
+Columns of differences are compared with a difference along all of them, as in the run itself. They are less exact, so
+that some are computed again as the mode does it; so are all of a block that seems to be another.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 import torch
 
+from chunkjac._chunker import Segment
 from chunkjac._errors import StoreError
 from chunkjac._memory import OverBudget, is_out_of_memory
 from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, random_tangent
 from chunkjac._problem import PrecisionWatcher
-from chunkjac._sinks.combination import Combination, Judge, apart_by, doubles_of, finite, largest_of
+from chunkjac._sinks.combination import Combination, Sums, apart_by, doubles_of, finite, largest_of
+from chunkjac._sinks.reductions.reduction import starts_of
 from chunkjac._store import FileLayout, Store
 from chunkjac._tensors import Tensors
 
-# What a combination of differences may be off by, and one of derivatives where a third of it says that it is rounding.
-_COARSE, _ROUGH = 1e-2, 1e-3
+# What a combination of derivatives may be off by where a third of it says that it is rounding.
+_ROUGH = 1e-3
 
 # A value that is smaller than this part of the others is small by itself, and no difference of large numbers; of
 # those that are not small by themselves, this part may be off by the rounding of the others.
@@ -48,8 +49,8 @@ def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
     Raises:
         StoreError: They are not; it says which ones.
     """
-    witness: Judge = _Differences(mode, store.layout) if isinstance(mode, FiniteDifference) else _Derivatives(mode, eps)
-    whole, numbers = Combination(witness), []
+    witness = _Differences(mode, store.layout) if isinstance(mode, FiniteDifference) else _Derivatives(mode, eps)
+    whole, numbers = witness.sums(), []
     for number, part, values in store.finished():
         whole.add(part, values)
         numbers.append(number)
@@ -70,14 +71,16 @@ def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
 def precision_of(mode: Mode) -> float:
     """Return the machine epsilon that a mode computes with: of types, the coarsest that it meets in one direction."""
     if isinstance(mode, FiniteDifference):
-        return mode.one_direction().eps
+        return mode.eps
     seed = random_tangent(mode.directions.leaves)
     with PrecisionWatcher() as seen:
         _derivative(mode).apply(seed)
     return seen.eps
 
 
-def _differing(witness: Judge, store: Store, numbers: Collection[int], n_rows: int = 0) -> list[int]:
+def _differing(
+    witness: _Derivatives | _Differences, store: Store, numbers: Collection[int], n_rows: int = 0
+) -> list[int]:
     """Return which blocks differ: a combination of each tells, and rows of those that it does not clear.
 
     Args:
@@ -88,7 +91,7 @@ def _differing(witness: Judge, store: Store, numbers: Collection[int], n_rows: i
     """
     differing = []
     for number, part, values in store.finished(numbers):
-        block = Combination(witness)
+        block = witness.sums()
         block.add(part, values)
         if n_rows or not block.agrees():
             first = store.layout.partition.block(number).start
@@ -107,9 +110,12 @@ class _Derivatives:
         leaves = (*mode.problem.leaves, *mode.outputs.leaves)
         self.mode, self._eps = mode, max(eps, *(torch.finfo(leaf.dtype).eps for leaf in leaves))
         self._part = self._eps ** (2 / 3)  # of its size, what a sum may be off by
-        self.scales: list[Any] | None = None
 
-    def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], _n: int) -> bool:
+    def sums(self) -> Sums:
+        """Return a combination of no rows."""
+        return Combination(self.mode, self._agrees)
+
+    def _agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any]) -> bool:
         """Tell whether combined rows are the derivative at a combined seed."""
         now = self._applied(seed)
         errors = [apart_by(values, wanted) for values, wanted in zip(now, sums)]
@@ -150,18 +156,12 @@ class _Differences:
     is_coarse = True
 
     def __init__(self, mode: FiniteDifference, layout: FileLayout) -> None:
-        self.mode, self._direction, self._layout = mode, mode.one_direction(), layout
-        self.scales: list[Any] | None = [doubles_of(reach) for reach in self._direction.reaches()]
+        self.mode, self._layout, self._eps = mode, layout, mode.eps
         self._known: tuple[slice, list[Any]] | None = None  # a chunk of columns
 
-    def agrees(self, seed: Tensors, sums: Sequence[Any], sizes: Sequence[Any], n: int) -> bool:
-        """Tell whether combined columns are the difference over a combined move, as far as differences can tell."""
-        for wanted, size, *each in zip(sums, sizes, *self._direction.slopes(seed)):
-            whole, half, values = map(doubles_of, each)
-            bound = _COARSE * size + 10 * apart_by(whole, half) + 20 * n**0.5 * self._direction.eps * finite(values)
-            if not _are_within([apart_by(whole, wanted)], [bound]):
-                return False
-        return True
+    def sums(self) -> Sums:
+        """Return a combination of no columns."""
+        return _Columns(self.mode)
 
     def has_row(self, number: int, rows: Sequence[Any]) -> bool:
         """Tell whether a column is that of the function as it is now: to the last bit, or to rounding."""
@@ -177,9 +177,9 @@ class _Differences:
             pairs = zip(self._known[1], rows)
             if all((apart_by(block[number - chunk.start], row) == 0).all() for block, row in pairs):
                 return True
-        rounding = 40 * self._direction.eps * self._direction.amplification(number)
-        triples = zip(_row(self.mode, number), rows, self._sizes)
-        return all(self._is_near(values, row, rounding * size) for values, row, size in triples)
+        column, amplification, here = self.mode.column_alone(number)
+        rounding = [20 * self._eps * amplification * finite(doubles_of(values)) for values in here]
+        return all(self._is_near(doubles_of(values), row, noise) for values, row, noise in zip(column, rows, rounding))
 
     def _is_near(self, values: Any, row: Any, rounding: Any) -> bool:
         """Tell whether a column is another to rounding, which is that of others where a value may be their difference.
@@ -188,17 +188,35 @@ class _Differences:
         """
         import numpy as np
 
-        error, least = apart_by(values, row), self._direction.eps**0.5 * finite(row)
+        error, least = apart_by(values, row), self._eps**0.5 * finite(row)
         middle = np.median(rounding) if rounding.size else 0.0
         is_off = error > least + np.clip(middle, rounding, 100 * rounding)
         may_cancel = np.where(rounding > _CANCELLED * middle, rounding.clip(min=middle), rounding)
         return int(is_off.sum()) <= _FEW * is_off.size and _are_within([error], [least + may_cancel])
 
-    @cached_property
-    def _sizes(self) -> list[Any]:
-        """Return the magnitudes of values at the point."""
-        here = self._direction.slopes(tuple(torch.zeros_like(x) for x in self.mode.problem.inputs))[2]
-        return [finite(doubles_of(values)) for values in here]
+
+class _Columns:
+    """Add up columns of differences; what is not finite in some of them hides the others."""
+
+    def __init__(self, mode: FiniteDifference) -> None:
+        self._witness, self._starts = mode.witness(), starts_of(mode.directions.leaves)
+        self._outputs = mode.outputs.leaves
+        self._some = [torch.zeros(leaf.numel, dtype=torch.bool, device=leaf.device) for leaf in self._outputs]
+        self._all = [~some for some in self._some]
+
+    def add(self, part: Segment, values: Sequence[Any]) -> None:
+        """Add some columns; see :class:`Sums`."""
+        first = self._starts[part.leaf] + part.elements.start
+        block = [torch.from_numpy(array.copy()).to(leaf.device) for array, leaf in zip(values, self._outputs)]
+        for rows, some, every in zip(block, self._some, self._all):
+            some |= rows.isfinite().any(0)
+            every &= rows.isfinite().all(0)
+        self._witness.add(slice(first, first + len(block[0])), tuple(block))
+
+    def agrees(self) -> bool:
+        """Tell whether the function gives the same; see :class:`Sums`."""
+        is_mixed = any(bool((some & ~every).any()) for some, every in zip(self._some, self._all))
+        return not is_mixed and self._witness.agrees()
 
 
 def _are_within(errors: Iterable[Any], bounds: Iterable[Any]) -> bool:

@@ -11,23 +11,21 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._chunker import Directions, ElementDirections
-from chunkjac._errors import ArgumentError
 from chunkjac._memory import is_out_of_memory
 from chunkjac._modes.differences.analyticity import check_analytic
-from chunkjac._modes.differences.bounds import Bounds, check_bounds
+from chunkjac._modes.differences.bounds import Bounds
 from chunkjac._modes.differences.column_witness import ColumnWitness
 from chunkjac._modes.differences.error_estimate import estimate_error
 from chunkjac._modes.differences.evaluator import Evaluated, Evaluator
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation
-from chunkjac._modes.differences.one_direction import OneDirection
+from chunkjac._modes.differences.rows import noises
 from chunkjac._modes.differences.rungs import Ladder
-from chunkjac._modes.differences.schemes import SCHEMES, Scheme
+from chunkjac._modes.differences.schemes import SCHEMES
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
-from chunkjac._modes.differences.stencil import Stencil
-from chunkjac._modes.differences.steps import Step, Steps, check_steps
+from chunkjac._modes.differences.stencil import Stencil, check_points
+from chunkjac._modes.differences.steps import Step, Steps
 from chunkjac._problem import Problem
 from chunkjac._programs import ModeRecord, Records, Usage
 from chunkjac._tensors import Tensors
@@ -74,7 +72,7 @@ class FiniteDifference:
         self.writes_in_place = False  # to hold other memory than a dry run does, since nobody counts it
         formula = SCHEMES[scheme] if bounds is None else SCHEMES[scheme].bounded()
         given = step or (None,) * len(problem.inputs)
-        _check(self.problem.inputs, formula, given, bounds)
+        check_points(self.problem.inputs, formula, given, bounds)
 
         self._record = programs.of(self.name) if programs is not None else ModeRecord()
         self._first = first = FirstEvaluation.of(self.problem)
@@ -85,10 +83,7 @@ class FiniteDifference:
         self._stencil = Stencil(self.problem.inputs, formula, Steps.of(given, formula, self._seen.eps), bounds)
         ladder = Ladder(first.problem, batching, self._stencil.base(), self._stencil, first)
         self._evaluator = Evaluator(ladder, self._record.rung)
-        known = self._evaluator.rung.known  # there is none where points are evaluated one by one
-        self._witness: ColumnWitness | None = None
-        if known is not None:
-            self._witness = ColumnWitness(first.problem, self._stencil, self._seen, known.tolerances)
+        self._witness = self.witness() if self._evaluator.rung.known is not None else None
 
     @property
     def fell(self) -> bool:
@@ -222,25 +217,23 @@ class FiniteDifference:
         self._record.rung = self._evaluator.rung.name
         self.release()
 
-    def one_direction(self) -> OneDirection:
-        """Return what takes differences along moves of all elements."""
-        return OneDirection(self._first.problem, self._stencil, self._seen.eps)
+    @property
+    def eps(self) -> float:
+        """Return the machine epsilon that the function computes with."""
+        return self._seen.eps
+
+    def witness(self) -> ColumnWitness:
+        """Return what compares columns with a difference along all of them."""
+        known = self._evaluator.rung.known  # there is none where points are evaluated one by one
+        tolerances = known.tolerances if known is not None else noises(self._first.values, self._seen.eps)
+        return ColumnWitness(self._first.problem, self._stencil, self._seen, tolerances)
+
+    def column_alone(self, number: int) -> tuple[Tensors, float, Tensors]:
+        """Return a column by single points, how often the rounding of values is in it, and the values at the point."""
+        with torch.no_grad():
+            return *self._evaluator.one_by_one.column(number, self._stencil), self._first.values
 
     def error_estimate(self) -> float:
         """Return the largest absolute error that the Jacobian is thought to have."""
         with torch.no_grad():
-            return estimate_error(self._stencil, self._evaluator.one_by_one, self.outputs.leaves, self._seen.eps)
-
-
-def _check(inputs: Tensors, scheme: Scheme, given: Sequence[Step], bounds: Sequence[Bounds] | None) -> None:
-    """Refuse inputs, steps and bounds that cannot be used."""
-    for x in inputs:
-        if scheme.is_complex and x.dtype not in (torch.float32, torch.float64):
-            raise ArgumentError(
-                f"scheme='complex' needs inputs of float32 or float64, found {x.dtype}; convert them, or give "
-                "scheme='central'."
-            )
-    if bounds is not None:
-        check_bounds(bounds, inputs)
-    if not any(isinstance(x, FakeTensor) for x in inputs):
-        check_steps(given, scheme, inputs, has_bounds=bounds is not None)
+            return estimate_error(self._stencil, self._evaluator.one_by_one, self._seen.eps)

@@ -197,7 +197,12 @@ def _are_equal(was: torch.Tensor, now: torch.Tensor) -> bool:
 
 def same_within_noise(values: Tensors, others: Tensors, eps: float) -> bool:
     """Tell whether the values of two batches differ by rounding only."""
-    return _all_near(values, others, (_NOISE * eps * _size(other) for other in others))
+    return _all_near(values, others, noises(others, eps))
+
+
+def noises(values: Tensors, eps: float) -> tuple[float, ...]:
+    """Return by how much rounding may move values of each output."""
+    return tuple(_NOISE * eps * _size(value) for value in values)
 
 
 def _all_near(values: Iterable[torch.Tensor], others: Iterable[torch.Tensor], tolerances: Iterable[float]) -> bool:

@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._chunker import ElementDirections, Segment
 from chunkjac._errors import ArgumentError
-from chunkjac._modes.differences.bounds import Bounds, find_room
+from chunkjac._modes.differences.bounds import Bounds, check_bounds, find_room
 from chunkjac._modes.differences.schemes import Scheme, derivative_weights
-from chunkjac._modes.differences.steps import Steps
+from chunkjac._modes.differences.steps import Step, Steps, check_steps
 from chunkjac._problem import Leaf
 from chunkjac._tensors import Tensors
 
@@ -157,3 +157,17 @@ def _even(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """Return the powers in the error of central differences: 2, 4, 6, ..."""
     powers = 2 * torch.arange(1, len(scheme.levels), device=x.device)
     return powers[:, None].expand(-1, len(x))
+
+
+def check_points(inputs: Tensors, scheme: Scheme, given: Sequence[Step], bounds: Sequence[Bounds] | None) -> None:
+    """Refuse inputs, steps and bounds that cannot be used."""
+    for x in inputs:
+        if scheme.is_complex and x.dtype not in (torch.float32, torch.float64):
+            raise ArgumentError(
+                f"scheme='complex' needs inputs of float32 or float64, found {x.dtype}; convert them, or give "
+                "scheme='central'."
+            )
+    if bounds is not None:
+        check_bounds(bounds, inputs)
+    if not any(isinstance(x, FakeTensor) for x in inputs):
+        check_steps(given, scheme, inputs, has_bounds=bounds is not None)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from chunkjac._memory import budget
+from chunkjac._modes.known_nodes import _told
 
 # A busy machine is slow, not wrong; and what an earlier run found is no part of this one.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
@@ -45,5 +46,4 @@ def no_program_in_first_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def nodes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the list of nodes that batch rightly be of the torch that is here; each release has to make its own."""
-    release = ".".join(torch.__version__.split(".")[:2])
-    monkeypatch.setattr("chunkjac._modes.derivatives.graph_nodes.RELEASE", release)
+    monkeypatch.setattr("chunkjac._modes.known_nodes._RELEASE", _told()["batched"]["release"])

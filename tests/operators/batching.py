@@ -7,16 +7,18 @@ where one differs, all of its nodes are left out.
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from chunkjac._chunker.directions import ElementDirections
 from chunkjac._chunker.seeds import Seeds
-from chunkjac._modes.derivatives import known_batches
+from chunkjac._modes import known_nodes
 from chunkjac._modes.derivatives.derivative import Rung
 from chunkjac._modes.derivatives.pullbacks import VmapGrad, VmapVjp
 from chunkjac._modes.derivatives.pushforwards import VmapJvp
@@ -27,24 +29,6 @@ from tests.operators.cases import Case, cases, names, seed
 
 # More directions tell nothing new.
 _MOST = 24
-
-_HEAD = '''"""Nodes of autograd's graph that ``vmap`` batches rightly, as far as samples tell.
-
-Written by ``python -m tests.operators.batching``: {n_operators} operators of torch {release}, {n_backward} samples in
-reverse mode and {n_forward} in forward mode.
-"""
-
-# The release that was looked at; others are compared with one direction in each job.
-RELEASE = {release!r}
-
-'''
-
-_SET = '''{name} = {others}frozenset(
-    """
-{nodes}
-""".split()  # noqa: SIM905 - a page of quotes
-)
-'''
 
 Made = tuple[Rung, Sequence[Leaf]]
 
@@ -63,7 +47,7 @@ def forward(problem: Problem) -> Made:
     return VmapJvp(problem, VmapGrad(problem).outputs), problem.leaves
 
 
-WAYS = {"BACKWARD": (reverse, reverse_through_a_plain_graph), "FORWARD": (forward,)}
+WAYS = {"backward": (reverse, reverse_through_a_plain_graph), "forward": (forward,)}
 
 
 def main() -> None:
@@ -75,24 +59,20 @@ def main() -> None:
             for way in ways:
                 for sample in (case, single):
                     found[name].add(sample, way)
-    release = ".".join(torch.__version__.split(".")[:2])
-    counts = {f"n_{name.lower()}": found[name].n_agreed for name in WAYS}
-    head = _HEAD.format(n_operators=len(chosen), release=release, **counts)
     for name, each in found.items():
         print(f"{name}: {len(each.right)} nodes of {each.n_agreed} samples; {len(each.bad)} in samples that differ")
     if not sys.argv[1:]:
-        sets = sets_of({name: each.right for name, each in found.items()})
-        Path(known_batches.__file__).write_text(head + sets)
+        n_samples = {name: each.n_agreed for name, each in found.items()}
+        right = {name: each.right for name, each in found.items()}
+        write_known("batched", n_operators=len(chosen), n_samples=n_samples, **right)
 
 
-def sets_of(nodes: Mapping[str, Collection[str]]) -> str:
-    """Return sets of nodes as Python: first what is in all of them, so that no name stands there twice."""
-    in_both = set.intersection(*map(set, nodes.values()))
-    own = {name: {*each} - in_both for name, each in nodes.items()}
-    parts = [("BOTH", "", in_both), *((name, "BOTH | ", each) for name, each in own.items())]
-    return "\n".join(
-        _SET.format(name=name, others=others, nodes="\n".join(_filled(sorted(each)))) for name, others, each in parts
-    )
+def write_known(what: str, **told: Any) -> None:
+    """Write down what was found of the torch that is here, beside what else is known."""
+    path = Path(known_nodes.__file__).with_suffix(".json")
+    release = ".".join(torch.__version__.split(".")[:2])
+    known = {**json.loads(path.read_text()), what: {"release": release, **told}}
+    path.write_text(json.dumps(known, indent=1) + "\n")
 
 
 class Found:
@@ -169,18 +149,6 @@ def _agree(rows: torch.Tensor, parts: Sequence[torch.Tensor]) -> bool:
         row.dtype == part.dtype and same_to_rounding(row.nan_to_num(0, 0, 0), part.nan_to_num(0, 0, 0))
         for row, part in pairs
     )
-
-
-def _filled(words: Sequence[str]) -> Iterator[str]:
-    """Yield lines of words."""
-    line = ""
-    for word in words:
-        if line and len(line) + len(word) > 110:
-            yield line
-            line = ""
-        line = f"{line} {word}".strip()
-    if line:
-        yield line
 
 
 if __name__ == "__main__":

@@ -24,15 +24,14 @@ import torch
 from chunkjac._modes.derivatives.pullbacks import VmapGrad
 from chunkjac._modes.derivatives.pushforwards import VmapJvp
 from chunkjac._modes.referee import random_tangent
-from chunkjac._modes.referees import known_derivatives
 from chunkjac._modes.referees.claims import ByColumns, ByRows
 from chunkjac._modes.referees.evaluation import evaluated
 from chunkjac._modes.referees.slopes import slopes_along
 from chunkjac._problem.problem import Problem
-from tests.operators.batching import extra_cases, sets_of
+from tests.operators.batching import extra_cases, write_known
 from tests.operators.cases import EDGES, Case, cases, names, seed
 
-WAYS = ("BACKWARD", "FORWARD", "SECOND_BACKWARD", "SECOND_FORWARD")
+WAYS = ("backward", "forward", "second backward", "second forward")
 
 # Points where formulas fail are tried with fewer samples.
 _N_SAMPLES, _N_AT_EDGES = 8, 2
@@ -42,18 +41,6 @@ _FEW = 25
 
 # Slopes that are smaller beside the direction are rounding.
 _FLAT = 1e-9
-
-_HEAD = '''"""Nodes of autograd's graph that torch differentiates rightly, as far as samples tell.
-
-Written by ``python -m tests.operators.derivatives``: {n_operators} operators of torch {release}, {n_samples} samples,
-{n_edges} of them at zeros, ties, whole numbers, singular matrices, repeated indices, or far from 1. ``SECOND`` is of
-functions that differentiate something themselves; there stand nodes of what they differentiate, and of the derivative.
-"""
-
-# The release that was looked at; others are checked in each job.
-RELEASE = {release!r}
-
-'''
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +85,7 @@ def main() -> None:
     if not options.operators and n_slices == 1:
         samples = {(each.operator, each.sample, each.edge) for each in told}
         counts = {"n_samples": len(samples), "n_edges": sum(bool(edge) for _, _, edge in samples)}
-        release = ".".join(torch.__version__.split(".")[:2])
-        head = _HEAD.format(n_operators=len({name for name, _, _ in samples}), release=release, **counts)
-        Path(known_derivatives.__file__).write_text(head + sets_of(right))
+        write_known("differentiated", n_operators=len({name for name, _, _ in samples}), **counts, **right)
 
 
 def _told_by(chosen: Iterable[str], *, is_first: bool) -> Iterator[Told]:
@@ -158,13 +143,13 @@ def verdicts(case: Case, edge: str) -> Iterator[Told]:
     """Yield what a sample tells in each way."""
     by_order: dict[str, list[Any]] = defaultdict(list)
     for way in WAYS:
-        order = way.partition("_")[0] if way.startswith("SECOND") else ""
+        order = way.partition(" ")[0] if way.startswith("second") else ""
         try:
             if not by_order[order]:
                 by_order[order].append(_judged(case, order))
             problem, own, nodes, slopes = by_order[order][0]
             with torch.no_grad():
-                gap = _claim(problem, way.endswith("BACKWARD")).gap(slopes)
+                gap = _claim(problem, way.endswith("backward")).gap(slopes)
         except Exception:
             continue  # nobody can tell
         is_number = not isnan(gap.error)

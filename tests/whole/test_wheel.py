@@ -63,7 +63,8 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> None:
-    sources = {*(ROOT / "chunkjac").rglob("*.py"), ROOT / "chunkjac" / "py.typed"}
+    data = {"py.typed", "_modes/known_nodes.json"}
+    sources = {*(ROOT / "chunkjac").rglob("*.py"), *(ROOT / "chunkjac" / name for name in data)}
     names = {path.relative_to(ROOT).as_posix() for path in sources}
     assert {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name} == names
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from chunkjac._modes.derivatives.known_batches import RELEASE
+from chunkjac._modes.known_nodes import known_nodes
 from chunkjac._problem import Outputs
 
 # From so many nodes on, calls may take all of the time, whatever they compute.
@@ -58,13 +58,12 @@ def numel_of(nodes: set[Any]) -> float | None:
     return sum(prod(shape) for shape in made) / max(1, len(made))
 
 
-def are_sure(outputs: Outputs, known: frozenset[str]) -> bool:
+def are_sure(outputs: Outputs, mode: str) -> bool:
     """Tell whether derivatives are right in batches, by the nodes behind the outputs.
 
     Theorem: a composition of linear maps that are batched rightly is batched rightly.
     """
-    is_known = torch.__version__.startswith(f"{RELEASE}.")
-    return is_known and outputs.nodes is not None and outputs.nodes <= known
+    return outputs.nodes is not None and outputs.nodes <= known_nodes("batched", mode)
 
 
 def are_fused(nodes: frozenset[str] | None) -> bool:

@@ -20,7 +20,6 @@ from chunkjac._modes.derivatives.graph_nodes import (
     nodes_behind,
     numel_of,
 )
-from chunkjac._modes.derivatives.known_batches import BACKWARD
 from chunkjac._modes.vmap import at_once
 from chunkjac._problem import Outputs, Problem, check_unchanged, plain_kernels
 from chunkjac._tensors import Tensors
@@ -70,7 +69,7 @@ class VmapVjp:
     @property
     def is_sure(self) -> bool:
         """Tell whether all of its backward passes are known to be right in batches."""
-        return are_sure(self.outputs, BACKWARD)
+        return are_sure(self.outputs, "backward")
 
     def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""
@@ -201,7 +200,7 @@ class VmapGrad(BatchedGrad):
     @property
     def is_sure(self) -> bool:
         """Tell whether all of its backward passes are known to be right in batches."""
-        return are_sure(self.outputs, BACKWARD)
+        return are_sure(self.outputs, "backward")
 
     def many(self, seeds: Tensors) -> Tensors:
         """Return rows, ``(k, *input.shape)`` for each input."""

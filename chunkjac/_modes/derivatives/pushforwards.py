@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_flatten
 
 from chunkjac._memory import are_limited
 from chunkjac._modes.derivatives.graph_nodes import are_sure
-from chunkjac._modes.derivatives.known_batches import FORWARD
 from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._problem import WORTH_BYTES, Outputs, Problem, ZeroProducts, behind, plain_kernels
 from chunkjac._tensors import Tensors
@@ -49,7 +48,7 @@ class VmapJvp:
     @property
     def is_sure(self) -> bool:
         """Tell whether all of its derivatives are known to be right in batches."""
-        return are_sure(self.outputs, FORWARD)
+        return are_sure(self.outputs, "forward")
 
     def many(self, seeds: Tensors) -> Tensors:
         """Return columns, ``(k, *output.shape)`` for each output."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._modes.derivatives.derivative import Derivative
 from chunkjac._modes.derivatives.gradient import Gradient
-from chunkjac._modes.referees import known_derivatives as known
+from chunkjac._modes.known_nodes import known_nodes
 from chunkjac._modes.referees.claims import ByColumns, ByRows, gap_between
 from chunkjac._problem import Outputs, Problem
 
@@ -64,10 +63,8 @@ def unknown_nodes(problem: Problem, outputs: Outputs, name: str, *, twice: bool 
     if nodes is None:
         return None
     is_second = twice or gradient is not None or bool(problem.departures.nested)
-    kind = ("SECOND_" if is_second else "") + ("FORWARD" if name == "forward" else "BACKWARD")
-    is_release = torch.__version__.startswith(f"{known.RELEASE}.")
-    right: frozenset[str] = getattr(known, kind) if is_release else frozenset()
-    return sorted(nodes - right)
+    kind = ("second " if is_second else "") + ("forward" if name == "forward" else "backward")
+    return sorted(nodes - known_nodes("differentiated", kind))
 
 
 def _why_unknown(problem: Problem, outputs: Outputs, name: str) -> str | None:

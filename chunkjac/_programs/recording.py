@@ -11,13 +11,16 @@ import torch
 from chunkjac._chunker import Directions, Seeds
 from chunkjac._programs.batch import batched, program_of
 from chunkjac._programs.graph.graph import Graph
+from chunkjac._programs.graph.recorder import NotLinearError
+from chunkjac._programs.graph.saved import Autograd, GraphReading, saved_step
+from chunkjac._programs.graph.script import Script
 from chunkjac._programs.graph.step_recorder import followed_step, recorded_step
 from chunkjac._programs.records import Records
 from chunkjac._programs.replay.forms import Form, choose_form
 from chunkjac._programs.replay.program import Program
 from chunkjac._programs.replay.running import Running
 from chunkjac._programs.resizing import resized, telling_size
-from chunkjac._programs.tracing import trace_of
+from chunkjac._programs.tracing import Trace, trace_of
 from chunkjac._programs.usage import Usage
 from chunkjac._tensors import Tensors
 
@@ -33,6 +36,7 @@ class PlainDerivative:
         directions: What blocks have rows for.
         evaluation_s: How long an evaluation of the function takes.
         n_nodes: How many nodes its graph has; 0 if that is unknown.
+        autograd: The graph that it sends seeds through, if that can be read.
     """
 
     mode: str
@@ -41,6 +45,7 @@ class PlainDerivative:
     directions: Directions
     evaluation_s: float
     n_nodes: int
+    autograd: Autograd | None = None
 
     @property
     def seed_bytes(self) -> int:
@@ -83,17 +88,15 @@ class Recording:
         """
         if self.made:
             return
-        seed, record = self._plain.seed(), self._record
+        seed, record, autograd = self._plain.seed(), self._record, self._plain.autograd
         apply = partial(self._plain.apply, seed)
-        followed = None if record.trace is None else followed_step(apply, seed, record.trace.script)
-        if followed is not None:
-            self._values, self.made = followed
+        again = None if record.trace is None else _again(record.trace.source, apply, seed, autograd)
+        if again is not None:
+            self._values, self.made = again
             return
         record.forget()
         self.has_recorded = True
-        step = recorded_step(apply, seed)
-        record.trace = trace_of(step, seed)
-        self._values, self.made = step.values, step.made
+        record.trace, self._values, self.made = _read(apply, seed, autograd) or _watched(apply, seed)
 
     def program(self, size: int) -> Program:
         """Return the program for so many directions at once; record it if there is none yet."""
@@ -163,3 +166,32 @@ class Recording:
     def close(self) -> None:
         """Let go of the values."""
         self._values = ()
+
+
+def _again(
+    source: Script | GraphReading, apply: Callable[[], Tensors], seed: Tensors, autograd: Autograd | None
+) -> tuple[Tensors, Tensors] | None:
+    """Run a direction that was recorded; return the values that it uses, and what it gives; ``None`` for another."""
+    if isinstance(source, GraphReading):
+        return source.again(apply, autograd)
+    return followed_step(apply, seed, source)
+
+
+def _read(
+    apply: Callable[[], Tensors], seed: Tensors, autograd: Autograd | None
+) -> tuple[Trace, Tensors, Tensors] | None:
+    """Record a direction whose values can be read from autograd's graph; ``None`` if they cannot."""
+    found = None if autograd is None else saved_step(apply, seed, autograd)
+    if found is None:
+        return None
+    graph, made, reading = found
+    try:
+        return trace_of(graph, seed, reading), tuple(graph.constants.values()), made
+    except NotLinearError:
+        return None
+
+
+def _watched(apply: Callable[[], Tensors], seed: Tensors) -> tuple[Trace, Tensors, Tensors]:
+    """Record any other direction."""
+    step = recorded_step(apply, seed)
+    return trace_of(step.graph, seed, step.script), step.values, step.made

@@ -10,8 +10,8 @@ import torch
 from chunkjac._programs.graph.graph import Graph, Node, run_all
 from chunkjac._programs.graph.lives import peak_bytes
 from chunkjac._programs.graph.recorder import recorded
+from chunkjac._programs.graph.saved import GraphReading
 from chunkjac._programs.graph.script import Script
-from chunkjac._programs.graph.step_recorder import Step
 from chunkjac._programs.passes.merging import merged
 from chunkjac._programs.passes.real_transforms import with_real_transforms
 from chunkjac._programs.passes.rules import RULES
@@ -26,7 +26,7 @@ class Trace:
         graph: What the rules say that it does, as far as the result depends on it.
         values: The nodes of what it uses beside the seed.
         seeds: The nodes of the seed.
-        script: The calls that were recorded: where they are made again, all of this is right.
+        source: What tells whether a direction is the same, and which values it uses.
         before: The operations that do not depend on the seed.
         used: The nodes among them, values and constants that others use.
         direction_bytes: About what a direction's intermediate results take.
@@ -36,7 +36,7 @@ class Trace:
     graph: Graph
     values: tuple[Node, ...]
     seeds: tuple[Node, ...]
-    script: Script
+    source: Script | GraphReading
     before: tuple[Node, ...]
     used: set[Node]
     direction_bytes: int
@@ -47,13 +47,18 @@ class Trace:
         return run_all(self.before, {**self.graph.constants, **dict(zip(self.values, values, strict=True))}, self.used)
 
 
-def trace_of(step: Step, seed: Tensors) -> Trace:
+def trace_of(raw: Graph, seed: Tensors, source: Script | GraphReading) -> Trace:
     """Return a recorded direction as linear maps of the seed.
+
+    Args:
+        raw: The recording; its constants are values.
+        seed: What it was recorded for.
+        source: What tells whether a direction is the same.
 
     Raises:
         NotLinearError: Values of what depends on the seed would be read.
     """
-    raw, values = step.graph, step.values
+    values = tuple(raw.constants.values())
     known = {**raw.constants, **dict(zip(raw.given, seed, strict=True))}
 
     def again() -> Tensors:
@@ -67,7 +72,7 @@ def trace_of(step: Step, seed: Tensors) -> Trace:
         graph,
         graph.given[: len(values)],
         graph.given[len(values) :],
-        step.script,
+        source,
         tuple(node for node in graph.nodes if not node.varies),
         used,
         max(1, peak_bytes([node for node in graph.nodes if node.varies])),

@@ -98,6 +98,27 @@ RECORDER = [
         "tests/programs/test_recorder.py -k told",
     ),
     Fault(
+        "numbers that nodes save are taken for the same",
+        f"{_GRAPH}/saved.py",
+        "repr([*map(told, graph.sources), *map(told, saved)])",
+        "[*map(told, graph.sources), *map(told, saved)] and None",
+        "tests/programs/test_saved.py -k same",
+    ),
+    Fault(
+        "numbers that operations take for such may change in tensors",
+        f"{_GRAPH}/saved.py",
+        "if any(_number_in(saved.tensors[place]) != number for place, number in self.fixed.items()):",
+        "if False:",
+        "tests/programs/test_saved.py -k same",
+    ),
+    Fault(
+        "what Python does to gradients within goes unseen",
+        f"{_GRAPH}/saved.py",
+        "self.has_run = self.has_run or self._is_within",
+        "pass",
+        "tests/programs/test_saved.py -k hide",
+    ),
+    Fault(
         "writes to memory are no use of what is written",
         f"{_GRAPH}/graph.py",
         "if node in needed or (node.writes is not None and node.writes.root in memory):",

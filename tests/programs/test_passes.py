@@ -156,7 +156,7 @@ def test_what_is_zero_but_for_a_part_is_computed_for_the_part(by_rows: bool) -> 
     mode = Reverse(problem) if by_rows else Forward(problem)
     seed = tuple(torch.ones(leaf.shape, dtype=leaf.dtype) for leaf in leaves)
     direction = recorded_step(lambda: mode.apply(seed), seed)
-    recorded_ = trace_of(direction, seed)
+    recorded_ = trace_of(direction.graph, seed, direction.script)
     seeds = Seeds(ElementDirections(leaves)).batch(slice(0, 3))
     made = batched(recorded_, direction.values, seeds)
     known = {**made.constants, **dict(zip(made.given, (*direction.values, *seeds)))}

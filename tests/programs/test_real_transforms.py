@@ -38,7 +38,8 @@ def test_a_spectral_layer(norm: str, dim: int, size: int) -> None:
     x = torch.randn(size, size, dtype=torch.float64)
     seed = (torch.ones_like(x),)
     mode = Reverse(Problem.of(func, (x,), 0, has_aux=False))
-    graph = trace_of(recorded_step(lambda: mode.apply(seed), seed), seed).graph
+    step = recorded_step(lambda: mode.apply(seed), seed)
+    graph = trace_of(step.graph, seed, step.script).graph
     assert sum(node.func is real_part for node in graph.nodes) == 1
     assert not any(node.func is torch.ops.aten._fft_c2c.default for node in graph.nodes)
     plan, expected = cj.plan(func, x, mode="reverse"), torch.func.jacrev(func)(x)

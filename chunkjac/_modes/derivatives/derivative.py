@@ -11,6 +11,7 @@ import torch
 from chunkjac._chunker import Directions, ElementDirections, Seeds
 from chunkjac._modes.derivatives.graph_nodes import are_fused
 from chunkjac._modes.derivatives.ladder import Ladder
+from chunkjac._modes.derivatives.pullbacks import BatchedGrad
 from chunkjac._modes.derivatives.rung import Rung
 from chunkjac._modes.derivatives.takeover import PROGRAM, Takeover
 from chunkjac._modes.vmap import is_warm
@@ -115,7 +116,7 @@ class Derivative:
             self._ladder.reasons.append(f"no {PROGRAM}: {record.refused}")
         elif self.batched and self._may_be_taken_over:
             record.is_fused = record.is_fused or are_fused(self.outputs.nodes)
-            witness = Witness(self.directions, self._row, record.weights)
+            witness, rung = Witness(self.directions, self._row, record.weights), self._ladder.rung
             plain = PlainDerivative(
                 mode=self.name,
                 apply=self._ladder.recordable,
@@ -123,6 +124,7 @@ class Derivative:
                 directions=self.directions,
                 evaluation_s=self._evaluation_s,
                 n_nodes=self.outputs.n_nodes,
+                autograd=rung.autograd if isinstance(rung, BatchedGrad) else None,
             )
             self._takeover = Takeover(self._ladder, witness, DerivativeProgram(plain, programs, usage), usage)
 

@@ -22,6 +22,7 @@ from chunkjac._modes.derivatives.graph_nodes import (
 )
 from chunkjac._modes.vmap import at_once
 from chunkjac._problem import Outputs, Problem, check_unchanged, plain_kernels
+from chunkjac._programs import Autograd
 from chunkjac._tensors import Tensors
 
 # Stands where a tensor was; torch.func unwraps the tensors of an auxiliary result and nothing else.
@@ -172,6 +173,12 @@ class BatchedGrad:
     def recordable(self, seed: Tensors) -> Tensors:
         """Do what ``one`` does, with attention and recurrent layers taken apart."""
         return _plainly(self, seed)
+
+    @property
+    def autograd(self) -> Autograd | None:
+        """Return the graph that :meth:`recordable` sends seeds through; ``None`` if that is another one."""
+        is_other = not self.has_plain_kernels and are_fused(self.outputs.nodes)
+        return None if is_other else Autograd(self._leaves, self._inputs)
 
     def close(self) -> None:
         """Let go of the graph."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class ChunkjacError(RuntimeError):
@@ -58,7 +59,11 @@ class BudgetError(ChunkjacError, MemoryError):
     """
 
     def __init__(
-        self, message: str, *, needed_bytes: int | None, needed_bytes_by_mode: Mapping[str, int], budget_bytes: int
+        self,
+        message: str,
+        budget_bytes: int,
+        needed_bytes: int | None = None,
+        needed_bytes_by_mode: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes

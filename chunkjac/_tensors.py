@@ -55,12 +55,11 @@ def largest_finite(values: torch.Tensor) -> torch.Tensor:
     return magnitudes.amax() if magnitudes.numel() else magnitudes.new_zeros(())
 
 
-def same_to_rounding(mine: torch.Tensor, yours: torch.Tensor) -> bool:
+def same_to_rounding(mine: torch.Tensor, yours: torch.Tensor, tolerance: float | None = None) -> bool:
     """Tell whether two tensors differ by no more than rounding: other kernels round otherwise."""
-    tolerance = torch.finfo(yours.dtype).eps ** _ROUNDING
-    return bool(
-        torch.allclose(mine, yours, rtol=tolerance, atol=tolerance * largest_finite(yours).item(), equal_nan=True)
-    )
+    tolerance = torch.finfo(yours.dtype).eps ** _ROUNDING if tolerance is None else tolerance
+    largest = float(largest_finite(yours))
+    return torch.allclose(mine, yours, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
 
 
 def rows_of(values: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Nodes of autograd's graph that are known to be right: differentiated, or batched.
 
-``known_nodes.json`` holds them, and of how many samples that was found: ``python -m tests.operators.derivatives`` and
-``python -m tests.operators.batching`` write it. ``second`` is of functions that differentiate something themselves; there
-stand nodes of what they differentiate, and of the derivative.
+``known_nodes.json`` holds them, and how many samples tell it: ``python -m tests.operators.derivatives`` and
+``python -m tests.operators.batching`` write it. ``second`` is of functions that differentiate something themselves;
+there stand nodes of what they differentiate, and of the derivative.
 """
 
 from __future__ import annotations

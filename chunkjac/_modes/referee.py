@@ -40,14 +40,7 @@ def random_tangent(leaves: Sequence[torch.Tensor | Leaf], number: int = 0) -> Te
         number: Which of many.
     """
     numbers = FixedNumbers(number)
-    return tuple(_both_signs(leaf, numbers) for leaf in leaves)
-
-
-def _both_signs(leaf: torch.Tensor | Leaf, numbers: FixedNumbers) -> torch.Tensor:
-    """Return numbers between 0.5 and 1.5, or their opposites."""
-    parts = numbers.uniform((2, *leaf.shape), leaf.dtype)
-    drawn: torch.Tensor = (0.5 + parts[0]) * torch.where(parts[1] < 0.5, -1.0, 1.0).to(leaf.dtype)
-    return drawn.to(leaf.device)
+    return tuple(numbers.signed(leaf.shape, leaf.dtype).to(leaf.device) for leaf in leaves)
 
 
 def central_difference(problem: Problem, tangent: Tensors) -> Tensors:

@@ -85,8 +85,7 @@ class Witness:
     def _signs(self) -> torch.Tensor:
         """Return random numbers of both signs, none near zero."""
         n = self._directions.n
-        parts = FixedNumbers(n).uniform((2, n), torch.float64)
-        return (0.5 + parts[0]) * torch.where(parts[1] < 0.5, -1.0, 1.0)
+        return FixedNumbers(n).signed((n,), torch.float64)
 
     @cached_property
     def _weights(self) -> torch.Tensor:

@@ -27,10 +27,7 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
     where = f"the Jacobian does not fit in {format_bytes(budget_bytes)} ({job.budget.source})"
     if growth is not None:
         return BudgetError(
-            f"{where}: {growth}. Let it keep nothing, or give {_either(_advice_on_growth(job))}.",
-            needed_bytes=None,
-            needed_bytes_by_mode={},
-            budget_bytes=budget_bytes,
+            f"{where}: {growth}. Let it keep nothing, or give {_either(_advice_on_growth(job))}.", budget_bytes
         )
     told = _probes(job)
     tried = _own_modes(job, told)
@@ -45,9 +42,9 @@ def over_budget(job: Job, failure: str, growth: str | None = None) -> BudgetErro
     what = beside + "; ".join(_say(probe) for probe in probes.values())
     return BudgetError(
         f"{where}: {what.removesuffix('; ')}. Give {_either(_advice(job, probes, own, needed_bytes))}.",
-        needed_bytes=needed_bytes,
-        needed_bytes_by_mode=needs,
-        budget_bytes=budget_bytes,
+        budget_bytes,
+        needed_bytes,
+        needs,
     )
 
 
@@ -61,9 +58,7 @@ def over_budget_backwards(job: Job, failure: str) -> BudgetError:
     return BudgetError(
         f"the backward pass of the Jacobian does not fit in {format_bytes(job.budget.n_bytes)} ({job.budget.source}), "
         f"not even one direction with its graph: {failure}. Give more max_memory, or a smaller function.",
-        needed_bytes=None,
-        needed_bytes_by_mode={},
-        budget_bytes=job.budget.n_bytes,
+        job.budget.n_bytes,
     )
 
 

@@ -93,9 +93,7 @@ class Combination:
         sizes = np.max([abs(array).max(1, initial=0) for array in rows], axis=0)
         sizes = np.where(sizes > 0, sizes, self._size).clip(1e-300)  # zeros as if they were like those before them
         self._size = sizes[-1]
-        weights = (0.5 + self._numbers.uniform((n_rows,), torch.float64).numpy() / 2) / sizes
-        weights = np.where(self._numbers.uniform((n_rows,)).numpy() < 0.5, -weights, weights)
-        digits, powers = np.frexp(weights)
+        digits, powers = np.frexp(self._numbers.signed((n_rows,), torch.float64).numpy() / sizes)
         rounded = np.ldexp(torch.from_numpy(digits).to(dtype).double().numpy(), powers)
         self._weights[part.leaf][at] = rounded
         return rounded

@@ -41,9 +41,8 @@ class NewTensorElsewhere(Destination):
             raise BudgetError(
                 f"the Jacobian takes {format_bytes(needed_bytes)}, and {self.device} has {format_bytes(free_bytes)}; "
                 "give a path as out, or a callable.",
-                needed_bytes=needed_bytes,
-                needed_bytes_by_mode={},
-                budget_bytes=free_bytes,
+                free_bytes,
+                needed_bytes,
             )
         copies = self.device.type == "cpu" and mode.problem.device.type == "cuda"
         return HostSink(mode) if copies else TensorSink(mode, device=self.device)

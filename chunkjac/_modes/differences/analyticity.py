@@ -72,8 +72,7 @@ def _directions(inputs: Sequence[torch.Tensor], bounds: Sequence[Bounds] | None,
     """Yield how far each input is moved in one step of the differences; four of them stay within the bounds."""
     numbers = FixedNumbers()
     for number, x in enumerate(inputs):
-        part = numbers.uniform(x.shape, x.dtype).to(x.device)
-        step = eps ** (1 / 3) * x.abs().clamp_(min=1) * (part - 0.5)
+        step = eps ** (1 / 3) * x.abs().clamp_(min=1) * numbers.signed(x.shape, x.dtype).to(x.device) / 3
         if bounds is not None:
             above, below = bounds[number].high - x, x - bounds[number].low
             step = torch.where(above >= below, step.abs().minimum(above / 4), -step.abs().minimum(below / 4))

@@ -134,9 +134,8 @@ class ColumnWitness:
     def _weights(self, segment: Segment) -> torch.Tensor:
         """Return random parts of steps, to the side that the formula goes to; of both signs if it goes to both."""
         reach = self._stencil.reach(segment)
-        part = self._numbers.uniform((*reach.shape, 2)).to(reach.device, reach.dtype).unbind(-1)
-        signs = 1.0 if self._stencil.scheme.with_base else torch.where(part[1] < 0.5, -1.0, 1.0).to(reach.dtype)
-        return (1 + part[0]) / 2 * signs * reach
+        part = self._numbers.signed(reach.shape).to(reach.device, reach.dtype) / 1.5  # no farther than a step
+        return (part.abs() if self._stencil.scheme.with_base else part) * reach
 
     def _excess(self, total: _Sum) -> float:
         """Return how many times what it may be a combination is off."""

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from chunkjac._errors import ChunkjacError, FunctionError
 from chunkjac._problem import PrecisionWatcher, Problem, without_graph
 from chunkjac._programs import SeenByDifferences
-from chunkjac._tensors import Tensors, largest_finite
+from chunkjac._tensors import Tensors, same_to_rounding
 
 # A function that draws random numbers need not show it at once: a mask may be the same twice.
 _TRIES = 3
@@ -114,10 +114,7 @@ def are_same(values: Tensors, again: Tensors) -> bool:
     """Tell whether two evaluations differ by rounding at most, each output by its own size; always so on fakes."""
     if len(values) != len(again) or any(isinstance(value, FakeTensor) for value in values):
         return len(values) == len(again)
-    return all(value.shape == other.shape and _is_same(value, other) for value, other in zip(values, again))
-
-
-def _is_same(value: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two values of an output differ by rounding at most."""
-    noise = _NOISE * torch.finfo(value.dtype).eps
-    return torch.allclose(value, other, rtol=noise, atol=noise * float(largest_finite(value)), equal_nan=True)
+    return all(
+        value.shape == other.shape and same_to_rounding(other, value, _NOISE * torch.finfo(value.dtype).eps)
+        for value, other in zip(values, again)
+    )

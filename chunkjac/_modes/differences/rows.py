@@ -183,10 +183,9 @@ class RowCheck:
 
 
 def _random_part(like: torch.Tensor, numbers: FixedNumbers, way: str) -> torch.Tensor:
-    """Return numbers between a half and one, with a sign."""
-    part = numbers.uniform(like.shape).to(like.device)
-    signs = torch.where(part < 0.5, -1.0, 1.0) if way == "either" else (1.0 if way == "up" else -1.0)
-    return (((part * 8) % 1 / 2 + 0.5) * signs).to(like.dtype)
+    """Return numbers between a third and one, with a sign."""
+    part = numbers.signed(like.shape).to(like.device, like.dtype) / 1.5
+    return part if way == "either" else part.abs() if way == "up" else -part.abs()
 
 
 def _are_equal(was: torch.Tensor, now: torch.Tensor) -> bool:

@@ -43,6 +43,12 @@ class FixedNumbers:
         finally:
             _fixed.reset(token)
 
+    def signed(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Return numbers between 0.5 and 1.5, or their opposites: none that hides what it weighs."""
+        parts = self.uniform((2, *shape), dtype)
+        sizes = 0.5 + parts[0]
+        return torch.where(parts[1] < 0.5, -sizes, sizes)
+
 
 def are_fixed() -> bool:
     """Tell whether what is drawn right now is always the same."""

@@ -5,9 +5,10 @@ Nothing is in it that could be done once for all runs.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 from chunkjac._programs.graph.graph import Node
@@ -27,6 +28,12 @@ class Straight:
     code: CodeType
     names: Mapping[Node, str]
     functions: Mapping[str, Any]
+
+    def bound(self, known: Mapping[Node, Any]) -> FunctionType:
+        """Return what runs on these tensors, as far as they stay where they are."""
+        scope: dict[str, Any] = {"__builtins__": builtins, **self.functions}
+        scope.update({name: known[node] for node, name in self.names.items() if node in known})
+        return FunctionType(self.code, scope)
 
 
 def straight_code(

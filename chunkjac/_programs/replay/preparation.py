@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Collection, Mapping, Sequence
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -47,7 +45,5 @@ class Preparation:
     def run(self, values: Tensors) -> dict[Node, Any]:
         """Return what the steps use, by its node."""
         known: dict[Node, Any] = {**self._constants, **dict(zip(self._values, values, strict=True))}
-        scope: dict[str, Any] = {"__builtins__": builtins, **self._straight.functions}
-        scope.update({name: known[node] for node, name in self._straight.names.items() if node in known})
-        known.update(zip(self._made, FunctionType(self._straight.code, scope)(0), strict=True))
+        known.update(zip(self._made, self._straight.bound(known)(0), strict=True))
         return {node: known[node] for node in self._needs}

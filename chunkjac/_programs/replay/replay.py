@@ -7,7 +7,6 @@ causal mask, say) is made once.
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
@@ -79,11 +78,9 @@ class Replay:
                 env[node] = self._buffer(arena, node)
             elif node in self._fixed:
                 env[node] = run_node(node, env) if node.writes is None else env[node.writes]
-        scope: dict[str, Any] = {"__builtins__": builtins, **self._straight.functions}
-        scope.update({name: env[node] for node, name in self._straight.names.items() if node in env})
         names = {node: name for node, name in self._straight.names.items() if node in values}
         own = tuple(env[node] for node in self._open_to)
-        return Bound(FunctionType(self._straight.code, scope), own, names)
+        return Bound(self._straight.bound(env), own, names)
 
     def _buffer(self, memory: torch.Tensor, node: Node) -> torch.Tensor:
         """Return a result's place in the arena."""

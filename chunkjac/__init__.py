@@ -21,6 +21,7 @@ The table of contents. A call comes in at the top; a file imports only from the 
     _config     settings
     _compilers  what torch.compile sees of us
     _control_flow  torch.cond and its like, uncompiled
+    _switches   what is switched for the whole process
     _units      bytes and seconds in words
     _arguments  what users give, read by its type and shown
     _tensors    what is asked of tensors

@@ -8,7 +8,6 @@ compiled, for good, so that the next call without one fails (torch 2.13). So the
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -17,37 +16,26 @@ from typing import Any
 import torch
 from torch._higher_order_ops import utils
 
+from chunkjac._switches import Switch
+
 # Where they are, and who compiles them.
 _FOLDER, _COMPILER = "_higher_order_ops", "compile_wrapper"
 
 # What hands them to the compiler, and the function that is handed over for `torch.cond`.
 _CALLER, _BRANCHING = "_hop_compile_and_call", "_cond_op_wrapper"
 
-_lock = threading.Lock()
-_process = ExitStack()  # what is changed in it, whoever asks for that
-_n_within = 0
-
 
 class ControlFlowError(NotImplementedError):
     """Say that such an operator was met, and is to be run uncompiled."""
 
 
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Let the compiler run everything as it is, in this process."""
-    global _n_within
-    with _lock:
-        if not _n_within:
-            _process.enter_context(torch.compiler.set_stance("force_eager"))
-            _process.enter_context(_plain_branches())
-        _n_within += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _n_within -= 1
-            if not _n_within:
-                _process.close()
+def _run_as_it_is(set_back: ExitStack) -> None:
+    """Let the compiler run everything as it is."""
+    set_back.enter_context(torch.compiler.set_stance("force_eager"))
+    set_back.enter_context(_plain_branches())
+
+
+_uncompiled = Switch(_run_as_it_is)
 
 
 @contextmanager
@@ -75,9 +63,9 @@ def check_uncompiled() -> None:
     """Refuse to go on within an operator that was given to the compiler, and take its marks away.
 
     Raises:
-        ControlFlowError: It was not called within :func:`uncompiled`.
+        ControlFlowError: It was not called within ``_uncompiled``.
     """
-    if _n_within:
+    if _uncompiled.n_within:
         return
     frames = list(_frames())
     if any(frame.f_code.co_name == _COMPILER for frame in frames):
@@ -96,9 +84,9 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _is_about_control_flow(error: BaseException) -> bool:
-    """Tell whether an exception may come of such an operator that was not run within :func:`uncompiled`."""
+    """Tell whether an exception may come of such an operator that was not run within ``_uncompiled``."""
     is_compilers = type(error).__module__.startswith("torch._dynamo")
-    return not _n_within and (isinstance(error, ControlFlowError) or is_compilers)
+    return not _uncompiled.n_within and (isinstance(error, ControlFlowError) or is_compilers)
 
 
 class Calling:
@@ -117,5 +105,5 @@ class Calling:
                 if not _is_about_control_flow(error):
                     raise
             self._is_uncompiled = True
-        with uncompiled():
+        with _uncompiled:
             return func(*args)

@@ -2,7 +2,7 @@
 
 from chunkjac._chunker.copies import BatchLayout, PerturbedCopies, PerturbedPoint
 from chunkjac._chunker.cost import TIGHT_PROBES, Cost, even_chunk, fit_chunks
-from chunkjac._chunker.counting import TILE_SHARES, ChunkRoom, Chunks, Counting, Foreseen, Prologue, tile_bytes
+from chunkjac._chunker.counting import TILE_SHARES, ChunkRoom, Chunks, Counting, Foreseen, tile_bytes
 from chunkjac._chunker.directions import Directions, ElementDirections
 from chunkjac._chunker.knee import Knee
 from chunkjac._chunker.limits import Limits

@@ -32,13 +32,6 @@ _KEPT_BYTES, _KEPT_SHARE = 32 * 2**20, 1 / 4
 TILE_SHARES = (1 / 2, 1 / 8, 0.0)
 
 
-class Prologue(Enum):
-    """What is looked at while the function is evaluated for the first time."""
-
-    OPERATIONS = "each operation"
-    CALLS = "calls only, which is faster"
-
-
 class Chunks(Enum):
     """Which chunks are measured; each looks less closely than the one before."""
 
@@ -81,7 +74,7 @@ class Counting:
     Attributes:
         budget_bytes: What it may hold.
         limit_bytes: Where it is stopped; ``None`` lets it exceed the budget.
-        prologue: What is looked at while the function is evaluated for the first time.
+        by_calls: Whether only calls are looked at, which is faster, while the function is evaluated for the first time.
         chunks: Which chunks are measured.
         counts_again: Whether programs are counted that hold what they have held in an earlier run.
         is_timed: Whether a clock may decide how blocks are made; if not, they come out the same in another run.
@@ -91,7 +84,7 @@ class Counting:
 
     budget_bytes: int
     limit_bytes: int | None
-    prologue: Prologue
+    by_calls: bool
     chunks: Chunks
     counts_again: bool
     is_timed: bool

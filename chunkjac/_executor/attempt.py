@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chunkjac._chunker import ChunkRoom, Counting, Pacer, Prologue
+from chunkjac._chunker import ChunkRoom, Counting, Pacer
 from chunkjac._errors import ChunkjacError
 from chunkjac._executor.experience import Experience
 from chunkjac._executor.loop import Log, filled
@@ -78,7 +78,7 @@ class Attempt:
         self.slowness = Slowness(run.job)
         self.excluded = dict(excluded)
         run.tracker.restart_peak()
-        if run.counting.prologue is Prologue.CALLS:
+        if run.counting.by_calls:
             self.mode, self.reasons = self._selected_by_calls(excluded)
         else:
             watched = replace(run.job, problem=run.job.problem.watched_by(run.job.problem.departures))
@@ -114,10 +114,9 @@ class Attempt:
         self.limits = limits = job.limits(mode, tracker, counting)
         if not counting.allows(limits.base.level_bytes):
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")
-        by_calls = counting.prologue is Prologue.CALLS
-        with nullcontext() if by_calls else run.watched():
-            self.sink = job.out.sink(mode, Allowance(job.left_bytes(tracker), tracker, keeps=by_calls))
-        if by_calls and counting.counts:
+        with nullcontext() if counting.by_calls else run.watched():
+            self.sink = job.out.sink(mode, Allowance(job.left_bytes(tracker), tracker, keeps=counting.by_calls))
+        if counting.by_calls and counting.counts:
             tracker.assume(limits.base.result_bytes)
         cost, chunk_size = (run.known.cost, run.known.chunk_size) if run.known else (None, None)
         self.pacer = Pacer(limits, cost, chunk_size, chunks=counting.chunks, learnt=run.experience.learnt)

@@ -6,10 +6,9 @@ import time
 from dataclasses import replace
 
 from chunkjac._errors import RungWarning, warn
-from chunkjac._executor.accuracy import estimated_error
 from chunkjac._executor.attempt import Attempt
 from chunkjac._executor.result import Result
-from chunkjac._executor.verification import verify_numbers
+from chunkjac._executor.verification import estimated_error, verify_numbers
 from chunkjac._modes import ModeSummary, Verdict, check_columns, is_empty
 from chunkjac._planner import Probe, Report, Runner, steady_size
 from chunkjac._sinks import TensorSink

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from chunkjac._chunker import Chunks, Cost, Counting, Foreseen, Limits, Prologue
+from chunkjac._chunker import Chunks, Cost, Counting, Foreseen, Limits
 from chunkjac._memory import Budget, Gauge, LiveBytes
 from chunkjac._modes import Bounds, Mode, Step, least_direction_bytes
 from chunkjac._planner.options import Options
@@ -91,7 +91,7 @@ class Job:
         return Counting(
             budget_bytes=n_bytes,
             limit_bytes=n_bytes if is_set or self.options.chunk_size is None else None,
-            prologue=Prologue.CALLS if is_quick and not self.options.create_graph else Prologue.OPERATIONS,
+            by_calls=is_quick and not self.options.create_graph,
             chunks=chunks,
             counts_again=not (repeats or chunks is Chunks.NONE),
             is_timed=not self.out.is_repeatable,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from chunkjac._chunker import TIGHT_PROBES, Cost, Limits, Prologue
+from chunkjac._chunker import TIGHT_PROBES, Cost, Limits
 from chunkjac._errors import ChunkjacError, warn
 from chunkjac._memory import LiveBytes, OverBudget, strict_fakes
 from chunkjac._modes import Mode, ModeSummary, is_empty
@@ -126,7 +126,7 @@ def _on_fakes(job: Job) -> Iterator[tuple[Job, LiveBytes]]:
 
 def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, sizes: tuple[int, ...]) -> Probe:
     """Select a mode on fake tensors; measure it alone, since a plan runs it alone, in some sizes and the chosen one."""
-    counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_timed=False, is_quick=False)
+    counting = replace(job.counting(), by_calls=False, is_timed=False, is_quick=False)
     watcher = WriteWatcher()  # what it copies is alive until the end, and counts
     with watcher:
         mode, reasons = select_mode(job, counting, excluded)
@@ -175,7 +175,7 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) 
     """Probe the first mode that can run the function."""
     here, n_bytes, is_guess = job.problem.device, job.budget.n_bytes, not job.budget.explicit
     tracker = LiveBytes(here, limit_bytes=n_bytes, is_guess=is_guess, stands_for=job.device)
-    counting = replace(job.counting(), prologue=Prologue.OPERATIONS, is_quick=False)
+    counting = replace(job.counting(), by_calls=False, is_quick=False)
     doubts = dict(excluded)
     while True:
         with tracker:

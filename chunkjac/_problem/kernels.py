@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-_lock = threading.Lock()
-_set_back = ExitStack()
-_n_users = 0
+from chunkjac._switches import Switch
 
 
-@contextmanager
-def plain_kernels() -> Iterator[None]:
+def plain_kernels() -> Switch:
     """Take attention apart into products and a softmax, and RNNs into their steps.
 
     The fused attention kernels have no forward derivative (pytorch#98164), nor have the
-    encoder layers' fast paths and the RNNs of oneDNN and cuDNN (pytorch#110422). These switches are the process's:
-    what the first thread found is set back by the last one that is inside.
+    encoder layers' fast paths and the RNNs of oneDNN and cuDNN (pytorch#110422). These switches are the process's.
     """
-    global _n_users
-    with _lock:
-        if not _n_users:
-            _switch(_set_back)
-        _n_users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _n_users -= 1
-            if not _n_users:
-                _set_back.close()
+    return _plain
 
 
 def _switch(set_back: ExitStack) -> None:
@@ -47,3 +30,6 @@ def _switch(set_back: ExitStack) -> None:
     torch._C._set_mkldnn_enabled(False)
     torch._C._set_cudnn_enabled(False)
     set_back.enter_context(sdpa_kernel(SDPBackend.MATH))
+
+
+_plain = Switch(_switch)

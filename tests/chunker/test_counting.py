@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from chunkjac._chunker.counting import ChunkRoom, Chunks, Foreseen, Prologue, tile_bytes
+from chunkjac._chunker.counting import ChunkRoom, Chunks, Foreseen, tile_bytes
 from chunkjac._memory.budget import Budget
 from chunkjac._planner.job import Job
 from chunkjac._planner.options import Options
@@ -22,24 +22,24 @@ def job(*, is_set: bool = False, report: bool = False, device: torch.device = CP
 
 
 @pytest.mark.parametrize(
-    ("made", "prologue", "chunks", "limit_bytes", "margin"),
+    ("made", "by_calls", "chunks", "limit_bytes", "margin"),
     [
-        (job(), Prologue.CALLS, Chunks.NOW_AND_THEN, BYTES, 1.1),
-        (job(device=CUDA), Prologue.OPERATIONS, Chunks.NOW_AND_THEN, BYTES, 1.1),
-        (job(chunk_size=2), Prologue.CALLS, Chunks.NOW_AND_THEN, None, 1.1),  # a size may exceed a default
-        (job(chunk_size=2, is_set=True), Prologue.OPERATIONS, Chunks.UNSURE, BYTES, 1.0),
-        (job(is_set=True), Prologue.OPERATIONS, Chunks.UNSURE, BYTES, 1.0),
-        (job(is_set=True, device=CUDA), Prologue.OPERATIONS, Chunks.UNSURE, BYTES, 1.1),
-        (job(create_graph=True), Prologue.OPERATIONS, Chunks.NOW_AND_THEN, BYTES, 1.1),
-        (job(report=True), Prologue.OPERATIONS, Chunks.NEW_SIZES, BYTES, 1.1),
-        (job(report=True, is_set=True), Prologue.OPERATIONS, Chunks.NEW_SIZES, BYTES, 1.0),
+        (job(), True, Chunks.NOW_AND_THEN, BYTES, 1.1),
+        (job(device=CUDA), False, Chunks.NOW_AND_THEN, BYTES, 1.1),
+        (job(chunk_size=2), True, Chunks.NOW_AND_THEN, None, 1.1),  # a size may exceed a default
+        (job(chunk_size=2, is_set=True), False, Chunks.UNSURE, BYTES, 1.0),
+        (job(is_set=True), False, Chunks.UNSURE, BYTES, 1.0),
+        (job(is_set=True, device=CUDA), False, Chunks.UNSURE, BYTES, 1.1),
+        (job(create_graph=True), False, Chunks.NOW_AND_THEN, BYTES, 1.1),
+        (job(report=True), False, Chunks.NEW_SIZES, BYTES, 1.1),
+        (job(report=True, is_set=True), False, Chunks.NEW_SIZES, BYTES, 1.0),
     ],
 )
 def test_a_limit_is_kept_and_figures_are_exact(
-    made: Job, prologue: Prologue, chunks: Chunks, limit_bytes: int | None, margin: float
+    made: Job, by_calls: bool, chunks: Chunks, limit_bytes: int | None, margin: float
 ) -> None:
     counting = made.counting()
-    assert (counting.prologue, counting.chunks, counting.limit_bytes) == (prologue, chunks, limit_bytes)
+    assert (counting.by_calls, counting.chunks, counting.limit_bytes) == (by_calls, chunks, limit_bytes)
     assert counting.margin == margin
     assert counting.counts
     assert counting.counts_again

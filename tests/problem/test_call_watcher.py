@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkjac as cj
-from chunkjac._chunker.counting import Prologue
 from chunkjac._executor.run import run_job
 from chunkjac._memory.budget import Budget
 from chunkjac._memory.tracker import LiveBytes
@@ -212,7 +211,7 @@ def test_a_prologue_that_grows_too_large_meets_the_wall() -> None:
         return x[:2]
 
     job = Job(Problem.of(func, (x,), 0, False), Options(mode="reverse"), CPU, Budget(1_000_000, False, ""))
-    assert job.counting().prologue is Prologue.CALLS
+    assert job.counting().by_calls
     with pytest.raises(cj.BudgetError):
         run_job(job)
 

@@ -46,19 +46,6 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class RowVerdict:
-    """Hold what a check found.
-
-    Attributes:
-        fault: Why rows are not independent; ``None`` if they are, as far as can be seen.
-        known: What can be looked at in every batch.
-    """
-
-    fault: str | None
-    known: Known | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RowCheck:
     """Find out whether ``call`` of several points gives what ``alone`` gives for each.
 
@@ -99,18 +86,18 @@ class RowCheck:
         sizes = {size for shape in shapes for size in shape}
         return next(n for n in count(3, 2) if n not in sizes)
 
-    def verdict(self) -> RowVerdict:
-        """Evaluate two batches, and compare. On fake tensors only shapes can be seen."""
+    def verdict(self) -> Known | str:
+        """Evaluate two batches, and compare; return a known point, or what is wrong: on fakes only shapes are seen."""
         n_rows, numbers = self.n_rows, FixedNumbers()
         batch = self._first_batch(n_rows, numbers)
         values = self.call(batch)
         fault = self._misshapen(values, n_rows)
         if fault is not None:
-            return RowVerdict(fault)
+            return fault
         values = tuple(value.clone() for value in values)  # some functions write each value into the same memory
         known = self._known(tuple(rows[-1].clone() for rows in batch))
         if not (known.is_last_of(values) and _all_near((rows[0] for rows in values), self.base, known.tolerances)):
-            return RowVerdict("a row's value is not that of its point alone")
+            return "a row's value is not that of its point alone"
         middle = n_rows // 2
         still = tuple(value[middle].clone() for value in values)
         del values
@@ -118,7 +105,7 @@ class RowCheck:
         fault = self._misshapen(others, n_rows)
         if fault is None and not all(_are_equal(was, now[middle]) for was, now in zip(still, others)):
             fault = "a row's value changes with the other rows"
-        return RowVerdict(fault, known)
+        return fault or known
 
     def _known(self, point: Tensors) -> Known:
         """Evaluate a point alone; rounding goes by how large its values are, or what is subtracted to make them."""

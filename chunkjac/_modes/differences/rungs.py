@@ -18,7 +18,7 @@ from chunkjac._chunker import Segment
 from chunkjac._errors import FunctionError, add_note
 from chunkjac._memory import at_rest, first_line, is_out_of_memory
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation
-from chunkjac._modes.differences.rows import Known, RowCheck, RowVerdict
+from chunkjac._modes.differences.rows import Known, RowCheck
 from chunkjac._modes.differences.stencil import Stencil
 from chunkjac._modes.silence import quiet_trial
 from chunkjac._problem import Problem, without_graph
@@ -136,26 +136,26 @@ class Ladder:
             if name == _LOOP:
                 break
             call = partial(_by_vmap, self.problem) if name == _VMAP else partial(_native, self.problem, self._dim)
-            verdict = self._verdict(call)
-            if verdict.fault is None:
+            found = self._verdict(call)
+            if isinstance(found, Known):
                 unsure = name == _NATIVE and self.batching == "auto" and isinstance(self.point[0], FakeTensor)
                 told = "whether rows of a batch are independent shows in the run: until then, shapes say so"
-                return BatchRung(name, call, (*reasons, told) if unsure else reasons, verdict.known)
+                return BatchRung(name, call, (*reasons, told) if unsure else reasons, found)
             self.first.check_again()
             if self.batching != "auto":
-                raise FunctionError(self._refusal(verdict.fault))
-            reasons = (*reasons, _why(name, verdict.fault))
+                raise FunctionError(self._refusal(found))
+            reasons = (*reasons, _why(name, found))
         self.first.check_again()
         return BatchRung(_LOOP, None, reasons)
 
-    def _verdict(self, call: Callable[..., Tensors]) -> RowVerdict:
-        """Return whether rows of a batch are independent."""
+    def _verdict(self, call: Callable[..., Tensors]) -> Known | str:
+        """Return why rows of a batch are not independent; a point that is known if they are."""
         try:
             with quiet_trial():
                 return self._check(call).verdict()
         except Exception as error:
             if is_out_of_memory(error) and self.batching == "auto":
-                return RowVerdict("the few points that show whether rows are independent do not fit in memory at once")
+                return "the few points that show whether rows are independent do not fit in memory at once"
             if is_out_of_memory(error):
                 raise
             if self.batching == "vmap":
@@ -163,7 +163,7 @@ class Ladder:
                     error, "chunkjac: vmap cannot batch func; batching='auto' or 'loop' takes one point at a time."
                 )
                 raise
-            return RowVerdict(first_line(error))
+            return first_line(error)
 
     def _check(self, call: Callable[..., Tensors]) -> RowCheck:
         """Return the check of a rung."""

@@ -1,4 +1,4 @@
-"""How a Jacobian is checked: ahead, when finished, where it is no number; how far differences are off."""
+"""How a Jacobian is checked, ahead and when it is finished, and how far differences are off."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ def filled(
     """Write the Jacobian block by block, and yield what was written; no second copy of it ever exists.
 
     Nothing is computed before it is asked for. A chunk that runs out of memory is tried again at half its size, from
-    where it began: what is finished stays, and nothing is computed twice.
+    where it began: what is finished stays, and nothing is computed twice. What cannot be halved is tried once more when
+    what earlier chunks have left is given back: their buffers, and a program.
 
     Args:
         sink: Where blocks go.
@@ -69,6 +70,7 @@ def filled(
         OverBudget: One direction (or the exact chunk) does not fit in the tracker's limit.
     """
     growth = log.growth = Growth(tracker)
+    bare_start: int | None = None  # of a chunk that is tried with nothing beside it
     for turn in _turns(mode, pacer, tracker, log, sink.missing(mode.directions.n) if spans is None else spans):
         before_bytes, started_s, again = tracker.live_bytes, time.perf_counter(), None
         tracker.restart_peak()
@@ -78,6 +80,8 @@ def filled(
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.
             again = _again(error, turn, pacer, halves_over_budget)
+            if again is None and is_out_of_memory(error) and turn.chunk.start != bare_start:
+                again, bare_start = _Again.SMALLER, turn.chunk.start
             if again is None:
                 _say_where(error, mode, turn.chunk, len(log.chunk_sizes))
                 raise
@@ -120,7 +124,7 @@ class _Again(Enum):
     """How a chunk is computed again."""
 
     OTHER_WAY = "the mode goes on in another way"
-    SMALLER = "memory ran out"
+    SMALLER = "memory ran out: fewer directions, or nothing beside them"
 
 
 def _again(error: BaseException, turn: Turn, pacer: Pacer, halves_over_budget: bool) -> _Again | None:

@@ -118,9 +118,8 @@ def _is_alike(reverse: Reverse, doubts: dict[str, Doubt]) -> bool:
 
     Whether forward mode can run the function is told elsewhere.
     """
-    forward = Forward(reverse.problem, reverse.outputs)
     try:
-        if means_the_same(forward, reverse):
+        if means_the_same(Forward(reverse.problem, reverse.outputs), reverse):
             return True
     except FAKE_ONLY:
         raise

@@ -86,12 +86,12 @@ class Derivative:
     def fell(self) -> bool:
         """Tell whether a rung is used that is slower than the first."""
         is_taken_over = self._takeover is not None and self._takeover.is_done
-        return not is_taken_over and type(self._ladder.rung) not in self._fast
+        return not is_taken_over and (type(self._ladder.rung) not in self._fast or not self.batched)
 
     @property
     def batched(self) -> bool:
         """Tell whether the directions of a chunk are computed together."""
-        return self._ladder.rung.batched
+        return self._ladder.rung.batched and not self._ladder.goes_alone
 
     @property
     def is_long(self) -> bool:

@@ -49,6 +49,7 @@ class Ladder:
         rung: The rung in use.
         reasons: Why it is no faster way.
         compares: Whether any block was compared with one direction.
+        goes_alone: Whether directions are computed one after the other, whatever the rung could.
         gives_away: Whether the last block's memory is nobody else's.
     """
 
@@ -63,7 +64,7 @@ class Ladder:
         self.rung: Rung
         self._witness: Witness  # of the blocks behind the first
         self.reasons: list[str] = []
-        self.compares = self.gives_away = False
+        self.compares = self.gives_away = self.goes_alone = False
         self._rungs = dict(rungs)
         self._keeps_graph = keeps_graph
         self._works = False  # whether a block was made: later errors are the function's own
@@ -74,7 +75,7 @@ class Ladder:
     @property
     def is_unsure(self) -> bool:
         """Tell whether the rung's blocks must be compared with one direction."""
-        return self._is_comparable and self.rung.batched and not self.rung.is_sure
+        return self._is_comparable and self.rung.batched and not (self.rung.is_sure or self.goes_alone)
 
     def watch(self, witness: Witness) -> None:
         """Combine blocks that may be wrong."""
@@ -89,6 +90,8 @@ class Ladder:
     def is_confirmed(self) -> bool:
         """Compare all blocks with one direction; where they are not what it tells, another rung is used from then on.
 
+        Where there is no room for that, directions are computed one after the other, which needs no comparison.
+
         Raises:
             FunctionError: There is none.
         """
@@ -101,6 +104,9 @@ class Ladder:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            self.goes_alone, self._witness = True, self._witness.like()  # its memory goes
+            self.reasons.append("one direction at a time, since there is no room to compare several with one")
+            return False
         self._witness.forget()
         why = self._why_not(_DisagreementError())
         if not self._rungs:
@@ -145,7 +151,7 @@ class Ladder:
         n_rows = len(seeds[0])
         self.gives_away = False
         with torch.set_grad_enabled(self._keeps_graph):
-            if n_rows > 1 and self.rung.batched:
+            if n_rows > 1 and self.rung.batched and not self.goes_alone:
                 block = self.rung.many(seeds)
                 self.gives_away = self.rung.is_sure and are_apart((*seeds, *block))  # made for it, and no seed
                 if self.is_unsure:
@@ -156,7 +162,7 @@ class Ladder:
                 )  # each fake one takes what the first takes
             else:
                 block = _one_by_one(self.rung, seeds, n_rows)
-                self._works = self._works or not self.rung.batched
+                self._works = self._works or not self.rung.batched or self.goes_alone
         return block
 
     def _compare(self, block: Tensors, start: int) -> None:

@@ -26,6 +26,9 @@ _GRANULES = {"cuda": 512, "xpu": 512}
 # What no operation has made comes to a tensor by these: what was copied deeply, loaded, or made as a storage.
 _TAKES_STORAGE = {torch.ops.aten.set_.source_Storage, torch.ops.aten.set_.source_Storage_storage_offset}
 
+# A dry run leaves no room for so few bytes to come unseen: those who go by it leave a little more.
+_FEW_BYTES = 256
+
 # Whether a smaller storage was there before is not looked up: it counts as new.
 _WORTH_LOOKING_UP_BYTES = 2**20
 
@@ -71,6 +74,7 @@ class LiveBytes(Storages, Watcher):
         self.n_operations = 0
         self.has_rested = False
         self._level_bytes = 0  # alive at the last restart
+        self._unseen_bytes = 0  # the most that came at once with nobody told before: room is left for it to come again
         self._worked_bytes = 0  # the peak since then, with what kernels work in beside their tensors
         self._device = device
         self.limit_bytes = limit_bytes
@@ -153,7 +157,7 @@ class LiveBytes(Storages, Watcher):
             self._take(args[1])
         copied_bytes = operand_bytes(func, tensors) if self._has_scratch and self.is_strict else 0
         if self.limit_bytes is not None and self._fake is None:
-            spare_bytes = self.limit_bytes - self.live_bytes
+            spare_bytes = self.limit_bytes - self.live_bytes - self._unseen_bytes
             room_bytes = spare_bytes - copied_bytes
             made_bytes = bytes_to_be_made(func, args, kwargs, tensors, self._device, room_bytes, self.is_strict)
             if made_bytes == inf:
@@ -165,7 +169,10 @@ class LiveBytes(Storages, Watcher):
             made = with_workspace(func, args, made)
         if func is not NO_MEMORY:
             self._count(made, [] if traits.is_new or func is LIFT_FRESH else tensors)
-            self.note(copied_bytes)
+            if func is LIFT_FRESH and args[0].untyped_storage().resizable():  # NumPy's are not
+                self._unseen_bytes = max(self._unseen_bytes, self.rounded(made.untyped_storage().nbytes()))
+            is_much = self._fake is not None and self._unseen_bytes > _FEW_BYTES
+            self.note(copied_bytes + (self._unseen_bytes if is_much else 0))
             self._check(func)
         if self._has_scratch:
             held_bytes = self.live_bytes - self._level_bytes
@@ -174,8 +181,10 @@ class LiveBytes(Storages, Watcher):
         return made
 
     def _check(self, func: Any) -> None:
-        """Refuse what is there and was not foreseen."""
-        if self.limit_bytes is not None and self._fake is None and self.live_bytes > self.limit_bytes:
+        """Refuse what is there and was not foreseen; and what leaves no room for that to come again."""
+        if self.limit_bytes is None or self._fake is not None:
+            return
+        if self.live_bytes + (self._unseen_bytes if func is LIFT_FRESH else 0) > self.limit_bytes:
             raise refusal(f"{func} made more than could be foreseen: {self.live_bytes} bytes are alive")
 
     def _all_faked(self, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
@@ -49,7 +50,7 @@ class WriteWatcher(Watcher):
         self.moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._data = DataWatcher(self.moved)
         self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by storage, as all that follow
-        self._read: dict[int, torch.Tensor] = {}
+        self._read: dict[int, weakref.ref[torch.Tensor]] = {}  # weakly: constants, too
         self._made_inside: set[int] = set()
         self._views: list[torch.Tensor] = []  # of what is outside, held so that their ids are theirs
         self._known: set[int] = set()  # ids of views and captured tensors
@@ -78,7 +79,8 @@ class WriteWatcher(Watcher):
 
     def read(self) -> list[torch.Tensor]:
         """Return tensors from outside that took part without requiring grad, and are not written to."""
-        return [tensor for memory, tensor in self._read.items() if memory not in self._copies]
+        unwritten = (ref() for memory, ref in self._read.items() if memory not in self._copies)
+        return [tensor for tensor in unwritten if tensor is not None]
 
     @property
     def written(self) -> Set[int]:
@@ -152,8 +154,8 @@ class WriteWatcher(Watcher):
         if tensor.requires_grad:
             self.captured.append(tensor)
             self._known.add(id(tensor))
-        elif memory not in self._read:
-            self._read[memory] = tensor
+        elif memory not in self._read or self._read[memory]() is None:
+            self._read[memory] = weakref.ref(tensor)
 
     def _keep(self, tensor: torch.Tensor) -> None:
         """Copy the memory under a tensor before its first change: later ones may be elsewhere in it."""

@@ -7,7 +7,7 @@ Fake tensors agree with real runs to the byte wherever they can run the function
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,9 +20,10 @@ from chunkjac._modes import Mode, ModeSummary, is_empty
 from chunkjac._planner.doubts import NOTHING, Doubt, doubt_about
 from chunkjac._planner.job import Job
 from chunkjac._planner.plan import GivenToRun, Plan
+from chunkjac._planner.samples import Samples
 from chunkjac._planner.selection import select_mode
 from chunkjac._problem import LeftAsFound, WriteWatcher, restored_attributes
-from chunkjac._sinks import buffer_bytes, witness_bytes
+from chunkjac._sinks import buffer_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,16 @@ Runner = Callable[[Job, Probe, tuple[Any, ...], GivenToRun], Any]
 
 
 def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
-    """Probe on fake tensors, at last with a chunk of the very size that is chosen."""
-    with _on_fakes(job) as (job, tracker), tracker:
-        return _dry_probe(job, excluded, tracker, TIGHT_PROBES)
+    """Probe on fake tensors, at last with a chunk of the very size that is chosen; where that is too much, with one.
+
+    A direction alone may take a way that several cannot, and what an error names is what it takes.
+    """
+    with _on_fakes(job) as (faked, tracker), tracker:
+        probe = _dry_probe(faked, excluded, tracker, TIGHT_PROBES)
+    if probe.peak_bytes <= job.budget.n_bytes or job.exact_size is not None:
+        return probe
+    alone = least_probe(job.in_mode(probe.summary.name))
+    return replace(alone, reasons=probe.reasons) if alone.peak_bytes < probe.peak_bytes else probe
 
 
 def least_probe(job: Job) -> Probe:
@@ -139,7 +147,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, size
     limits = job.limits(mode, tracker, counting)
     if is_empty(mode):
         return Probe(ModeSummary.of(mode), reasons, limits.base, 1, limits.base.prologue_bytes, True, 1)
-    samples = _Samples(mode, tracker, job.out.is_repeatable)
+    samples = Samples(mode, tracker, job.out.is_repeatable)
     samples.take_some(sizes)
     while True:
         cost = limits.fit(samples.held_bytes, samples.margin) if samples.held_bytes else limits.base
@@ -149,6 +157,7 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, size
         samples.take(size)
     peak_bytes = max(cost.prologue_bytes, cost.level_bytes + samples.held_bytes[size])
     if mode.name == "finite-difference":  # its columns are checked at points of their own
+        mode.release()  # the last sample may have been larger
         tracker.restart_peak()
         mode.is_confirmed()
         peak_bytes = max(peak_bytes, cost.result_bytes + tracker.peak_bytes)
@@ -183,7 +192,7 @@ def _real_probe(job: Job, excluded: Mapping[str, Doubt], watcher: WriteWatcher) 
                 mode, reasons = select_mode(job, counting, doubts)
             limits = job.limits(mode, tracker, counting)
             try:
-                samples = _Samples(mode, tracker, job.out.is_repeatable)
+                samples = Samples(mode, tracker, job.out.is_repeatable)
                 samples.take_some(TIGHT_PROBES)
                 break
             except Exception as error:
@@ -207,42 +216,3 @@ def steady_size(mode: Mode, limits: Limits, cost: Cost, size: int, *, has_buffer
     roomy = replace(cost, direction_bytes=cost.direction_bytes + beside_bytes)
     fitting = limits.choose(roomy, limits.n_directions) if roomy.smallest_bytes <= limits.budget_bytes else 1
     return max(1, min(size, fitting, limits.start_size(cost) or size))
-
-
-class _Samples:
-    """Measure chunks.
-
-    Args:
-        mode: What makes the blocks.
-        tracker: What counts live bytes.
-        has_buffers: Whether blocks lie in buffers until they are written.
-
-    Attributes:
-        held_bytes: What chunks hold above the level between chunks, their buffers included, by size.
-        margin: How many times its tensors' bytes a chunk really takes.
-    """
-
-    def __init__(self, mode: Mode, tracker: LiveBytes, has_buffers: bool) -> None:
-        self._mode, self._tracker = mode, tracker
-        self._beside_bytes, self._fixed_bytes = (buffer_bytes(mode), witness_bytes(mode)) if has_buffers else (0, 0)
-        self.held_bytes: dict[int, int] = {}
-        self.margin = 1.0
-
-    def take_some(self, sizes: Iterable[int]) -> None:
-        """Measure chunks of a few sizes; where the larger do not fit, of the smaller."""
-        for size in (min(size, self._mode.directions.n) for size in sizes):
-            try:
-                self.take(size)
-            except OverBudget:
-                break
-        if sizes and not self.held_bytes:
-            self.take(1)
-
-    def take(self, size: int) -> None:
-        """Measure a chunk."""
-        self._mode.release()
-        level_bytes = self._tracker.live_bytes
-        self._tracker.restart_peak()
-        self._mode.block(slice(0, size))
-        self.held_bytes[size] = self._tracker.peak_bytes - level_bytes + size * self._beside_bytes + self._fixed_bytes
-        self.margin = max(self.margin, self._tracker.margin)

@@ -21,6 +21,9 @@ from tests.zoo import NAMES, Example, example
 MODES = {"reverse": Reverse, "forward": Forward, "finite-difference": FiniteDifference}
 CPU = torch.device("cpu")
 
+# What an error asks for beyond what a dry run holds.
+SLACK_BYTES = 1024
+
 
 @pytest.fixture(autouse=True)
 def plain_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,11 +160,13 @@ def test_what_does_not_fit_is_refused_with_the_least_that_does(name: str, mode: 
     found, report, peak_bytes = tracked(case, mode=mode, max_memory=needed)
     assert peak_bytes == report.peak_bytes <= needed
     assert relative_error(found, expected_of(case)) <= 1e-6
-    # Differences may still do it, one point after the other: what is named is what a batch needs.
+    # What is named has a little more than what a dry run holds; and differences may still do it with less, one point
+    # after the other: it is what a batch needs.
+    least = needed - SLACK_BYTES
     refused = suppress(cj.BudgetError) if mode == "finite-difference" else pytest.raises(cj.BudgetError)
     with LiveBytes(CPU) as tracker, refused:
-        cj.jacobian(case.func, *case.args, argnums=case.argnums, mode=mode, max_memory=needed - 1)
-    assert tracker.peak_bytes <= needed - 1
+        cj.jacobian(case.func, *case.args, argnums=case.argnums, mode=mode, max_memory=least - 1)
+    assert tracker.peak_bytes <= least - 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -273,7 +278,7 @@ def test_a_chunk_size_that_does_not_fit_is_named() -> None:
         cj.jacobian(case.func, *case.args, mode="reverse", chunk_size=9, max_memory=4000)
     needed = caught.value.needed_bytes
     assert needed is not None
-    assert tracked(case, mode="reverse", chunk_size=9, max_memory=needed)[2] == needed
+    assert tracked(case, mode="reverse", chunk_size=9, max_memory=needed)[2] == needed - SLACK_BYTES
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")

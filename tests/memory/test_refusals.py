@@ -1,0 +1,127 @@
+"""What an error asks for is enough, whoever asks: each function here was refused again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import chunkjac as cj
+
+pytestmark = pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")  # tight budgets are slow, which is said
+
+MODES = ["auto", "reverse", "forward", "finite-difference"]
+
+
+class Sine(torch.autograd.Function):
+    """Be batched by a rule that nobody knows."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad * ctx.saved_tensors[0].cos()
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    """Return numbers of both signs."""
+    return torch.linspace(-1.0, 1.3, torch.Size(shape).numel(), dtype=torch.float64).sin().view(shape)
+
+
+def with_a_list(x: torch.Tensor) -> torch.Tensor:
+    """Use constants that are made of a list each time."""
+    return (x.repeat(10) * torch.tensor([0.5] * 300, dtype=x.dtype)).sin()[torch.tensor([0, -1] * 9)]
+
+
+def of_much_that_is_not_used(x: torch.Tensor) -> torch.Tensor:
+    """Need more for one evaluation than for a batch of directions."""
+    held = checkpoint(lambda z: z.sin() * z, numbers(200), use_reentrant=False)
+    return torch.cat([Sine.apply(x).expand(16), torch.relu(held).clamp(max=0.9), numbers(64)])
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[], torch.Tensor]]] = {
+    "three of one": (lambda x: (x, x, x), lambda: numbers(1)),
+    "a part of a tensor": (lambda x: x, lambda: numbers(3, 80)[2]),
+    "a part, used": (lambda x: (x.sin() * x)[:20], lambda: numbers(9, 8, 8)[3]),
+    "constants of a list": (with_a_list, lambda: numbers(30)),
+    "a custom function": (lambda x: torch.outer(Sine.apply(x), Sine.apply(x)), lambda: numbers(9)),
+    "a custom function, and much unused": (of_much_that_is_not_used, lambda: numbers(1)),
+    "a small network": (
+        nn.Sequential(nn.Linear(61, 4), nn.GELU(), nn.Linear(4, 2)).double().requires_grad_(False),
+        lambda: numbers(61),
+    ),
+    "sorted": (lambda x: torch.cat([x.sort(descending=True)[0][:9], x * 2]), lambda: numbers(67)),
+    "a custom function, transformed": (
+        lambda x: torch.minimum(torch.fft.ifft(Sine.apply(x) + 0j, dim=-1).real, Sine.apply(x)),
+        lambda: numbers(5, 12),
+    ),
+    "picked": (lambda x: nn.functional.embedding(torch.tensor([0, 0, -1]) % 6, x), lambda: numbers(6, 11)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_an_error_asks_for_is_enough_and_so_is_more(name: str, mode: str) -> None:
+    func, point = FUNCTIONS[name]
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, point(), mode=mode, max_memory=1)
+    needed = caught.value.needed_bytes
+    if needed is None:  # no dry run can tell: fakes know no jvp of custom functions
+        assert mode == "forward"
+        assert "custom" in name
+        return
+    for budget in (needed, int(1.1 * needed)):
+        _, report = cj.jacobian(func, point(), mode=mode, max_memory=budget, return_report=True)
+        assert report.peak_bytes <= budget
+        plan = cj.plan(func, point(), mode=mode, max_memory=budget)
+        for _ in range(2):
+            _, report = plan.run(return_report=True)
+            assert report.peak_bytes <= budget
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_what_an_error_asks_for_is_little_more_than_what_is_used(mode: str) -> None:
+    func, point = FUNCTIONS["sorted"]
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, point(), mode=mode, max_memory=1)
+    report = cj.jacobian(func, point(), mode=mode, chunk_size=1, return_report=True)[1]
+    assert caught.value.needed_bytes <= 1.1 * report.peak_bytes
+
+
+def test_a_program_makes_room_for_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second chunk is evaluated in both ways: that is not worth a refusal."""
+    monkeypatch.setattr("chunkjac._programs.difference_program.evaluations_pay", lambda *_, **__: True)
+    func, point = FUNCTIONS["sorted"]
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, point(), mode="finite-difference", max_memory=1)
+    found = cj.jacobian(func, point(), mode="finite-difference", max_memory=caught.value.needed_bytes)
+    torch.testing.assert_close(found, torch.func.jacrev(func)(point()), rtol=1e-6, atol=1e-6)
+
+
+def test_tangents_of_a_part_take_no_more_than_those_of_a_copy() -> None:
+    whole = numbers(100, 50)
+    options = {"mode": "forward", "chunk_size": 10, "return_report": True}
+    part = cj.jacobian(torch.sin, whole[3], **options)[1].peak_bytes
+    assert part <= cj.jacobian(torch.sin, whole[3].clone(), **options)[1].peak_bytes + whole[3].nbytes
+
+
+def test_constants_that_come_unseen_never_exceed_a_budget() -> None:
+    """What `torch.tensor` makes is there before anybody is told: room is left for it from the second time on."""
+    func, point = FUNCTIONS["constants of a list"]
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, point(), mode="forward", max_memory=1)
+    for budget in range(caught.value.needed_bytes, 2 * caught.value.needed_bytes, 1999):
+        report = cj.jacobian(func, point(), mode="forward", max_memory=budget, return_report=True)[1]
+        assert report.peak_bytes <= budget

@@ -110,7 +110,7 @@ class Attempt:
         run, mode, job, counting, tracker = self.run, self.mode, self.run.job, self.run.counting, self.run.tracker
         self.slowness.warn_of_mode(mode, self.reasons)
         run.check_limit()
-        self.verdict = verify_ahead(job, mode, job.left_bytes(tracker))
+        self.verdict = verify_ahead(job, mode, tracker, counting)
         self.limits = limits = job.limits(mode, tracker, counting)
         if not counting.allows(limits.base.level_bytes):
             raise OverBudget(f"the result takes {format_bytes(limits.base.result_bytes)}")

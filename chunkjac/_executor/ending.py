@@ -56,6 +56,8 @@ def _verdict(attempt: Attempt) -> Verdict:
     options = run.job.options
     if is_empty(mode) or options.verify == 0 or not isinstance(sink, TensorSink):
         return attempt.verdict
+    if not options.n_checks and sink.is_finite:
+        return attempt.verdict
     with run.watched():
         if options.n_checks:
             return check_columns(mode, sink.columns_along, options.n_checks, has_bounds=run.job.bounds is not None)

@@ -73,9 +73,9 @@ def writing_of(job: Job, known: Probe | None, experience: Experience, found: Lef
     """
     with found as watcher:
         again = job.options.create_graph or job.problem.randomness == "same"  # the backward pass draws the same again
+        counting = job.counting(experience.foreseen(known))
         job = replace(job, problem=job.problem.drawing(again=again))
         gauge = Gauge.of(job.device) if job.return_report else None
-        counting = job.counting(experience.foreseen(known))
         run = Run(job, known, counting, watcher, experience, job.tracker(counting), gauge)
         found.room = run.watched()
         result = yield from _writing(run)

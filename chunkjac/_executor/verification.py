@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from math import nan
 
 import torch
 
+from chunkjac._chunker import Counting
 from chunkjac._errors import RungWarning, WrongError, warn
 from chunkjac._memory import LiveBytes, OverBudget, drain_backward
 from chunkjac._modes import (
@@ -21,22 +23,31 @@ from chunkjac._problem import Problem
 from chunkjac._sinks import TensorSink
 
 
-def verify_ahead(job: Job, mode: Mode, left_bytes: int) -> Verdict:
+def verify_ahead(job: Job, mode: Mode, tracker: LiveBytes, counting: Counting) -> Verdict:
     """Check a derivative by one direction before any block is made, if it is not known to be right.
+
+    That is a few evaluations: where nobody has set a limit and the first took little, they are not counted.
 
     Args:
         job: What was asked for.
         mode: What makes the blocks.
-        left_bytes: What the check may hold.
+        tracker: What has counted the prologue.
+        counting: How closely the job is counted.
 
     Raises:
         WrongError: It is not what the referees tell.
     """
     if job.options.verify != "auto" or job.options.randomness == "different" or is_empty(mode):
         return Verdict(None, "")
+    is_guess = not job.budget.explicit
+
+    def room() -> AbstractContextManager[object]:
+        if is_guess and tracker.highest_bytes < counting.uncounted_bytes:
+            return nullcontext()
+        return LiveBytes(mode.problem.device, limit_bytes=max(0, job.left_bytes(tracker)), is_guess=is_guess)
+
     try:
-        with LiveBytes(mode.problem.device, limit_bytes=max(0, left_bytes), is_guess=not job.budget.explicit):
-            return check_mode(mode)
+        return check_mode(mode, room)
     except OverBudget as error:
         return Verdict(None, f"not verified: {error}")
 

@@ -37,10 +37,12 @@ class Slowness:
             mode: What is taken instead.
             reasons: Why that one.
         """
+        if not self.job.budget.explicit:
+            return
         summary, job = ModeSummary.of(mode), self.job
         numbers = {"reverse": summary.n_outputs, "forward": summary.n_inputs}
         left = [name for name in left_for_memory(reasons) if summary.n_directions >= _TIMES * numbers.get(name, 2**63)]
-        if not job.budget.explicit or not left:
+        if not left:
             return
         name = min(left, key=lambda name: numbers[name])
         try:

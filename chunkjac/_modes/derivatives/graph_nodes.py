@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice
 from math import prod
 from typing import Any
@@ -68,4 +69,10 @@ def are_sure(outputs: Outputs, mode: str) -> bool:
 
 def are_fused(nodes: frozenset[str] | None) -> bool:
     """Tell whether there are, or may be, nodes of attention or recurrent layers, which do all at once."""
-    return nodes is None or any(word in node for node in nodes for word in _FUSED)
+    return nodes is None or any(map(_is_fused, nodes))
+
+
+@cache
+def _is_fused(name: str) -> bool:
+    """Tell whether a node does all at once, by its name."""
+    return any(word in name for word in _FUSED)

@@ -6,7 +6,9 @@ Whoever is wrong, two of three voices tell. Which operation is the cause is look
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -100,8 +102,12 @@ def check_columns(
     return Verdict(verdict.error, f"{cause}, and neither differences nor another mode know better")
 
 
-def check_mode(mode: Mode) -> Verdict:
+def check_mode(mode: Mode, room: Callable[[], AbstractContextManager[Any]]) -> Verdict:
     """Check a derivative by one direction, unless it is known to be right.
+
+    Args:
+        mode: What makes the blocks.
+        room: Returns what is to be entered for a check: it sees to memory.
 
     Raises:
         WrongError: It is not what the referees tell.
@@ -112,10 +118,11 @@ def check_mode(mode: Mode) -> Verdict:
     if unsure is None:
         return Verdict(None, "verified by the list of operations")
     problem, claim = mode.problem, claim_of(mode)
-    if problem.draws.drew:  # other numbers than differences would draw
-        problem = problem.drawing(again=True)
-        claim = claim_of(_made(problem, mode.name))
-    verdict = _decided(mode, problem, claim, 1, False)
+    with room():
+        if problem.draws.drew:  # other numbers than differences would draw
+            problem = problem.drawing(again=True)
+            claim = claim_of(_made(problem, mode.name))
+        verdict = _decided(mode, problem, claim, 1, False)
     return Verdict(verdict.error, f"{verdict.reason}; {unsure}")
 
 

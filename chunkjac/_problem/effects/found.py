@@ -65,7 +65,9 @@ class Found:
         for number, (tensor, data) in self.watcher.moved.items():
             if ("data", number) in changes:
                 tensor.data = data
-        self.watcher.restore({change[1] for change in changes if change[0] == "memory"})
+        memories = {change[1] for change in changes if change[0] == "memory"}
+        if memories:
+            self.watcher.restore(memories)
 
     def exchange(self) -> None:
         """Give modules and tensors what is held, and hold theirs; done twice, nothing happened."""

@@ -19,6 +19,8 @@ from chunkjac._problem.transforms import outside_transforms
 RANDOMNESS = ("error", "same", "different")
 
 
+_CPU = torch.device("cpu")
+
 # Whether numbers are being drawn that are no randomness of the function's.
 _fixed: ContextVar[bool] = ContextVar("chunkjac_fixed_numbers", default=False)
 
@@ -65,9 +67,8 @@ class RandomState:
     def now(cls, devices: Iterable[torch.device]) -> RandomState:
         """Read the states of the CPU's generator and of the devices'."""
         accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
-        return cls(
-            tuple((device, state_of(device)) for device in (torch.device("cpu"), *sorted(accelerators, key=str)))
-        )
+        with undisturbed():
+            return cls(tuple((device, _read(device)) for device in (_CPU, *sorted(accelerators, key=str))))
 
     def restore(self) -> None:
         """Put the states back."""

@@ -27,6 +27,9 @@ from chunkjac._sinks.reductions.reduction import starts_of
 from chunkjac._store import FileLayout, Store
 from chunkjac._tensors import Tensors
 
+# So many elements are read at once, as tensors: they count.
+_N_ELEMENTS = 2**13
+
 # What a combination of derivatives may be off by where a third of it says that it is rounding.
 _ROUGH = 1e-3
 
@@ -207,11 +210,14 @@ class _Columns:
     def add(self, part: Segment, values: Sequence[Any]) -> None:
         """Add some columns; see :class:`Sums`."""
         first = self._starts[part.leaf] + part.elements.start
-        block = [torch.from_numpy(array.copy()).to(leaf.device) for array, leaf in zip(values, self._outputs)]
-        for rows, some, every in zip(block, self._some, self._all):
-            some |= rows.isfinite().any(0)
-            every &= rows.isfinite().all(0)
-        self._witness.add(slice(first, first + len(block[0])), tuple(block))
+        n_at_once = max(1, _N_ELEMENTS // max(1, *(array.shape[1] for array in values)))
+        for start in range(0, len(values[0]), n_at_once):
+            few = [array[start : start + n_at_once].copy() for array in values]
+            block = [torch.from_numpy(array).to(leaf.device) for array, leaf in zip(few, self._outputs)]
+            for rows, some, every in zip(block, self._some, self._all):
+                some |= rows.isfinite().any(0)
+                every &= rows.isfinite().all(0)
+            self._witness.add(slice(first + start, first + start + len(few[0])), tuple(block))
 
     def agrees(self) -> bool:
         """Tell whether the function gives the same; see :class:`Sums`."""

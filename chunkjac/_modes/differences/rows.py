@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
 from math import isfinite
@@ -10,8 +10,10 @@ from math import isfinite
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from chunkjac._modes.differences.bounds import Bounds
-from chunkjac._problem import FixedNumbers, Leaf
+from chunkjac._chunker import Segment
+from chunkjac._modes.differences.stencil import Stencil
+from chunkjac._problem import FixedNumbers, Problem
+from chunkjac._programs import SeenByDifferences
 from chunkjac._tensors import Tensors
 
 # How many roundings a row of a batch and the same row alone may differ by: kernels go by the size
@@ -47,7 +49,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class RowCheck:
-    """Find out whether ``call`` of several points gives what ``alone`` gives for each.
+    """Find out whether ``call`` of several points gives what the function gives for each.
 
     Two batches of equal shape are evaluated. In the first, the first row is the base point, the last one a step
     away from it and those between are far: the first and the last must be what they are alone. From the first to
@@ -57,32 +59,24 @@ class RowCheck:
 
     Attributes:
         call: Evaluates a batch.
-        alone: Evaluates one point.
-        inputs: The base point.
-        leaves: What is known of the outputs.
-        reaches: How far steps go: for each input a tensor like it.
-        bounds: The limits of the inputs, if there are any.
-        is_complex: Whether steps go along the imaginary axis.
-        eps: The machine epsilon that the function computes with.
-        base: What ``alone`` gives for the base point.
+        problem: The function, which evaluates one point.
+        stencil: Where it is evaluated.
+        seen: What is known of it.
+        base: What it gives for the base point.
         goes_far: Whether points may be tried that are farther away than a step.
     """
 
     call: Callable[[Tensors], Tensors]
-    alone: Callable[[Tensors], Tensors]
-    inputs: Tensors
-    leaves: Sequence[Leaf]
-    reaches: Tensors
-    bounds: Sequence[Bounds] | None
-    is_complex: bool
-    eps: float
+    problem: Problem
+    stencil: Stencil
+    seen: SeenByDifferences
     base: Tensors
     goes_far: bool
 
     @property
     def n_rows(self) -> int:
         """Return how many rows a batch has."""
-        shapes = [*(x.shape for x in self.inputs), *(leaf.shape for leaf in self.leaves)]
+        shapes = [*(x.shape for x in self.stencil.inputs), *(leaf.shape for leaf in self.seen.outputs.leaves)]
         sizes = {size for shape in shapes for size in shape}
         return next(n for n in count(3, 2) if n not in sizes)
 
@@ -109,28 +103,30 @@ class RowCheck:
 
     def _known(self, point: Tensors) -> Known:
         """Evaluate a point alone; rounding goes by how large its values are, or what is subtracted to make them."""
-        alone = tuple(value.clone() for value in self.alone(tuple(x.clone() for x in point)))
-        far = _FAR * self.eps ** (-1 / 3)  # times what a step changes: that is about what elements themselves amount to
+        alone = tuple(value.clone() for value in self.problem.flat(*(x.clone() for x in point)))
+        far = _FAR * self.seen.eps ** (
+            -1 / 3
+        )  # times what a step changes: about what elements amount to
         sizes = (max(_size(base), far * _size(value - base)) for value, base in zip(alone, self.base))
-        return Known(point, alone, tuple(_NOISE * self.eps * size for size in sizes))
+        return Known(point, alone, tuple(_NOISE * self.seen.eps * size for size in sizes))
 
     def _misshapen(self, values: Tensors, n_rows: int) -> str | None:
         """Return what does not have one row for each point."""
-        if len(values) != len(self.leaves):
-            return f"a batch gives {len(values)} outputs, one point {len(self.leaves)}"
-        for value, leaf in zip(values, self.leaves):
+        if len(values) != len(self.seen.outputs.leaves):
+            return f"a batch gives {len(values)} outputs, one point {len(self.seen.outputs.leaves)}"
+        for value, leaf in zip(values, self.seen.outputs.leaves):
             if not isinstance(value, torch.Tensor):
                 return f"a batch gives {type(value).__name__}"
             if value.shape != (n_rows, *leaf.shape):
                 return f"a batch of {n_rows} gives shape {tuple(value.shape)}, not {(n_rows, *leaf.shape)}"
-            if not self.is_complex and value.dtype != leaf.dtype:
+            if not self.stencil.scheme.is_complex and value.dtype != leaf.dtype:
                 return f"a batch gives {value.dtype}, one point {leaf.dtype}"
         return None
 
     def _first_batch(self, n_rows: int, numbers: FixedNumbers) -> Tensors:
         """Return a batch from the base point, by way of some far away, to one a step away."""
         batch = []
-        for number, x in enumerate(self.inputs):
+        for number, x in enumerate(self.stencil.inputs):
             rows = self._lift(x.expand(n_rows, *x.shape).clone())
             for row in rows[1:-1]:
                 self._leap(row, number, "either", numbers)
@@ -147,26 +143,32 @@ class RowCheck:
                     self._leap(row, number, "up" if i < still else "down", numbers)
         return moved
 
+    def _reach(self, number: int) -> torch.Tensor:
+        """Return how far the elements of an input go in a step."""
+        x = self.stencil.inputs[number]
+        whole = slice(0, x.numel())
+        return self.stencil.steps.of_segment(Segment(number, whole, whole), x.reshape(-1)).view(x.shape)
+
     def _step(self, row: torch.Tensor, number: int, numbers: FixedNumbers) -> None:
         """Move a row as finite differences do, up or down."""
-        if self.is_complex:
-            row.add_(torch.complex(torch.zeros_like(row.real), self.reaches[number]))
+        if self.stencil.scheme.is_complex:
+            row.add_(torch.complex(torch.zeros_like(row.real), self._reach(number)))
         else:
-            self._move(row, number, self.reaches[number] * _random_part(row, numbers, "either"))
+            self._move(row, number, self._reach(number) * _random_part(row, numbers, "either"))
 
     def _leap(self, row: torch.Tensor, number: int, way: str, numbers: FixedNumbers) -> None:
         """Move a row far, or a step."""
-        real = row.real if self.is_complex else row
-        reach = _FAR * real.abs().clamp_(min=1) if self.goes_far else self.reaches[number]
+        real = row.real if self.stencil.scheme.is_complex else row
+        reach = _FAR * real.abs().clamp_(min=1) if self.goes_far else self._reach(number)
         self._move(real, number, reach * _random_part(real, numbers, way))
 
     def _move(self, row: torch.Tensor, number: int, by: torch.Tensor) -> None:
         """Move a row within its bounds."""
-        row.copy_(row + by if self.bounds is None else self.bounds[number].inside(row, row + by))
+        row.copy_(row + by if self.stencil.bounds is None else self.stencil.bounds[number].inside(row, row + by))
 
     def _lift(self, x: torch.Tensor) -> torch.Tensor:
         """Return points in the dtype that the function is given."""
-        return torch.complex(x, torch.zeros_like(x)) if self.is_complex else x
+        return torch.complex(x, torch.zeros_like(x)) if self.stencil.scheme.is_complex else x
 
 
 def _random_part(like: torch.Tensor, numbers: FixedNumbers, way: str) -> torch.Tensor:

@@ -14,7 +14,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.func import vmap
 
-from chunkjac._chunker import Segment
 from chunkjac._errors import FunctionError, add_note
 from chunkjac._memory import at_rest, first_line, is_out_of_memory
 from chunkjac._modes.differences.first_evaluation import FirstEvaluation
@@ -152,7 +151,9 @@ class Ladder:
         """Return why rows of a batch are not independent; a point that is known if they are."""
         try:
             with quiet_trial():
-                return self._check(call).verdict()
+                base = self.problem.flat(*self.point) if self.stencil.scheme.is_complex else self.first.values
+                check = RowCheck(call, self.problem, self.stencil, self.first.seen, base, self._is_harmless)
+                return check.verdict()
         except Exception as error:
             if is_out_of_memory(error) and self.batching == "auto":
                 return "the few points that show whether rows are independent do not fit in memory at once"
@@ -164,25 +165,6 @@ class Ladder:
                 )
                 raise
             return first_line(error)
-
-    def _check(self, call: Callable[..., Tensors]) -> RowCheck:
-        """Return the check of a rung."""
-        stencil, seen = self.stencil, self.first.seen
-        base = self.problem.flat(*self.point) if stencil.scheme.is_complex else self.first.values
-        whole = [Segment(i, slice(0, x.numel()), slice(0, x.numel())) for i, x in enumerate(stencil.inputs)]
-        steps = (stencil.steps.of_segment(part, x.view(-1)) for part, x in zip(whole, stencil.inputs))
-        return RowCheck(
-            call=call,
-            alone=lambda point: self.problem.flat(*point),
-            inputs=tuple(stencil.inputs),
-            leaves=seen.outputs.leaves,
-            reaches=tuple(far.view(x.shape) for far, x in zip(steps, stencil.inputs)),
-            bounds=stencil.bounds,
-            is_complex=stencil.scheme.is_complex,
-            eps=seen.eps,
-            base=base,
-            goes_far=self._is_harmless,
-        )
 
     def _refusal(self, fault: str) -> str:
         """Say what the rung that was asked for needs."""

@@ -12,6 +12,7 @@ from chunkjac._chunker import Measured, Pacer, Turn
 from chunkjac._errors import add_note
 from chunkjac._memory import Growth, LiveBytes, OverBudget, is_out_of_memory, reclaim
 from chunkjac._modes import Mode, OtherWayError
+from chunkjac._problem import check_computed
 from chunkjac._sinks import Sink
 
 
@@ -76,7 +77,7 @@ def filled(
         tracker.restart_peak()
         try:
             with growth.measured() if turn.is_measured else nullcontext():
-                sink.write(turn.chunk, mode.block(turn.chunk, sink.places(turn.chunk)))
+                _write(sink, mode, turn.chunk)
         except BaseException as error:
             # Only the decision leaves this block: the traceback holds the chunk's tensors.
             again = _again(error, turn, pacer, halves_over_budget)
@@ -102,6 +103,13 @@ def filled(
     if not is_confirmed:
         sink.begin_again()
         yield from filled(sink, mode, pacer, tracker, log, halves_over_budget=halves_over_budget)
+
+
+def _write(sink: Sink, mode: Mode, chunk: slice) -> None:
+    """Make a block and write it; nothing here holds it after that."""
+    block = mode.block(chunk, sink.places(chunk))
+    check_computed(block, mode.problem.inputs)
+    sink.write(chunk, block)
 
 
 def _turns(mode: Mode, pacer: Pacer, tracker: LiveBytes, log: Log, spans: Iterable[slice]) -> Iterator[Turn]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from chunkjac._errors import CarriedError
 from chunkjac._memory import LiveBytes
 from chunkjac._modes import Mode
-from chunkjac._problem import check_computed
 from chunkjac._sinks.block import Block, block_for_users
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import HandedOn
@@ -47,9 +46,6 @@ class CallbackSink(HandedOn):
         self._tracker = tracker
         self._mode = mode
 
-    def places(self, chunk: slice) -> None:
-        """Return nothing: a block goes from hand to hand."""
-
     def write(self, chunk: slice, block: Tensors) -> None:
         """Hand a block on.
 
@@ -57,13 +53,9 @@ class CallbackSink(HandedOn):
             CarriedError: The callback raised an error. The chunk must not be tried again, also where
                 memory ran out in the callback: it may have taken a part of the block.
         """
-        check_computed(block, self._mode.problem.inputs)
         handed = block_for_users(self._mode, chunk, block)
         try:
             with self._tracker.paused():
                 self._callback(handed)
         except Exception as error:
             raise CarriedError(error) from error
-
-    def result(self) -> None:
-        """Return nothing: the callback has it all."""

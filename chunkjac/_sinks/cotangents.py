@@ -63,9 +63,6 @@ class PulledBack(Whole):
             found.append(None if part is None else part.reshape(shape))
         return found
 
-    def places(self, chunk: slice) -> None:
-        """Return nothing: blocks are used up."""
-
     def begin_again(self) -> None:
         """Let the sums be zeros again."""
         self.grads = [(None,) * len(grads) for grads in self.grads]

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten
 from chunkjac._arguments import shown
 from chunkjac._errors import ArgumentError
 from chunkjac._modes import Mode, block_leaves, is_empty, least_direction_bytes
-from chunkjac._problem import Leaf, check_computed
+from chunkjac._problem import Leaf
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import arrival, put
 from chunkjac._sinks.witness import blocks_that_hold, precision_of
@@ -189,7 +189,6 @@ class FileSink:
         Raises:
             StoreError: An earlier one could not be written.
         """
-        check_computed(block, self._mode.problem.inputs)
         self._store.raise_failure()
         buffers = self._staging.take(chunk.stop - chunk.start)
         for buffer, values in zip(buffers, block):

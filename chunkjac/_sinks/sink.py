@@ -18,6 +18,10 @@ class Whole:
         """Return the directions that are to be computed: all of them."""
         return [slice(0, total)]
 
+    def places(self, _chunk: slice) -> Tensors | None:
+        """Return nothing: a block is used where it was made."""
+        return None
+
     def begin_again(self) -> None:
         """Take no notice of what was written: all of it comes again, to the same places."""
 
@@ -38,6 +42,9 @@ class HandedOn(Whole):
             "the blocks that were given are wrong: an operation in func is differentiated in batches otherwise than "
             "alone, which shows at the end only. Give chunk_size=1, another mode=, or a file or tensor as out=."
         )
+
+    def result(self) -> None:
+        """Return nothing: who asked for blocks has had them all."""
 
 
 def put(place: torch.Tensor, values: torch.Tensor, *, non_blocking: bool = False) -> None:

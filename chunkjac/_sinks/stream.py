@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from chunkjac._modes import Mode, block_leaves
-from chunkjac._problem import check_computed
 from chunkjac._sinks.block import Block, block_for_users
 from chunkjac._sinks.destination import Allowance, Destination
 from chunkjac._sinks.sink import HandedOn, put
@@ -59,7 +58,6 @@ class StreamSink(HandedOn):
 
     def write(self, chunk: slice, block: Tensors) -> None:
         """Leave a block where it is found."""
-        check_computed(block, self._mode.problem.inputs)
         places = self.places(chunk)
         for place, values in zip(places, block):
             put(place, values)
@@ -68,6 +66,3 @@ class StreamSink(HandedOn):
     def release(self) -> None:
         """Let go of the buffer; who has the last block holds it."""
         self._stream.block, self._buffers, self._n_rows = None, (), 0
-
-    def result(self) -> None:
-        """Return nothing: who asked for blocks has had them all."""

@@ -104,9 +104,7 @@ class RowCheck:
     def _known(self, point: Tensors) -> Known:
         """Evaluate a point alone; rounding goes by how large its values are, or what is subtracted to make them."""
         alone = tuple(value.clone() for value in self.problem.flat(*(x.clone() for x in point)))
-        far = _FAR * self.seen.eps ** (
-            -1 / 3
-        )  # times what a step changes: about what elements amount to
+        far = _FAR * self.seen.eps ** (-1 / 3)  # times what a step changes: about what elements amount to
         sizes = (max(_size(base), far * _size(value - base)) for value, base in zip(alone, self.base))
         return Known(point, alone, tuple(_NOISE * self.seen.eps * size for size in sizes))
 

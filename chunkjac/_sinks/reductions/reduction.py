@@ -19,10 +19,6 @@ class ReducingSink(Whole, ABC):
     memory is done.
     """
 
-    def places(self, _chunk: slice) -> tuple[torch.Tensor, ...] | None:
-        """Return nothing, mostly: a block is used where it was made."""
-        return None
-
     @abstractmethod
     def write(self, chunk: slice, block: tuple[torch.Tensor, ...]) -> None:
         """Use a block."""

@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from chunkjac._modes import Mode, block_leaves
-from chunkjac._problem import Leaf, check_computed
+from chunkjac._problem import Leaf
 from chunkjac._sinks.reductions.reduction import ReducingSink, starts_of
 from chunkjac._tensors import Tensors, rows_of
 
@@ -67,7 +67,6 @@ class Tiled(ReducingSink):
 
     def write(self, chunk: slice, block: Tensors) -> None:
         """Multiply a block with the tile, or with what the tile holds so far."""
-        check_computed(block, self._mode.problem.inputs)
         span, is_held = self._ahead[0]
         if is_held:
             self._start = span.start
@@ -120,7 +119,6 @@ class AddedUp(ReducingSink):
 
     def write(self, _chunk: slice, block: Tensors) -> None:
         """Add a block's products."""
-        check_computed(block, self._mode.problem.inputs)
         parts = [rows_of(rows).to(self._products) for rows in block]  # all that takes memory
         leaves = block_leaves(self._mode)
         half = n_of_first_point(self._mode) if self._is_cross else 0

@@ -116,12 +116,12 @@ class CallWatcher(TorchFunctionMode):
     ) -> Any:
         """Run a call, have it looked at closely if need be, and add up what it gives."""
         self._n_calls += 1
-        self._departures.note(func, args, kwargs)
         if kwargs or self._is_followed or self._is_counted or not _is_plain(func):
+            self._departures.note(func, args, kwargs)
             made = self._looked_at(func, args, kwargs or {})
         else:  # most calls
             made = func(*args)
-        if isinstance(made, (torch.Tensor, tuple, list)):
+        if isinstance(made, (torch.Tensor, tuple, list)) and type(made) is not torch.Size:
             for value in (made,) if isinstance(made, torch.Tensor) else tensors_among(made):
                 self._add(value)
                 if not value.requires_grad:  # else its node tells whose it is
@@ -186,8 +186,14 @@ def _memory(tensor: torch.Tensor) -> int | None:
 
 
 def _is_plain(func: Any) -> bool:
-    """Tell whether a function, given no keywords, writes to nothing."""
-    return isinstance(func, _BUILTIN) and _writes(func) is False
+    """Tell whether a function, given no keywords, writes to nothing and is no departure."""
+    return isinstance(func, _BUILTIN) and _is_plain_one(func)
+
+
+@cache
+def _is_plain_one(func: Any) -> bool:
+    """Tell the same of a function of torch's."""
+    return _writes(func) is False and not Departures.are_told_by(func)
 
 
 def _may_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -51,9 +51,13 @@ class Departures(TorchFunctionMode):
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
         """Note a call if it tells something."""
-        name = getattr(func, "__name__", "")
-        if name in _TELLING and args:
-            self._note(name, args, kwargs or {})
+        if self.are_told_by(func) and args:
+            self._note(func.__name__, args, kwargs or {})
+
+    @staticmethod
+    def are_told_by(func: Any) -> bool:
+        """Tell whether calls of a function may tell something, by its name."""
+        return getattr(func, "__name__", "") in _TELLING
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Sort a call by its name."""

@@ -157,7 +157,7 @@ def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
     leaves = {id(source): i for i, source in enumerate(graph.sources)}
     if any(end.requires_grad and end.grad_fn is None for end in graph.ends):
         return None
-    look: list[Hashable] = [(number_of(end.grad_fn), end.output_nr) for end in graph.ends]
+    look: list[Any] = [(number_of(end.grad_fn), end.output_nr) for end in graph.ends]
     saved: list[Any] = []
     with _Python(is_within=True) as python:
         for node in nodes:  # which become more
@@ -166,22 +166,24 @@ def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
                 look.append(("leaf", leaves.get(id(node.variable), -1)))
             elif node in stops:
                 look.append(("source", stops[node]))
-            elif getattr(_OWN, kind.__name__, None) is not kind or not _SHOWN.fullmatch(kind.__name__):
-                return None
             else:
+                names = _names_saved(kind) if getattr(_OWN, kind.__name__, None) is kind else None
+                if names is None:
+                    return None
                 look.append(kind)
                 look += [(number_of(ahead), number) for ahead, number in node.next_functions]
                 look += [(*part.shape, part.dtype, part.device) for part in node._input_metadata]
-                saved += [getattr(node, name) for name in _saved_names(kind)]
+                for name in names:
+                    saved.append(getattr(node, name))
             if python.has_run:
                 return None
     return look, saved
 
 
 @cache
-def _saved_names(kind: type) -> Sequence[str]:
-    """Return the names of what a kind of node saves."""
-    return [name for name in dir(kind) if name.startswith("_saved_")]
+def _names_saved(kind: type) -> Sequence[str] | None:
+    """Return the names of what a kind of node of torch's saves; ``None`` where it does not show all that matters."""
+    return [name for name in dir(kind) if name.startswith("_saved_")] if _SHOWN.fullmatch(kind.__name__) else None
 
 
 def _place(tensor: torch.Tensor) -> tuple[Hashable, ...]:

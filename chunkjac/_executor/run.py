@@ -109,3 +109,4 @@ def _writing(run: Run) -> Writing:
         reclaim(run.job.device, ran_out=ran_out)  # its tensors go before the next attempt, or the dry run, begins
         if not again:
             raise over_budget(run.job, failure, symptom)
+        run = replace(run, job=run.job.in_mode("auto"), known=None)  # what is known is of another mode

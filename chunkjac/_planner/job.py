@@ -42,6 +42,7 @@ class Job:
         return_report: Whether the report is wanted beside the result.
         estimates_error: Whether a report says how far finite differences are off, which takes evaluations.
         held_bytes: What the call holds beside the job, which is not in the budget any more.
+        has_chosen: Whether the mode is what a plan has chosen, and may be left as ``auto`` may be.
     """
 
     problem: Problem
@@ -55,6 +56,7 @@ class Job:
     return_report: bool = False
     estimates_error: bool = True
     held_bytes: int = 0
+    has_chosen: bool = False
 
     def beside(self, n_bytes: int) -> Job:
         """Return the same job in a smaller budget, where the call holds so much beside it."""
@@ -63,11 +65,12 @@ class Job:
 
     def in_mode(self, name: str) -> Job:
         """Return the same job where the mode is known."""
-        return replace(self, options=replace(self.options, mode=name))
+        has_chosen = self.has_chosen or self.options.mode == "auto"
+        return replace(self, options=replace(self.options, mode=name), has_chosen=has_chosen)
 
     def may_leave(self, name: str) -> bool:
         """Tell whether another mode may be taken instead: finite differences are the last."""
-        return self.options.mode == "auto" and name != "finite-difference"
+        return (self.has_chosen or self.options.mode == "auto") and name != "finite-difference"
 
     @property
     def exact_size(self) -> int | None:

@@ -57,3 +57,34 @@ def test_a_fall_to_another_mode_leaves_nothing_and_collects_nothing(
         assert tracker.live_bytes == 0
     finally:
         gc.enable()
+
+
+class Squared(torch.autograd.Function):
+    """Have a derivative in reverse mode only, and none of that."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return 2 * grad * ctx.saved_tensors[0]
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+def test_a_mode_that_a_plan_has_chosen_is_left_where_it_cannot_run_the_function_any_more() -> None:
+    state, x = {"square": torch.square}, torch.linspace(-1, 1, 3, dtype=torch.float64)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return state["square"](x).repeat(20)
+
+    plan, given = cj.plan(func, x), cj.plan(func, x, mode="forward")
+    assert plan.mode == "forward"
+    state["square"] = Squared.apply
+    found, report = plan.run(x, return_report=True)
+    torch.testing.assert_close(found, torch.diag(2 * x).repeat(20, 1))
+    assert report.plan.mode == "reverse"
+    with pytest.raises(RuntimeError, match="setup_context"):
+        given.run(x)

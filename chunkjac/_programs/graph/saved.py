@@ -123,8 +123,10 @@ def _saved_by(graph: Autograd) -> Saved | None:
     def told(value: Any) -> Any:
         """Return a value whose text is equal for equal values only: a number in a list for a tensor."""
         if isinstance(value, torch.Tensor):
-            number = numbers.setdefault(_place(value), len(tensors))
-            if number == len(tensors):
+            place = _place(value)
+            number = numbers.get(place)
+            if number is None:
+                number = numbers[place] = len(tensors)
                 tensors.append(value)
             return [number]
         return value if type(value) is not tuple or _NUMBERS.issuperset(map(type, value)) else (*map(told, value),)
@@ -145,11 +147,12 @@ def _saved_by(graph: Autograd) -> Saved | None:
 def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
     """Return what nodes are, in an order that goes by edges, and what they have saved; ``None`` for hidden ones."""
     nodes: list[Any] = []
-    numbers: dict[Any, int] = {}
+    numbers: dict[Any, int] = {None: -1}
 
     def number_of(node: Any) -> int:
-        number = -1 if node is None else numbers.setdefault(node, len(nodes))
-        if number == len(nodes):
+        number = numbers.get(node)
+        if number is None:
+            number = numbers[node] = len(nodes)
             nodes.append(node)
         return number
 

@@ -87,8 +87,7 @@ class PerturbedCopies(Rows):
 
     def _blank(self, number: int, n_rows: int) -> torch.Tensor:
         """Make rows that are all the base point."""
-        leaf = self._leaves[number]
-        rows = torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+        rows = self._leaves[number].empty(n_rows)
         return rows.copy_(self._inputs[number].expand_as(rows))
 
 

@@ -79,7 +79,7 @@ class Seeds(Rows):
 
     def combined(self, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return one seed that is the sum of all, each times its weight, in memory of its own."""
-        seed = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in self._leaves)
+        seed = tuple(leaf.zeros() for leaf in self._leaves)
         for segment in self._directions.parts(slice(0, self._directions.n)):
             elements = seed[segment.leaf].view(-1)[segment.elements]
             elements += weights[segment.rows].to(elements.device, elements.dtype)
@@ -98,5 +98,4 @@ class Seeds(Rows):
 
     def _blank(self, number: int, n_rows: int) -> torch.Tensor:
         """Make rows of zeros."""
-        leaf = self._leaves[number]
-        return torch.zeros((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+        return self._leaves[number].zeros(n_rows)

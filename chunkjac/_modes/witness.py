@@ -49,7 +49,7 @@ class _Part:
     @classmethod
     def of(cls, leaf: Leaf) -> _Part:
         """Begin with no rows."""
-        zeros = torch.zeros(leaf.numel, dtype=leaf.dtype, device=leaf.device)
+        zeros = leaf.zeros().view(-1)
         return cls(zeros, torch.zeros_like(zeros).abs())
 
 

@@ -35,6 +35,14 @@ class Leaf:
         """Return the bytes of the elements."""
         return self.numel * self.dtype.itemsize
 
+    def zeros(self, *ahead: int) -> torch.Tensor:
+        """Return new zeros like it, with more dimensions ahead."""
+        return torch.zeros((*ahead, *self.shape), dtype=self.dtype, device=self.device)
+
+    def empty(self, *ahead: int) -> torch.Tensor:
+        """Return new memory likewise."""
+        return torch.empty((*ahead, *self.shape), dtype=self.dtype, device=self.device)
+
 
 # Where a function has many operations, and all rows of one have so few elements, a call takes longer than what it
 # computes. Those of forward mode take 4 times as long as those of reverse mode then (200 steps of a Runge-Kutta

@@ -46,9 +46,7 @@ class PulledBack(Whole):
         self._keeps_graph = keeps_graph
         self._by_rows = mode.by_rows
         self._vector = random_tangent(mode.problem.leaves)
-        self.products = tuple(
-            torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in mode.outputs.leaves
-        )
+        self.products = tuple(leaf.zeros() for leaf in mode.outputs.leaves)
         self._rows = [self._rows_of(mode, cotangent) for cotangent in cotangents]
 
     def _rows_of(self, mode: Mode, cotangent: Cotangent) -> Cotangent:

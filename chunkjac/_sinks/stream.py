@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from chunkjac._modes import Mode, block_leaves
 from chunkjac._sinks.block import Block, block_for_users
 from chunkjac._sinks.destination import Allowance, Destination
@@ -49,10 +47,7 @@ class StreamSink(HandedOn):
         n_rows = chunk.stop - chunk.start
         if n_rows > self._n_rows:
             self.release()  # first, so that old and new are never both alive
-            self._buffers = tuple(
-                torch.empty((n_rows, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
-                for leaf in block_leaves(self._mode)
-            )
+            self._buffers = tuple(leaf.empty(n_rows) for leaf in block_leaves(self._mode))
             self._n_rows = n_rows
         return tuple(buffer[:n_rows] for buffer in self._buffers)
 

@@ -139,7 +139,7 @@ class _Derivatives:
             return True
         ((part,), leaves) = [*self.mode.directions.parts(slice(number, number + 1))], self.mode.directions.leaves
         for factor in _FACTORS:
-            seed = tuple(torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in leaves)
+            seed = tuple(leaf.zeros() for leaf in leaves)
             seed[part.leaf].view(-1)[part.elements] = 1 / factor
             again = [factor * values for values in self._applied(seed)]
             bounds = [bound + 10 * apart_by(a, b) for a, b, bound in zip(again, now, bounds)]

@@ -118,8 +118,8 @@ class ColumnWitness:
 
     def _nothing(self) -> _Sum:
         """Return a combination of no columns."""
-        together = (torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in self._seen.outputs.leaves)
-        return _Sum(tuple(map(torch.zeros_like, self._stencil.inputs)), tuple(together))
+        together = tuple(leaf.zeros() for leaf in self._seen.outputs.leaves)
+        return _Sum(tuple(map(torch.zeros_like, self._stencil.inputs)), together)
 
     def _add(self, total: _Sum, chunk: slice, block: Tensors) -> None:
         """Add columns to a combination."""

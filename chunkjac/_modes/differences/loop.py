@@ -39,10 +39,7 @@ class OneByOne:
     def slopes(self, chunk: slice, placed: Points, scheme: Scheme) -> list[list[torch.Tensor]]:
         """Return slopes, for each output ``(k, *output.shape)`` for each level."""
         k = chunk.stop - chunk.start
-        slopes = [
-            [torch.zeros((k, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for _ in scheme.levels]
-            for leaf in self._outputs.leaves
-        ]
+        slopes = [[leaf.zeros(k) for _ in scheme.levels] for leaf in self._outputs.leaves]
         if scheme.with_base and self._base is None:
             self._base = self.base_values()
         for i, move in enumerate(self._moves(chunk, placed)):

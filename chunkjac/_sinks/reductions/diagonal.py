@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch.utils._pytree import tree_unflatten
 
 from chunkjac._chunker import ElementDirections
@@ -47,8 +46,7 @@ class DiagonalSink(ReducingSink):
         self._mode = mode
         self._starts = starts_of(mode.directions.leaves)
         self._across = ElementDirections(block_leaves(mode))
-        inputs = mode.problem.leaves
-        self._found = [torch.zeros(leaf.numel, dtype=leaf.dtype, device=leaf.device) for leaf in inputs]
+        self._found = [leaf.zeros().view(-1) for leaf in mode.problem.leaves]
 
     def write(self, chunk: slice, block: Tensors) -> None:
         """Take what a block has of the diagonal."""

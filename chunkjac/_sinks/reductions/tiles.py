@@ -36,9 +36,7 @@ class Tiled(ReducingSink):
         self._products = products
         self._first_column = len(products) if is_cross else 0
         self._is_cross = is_cross
-        self._tile: Tensors = tuple(
-            torch.empty((tile_size, *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf in block_leaves(mode)
-        )
+        self._tile: Tensors = tuple(leaf.empty(tile_size) for leaf in block_leaves(mode))
         self._tile_size = tile_size
         self._start = 0  # of the tile
         self.begin_again()

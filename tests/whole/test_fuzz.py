@@ -120,7 +120,6 @@ def test_a_failure_becomes_a_script_of_what_is_needed_for_it(tmp_path: Path) -> 
     assert (done.returncode, done.stdout.decode().split()[:1]) == (0, ["right"]), done.stderr.decode()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_each_fault_replaces_what_is_there(fault: Fault) -> None:
     text = (ROOT / "chunkjac" / fault.file).read_text()

@@ -26,9 +26,6 @@ _GRANULES = {"cuda": 512, "xpu": 512}
 # What no operation has made comes to a tensor by these: what was copied deeply, loaded, or made as a storage.
 _TAKES_STORAGE = {torch.ops.aten.set_.source_Storage, torch.ops.aten.set_.source_Storage_storage_offset}
 
-# A dry run leaves no room for so few bytes to come unseen: those who go by it leave a little more.
-_FEW_BYTES = 256
-
 # Whether a smaller storage was there before is not looked up: it counts as new.
 _WORTH_LOOKING_UP_BYTES = 2**20
 
@@ -171,8 +168,7 @@ class LiveBytes(Storages, Watcher):
             self._count(made, [] if traits.is_new or func is LIFT_FRESH else tensors)
             if func is LIFT_FRESH and args[0].untyped_storage().resizable():  # NumPy's are not
                 self._unseen_bytes = max(self._unseen_bytes, self.rounded(made.untyped_storage().nbytes()))
-            is_much = self._fake is not None and self._unseen_bytes > _FEW_BYTES
-            self.note(copied_bytes + (self._unseen_bytes if is_much else 0))
+            self.note(copied_bytes + (self._unseen_bytes if self._fake is not None else 0))
             self._check(func)
         if self._has_scratch:
             held_bytes = self.live_bytes - self._level_bytes

@@ -291,8 +291,8 @@ TRACKER = [
     Fault(
         "copies that products make do not count",
         "_memory/tracker.py",
-        "self.note(copied_bytes + (self._unseen_bytes if is_much else 0))",
-        "self.note(self._unseen_bytes if is_much else 0)",
+        "self.note(copied_bytes + (self._unseen_bytes if self._fake is not None else 0))",
+        "self.note(self._unseen_bytes if self._fake is not None else 0)",
         "tests/memory/test_unforeseen.py -k product",
     ),
     Fault(

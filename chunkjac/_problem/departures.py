@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -19,15 +20,18 @@ _COPYING = {"tensor", "as_tensor", "asarray", "scalar_tensor"}
 # What is done to gradients here is not done to tangents.
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 
-_TELLING = _HIDING | _COPYING | _HOOKS | {"_set_grad_enabled", "grad", "_make_dual"}
+# By these calls a part is said to be constant.
+_HOLDING = {"detach", "detach_"}
+_data: Any = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+
+_TELLING = _HIDING | _COPYING | _HOOKS | _HOLDING | {"_set_grad_enabled", "grad", "_make_dual"}
 
 
 class Departures(TorchFunctionMode):
     """Note what a function does that derivatives do not follow.
 
-    ``detach`` is not among it: it says that a part is to be taken for constant, and means the same in both modes.
-
     Attributes:
+        held: The calls that say that a part is to be taken for constant: that means the same in both modes.
         hidden: The calls by which numbers may have left autograd: what depends on them has no derivative, unsaid.
         copied: The calls that made constants of tensors with derivatives, as they do in torch.func.
         divided: What reverse mode sees and forward mode does not: parts under ``no_grad``, hooks.
@@ -36,6 +40,7 @@ class Departures(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.held: dict[str, None] = {}
         self.hidden: dict[str, None] = {}  # in the order in which they came
         self.copied: dict[str, None] = {}
         self.divided: dict[str, None] = {}
@@ -52,17 +57,26 @@ class Departures(TorchFunctionMode):
     def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
         """Note a call if it tells something."""
         if self.are_told_by(func) and args:
-            self._note(func.__name__, args, kwargs or {})
+            self._note("data" if func == _data else func.__name__, args, kwargs or {})
+
+    @property
+    def kept(self) -> list[str]:
+        """Return the calls that make derivatives another thing than differences on purpose, if nothing is hidden."""
+        return [] if self.hidden else [*self.held, *self.divided]
 
     @staticmethod
     def are_told_by(func: Any) -> bool:
         """Tell whether calls of a function may tell something, by its name."""
-        return getattr(func, "__name__", "") in _TELLING
+        name = getattr(func, "__name__", "")
+        return name in _TELLING or (name == "__get__" and func == _data)
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Sort a call by its name."""
         if name in _HOOKS:
             self.divided[name] = None
+        elif name in _HOLDING or name == "data":
+            if torch.is_grad_enabled() and not _is_ours():  # it is not in what a custom function does by itself
+                self.held[name] = None
         elif name == "_set_grad_enabled":
             if not args[0]:
                 self.divided["torch.no_grad"] = None
@@ -80,3 +94,11 @@ class Departures(TorchFunctionMode):
 def _is_real(value: Any) -> bool:
     """Tell whether a value is a tensor that may have a derivative."""
     return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _is_ours() -> bool:
+    """Tell whether a call comes from this package, which looks at what functions give."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_name in ("note", "_note", "__torch_function__"):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).startswith("chunkjac.")

@@ -148,6 +148,72 @@ def test_auto_means_what_jacrev_does_whatever_the_shapes() -> None:
         assert torch.equal(limited, many)
 
 
+class Unknown(torch.autograd.Function):
+    """Be right, and not known to be."""
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.detach().sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad * ctx.saved_tensors[0].cos()
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: torch.Tensor) -> Any:
+        return Unknown.apply(x), dims[0]
+
+
+class Wrong(Unknown):
+    """Be wrong by a tenth."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return Unknown.backward(ctx, grad) * 1.1
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: torch.Tensor) -> Any:
+        return Wrong.apply(x), dims[0]
+
+
+def weighed_without_grad(x: torch.Tensor) -> torch.Tensor:
+    """Weigh by what is computed under ``no_grad``."""
+    with torch.no_grad():
+        weight = x.sum()
+    return Unknown.apply(x) * weight
+
+
+KEEPING = {
+    "detach": lambda x: Unknown.apply(x) * x.detach(),
+    "data": lambda x: Unknown.apply(x) * x.data,
+    "no_grad": weighed_without_grad,
+}
+
+
+@pytest.mark.parametrize("mode", ["auto", "reverse"])
+@pytest.mark.parametrize("func", KEEPING.values(), ids=KEEPING)
+def test_what_a_function_keeps_from_derivatives_is_constant_beside_what_is_not_known(func: Any, mode: str) -> None:
+    """Differences move it, and so are no judge there."""
+    x = torch.tensor([0.3, -1.2, 0.7], dtype=D)
+    found, report = cj.jacobian(func, x, mode=mode, return_report=True)
+    assert torch.equal(found, torch.func.jacrev(func)(x))
+    assert report.plan.mode == "reverse"
+    assert "differences move what func keeps from derivatives" in report.verified
+
+
+def test_a_wrong_derivative_is_found_though_it_detaches_within() -> None:
+    x = torch.tensor([0.3, -1.2, 0.7], dtype=D)
+    with pytest.raises(cj.FunctionError, match="likely cause is Wrong"):
+        cj.jacobian(Wrong.apply, x, mode="reverse")
+    with pytest.warns(cj.RungWarning, match="has taken finite-difference"):
+        found = cj.jacobian(Wrong.apply, x)
+    assert torch.allclose(found, torch.diag(x.cos()), atol=1e-8)
+
+
 def test_not_a_number_is_warned_of_where_the_mode_was_asked_for() -> None:
     def func(a: torch.Tensor) -> torch.Tensor:
         return torch.where(a <= 0, torch.exp(a), 1 + a)

@@ -111,7 +111,8 @@ class Truth:
 
     def __init__(self, text, dtype, argnums, n_runs):
         self.text, self.dtype, self.argnums = text, dtype, argnums
-        self.is_low = dtype == "float32" or "float32" in text.partition("S = SimpleNamespace()")[2]
+        self.casts = "float32" in text.partition("S = SimpleNamespace()")[2]  # whatever it is given
+        self.is_low = self.casts or dtype == "float32"
         self.torch_is_wrong = False
         self.blocks, self.noise, self.n_inputs = [], [], []
         clean, low = self.names("float64"), self.names("float32")
@@ -180,16 +181,16 @@ class Truth:
         return [columns(func, point, self.argnums, h) for h in (step, step / 3)]
 
     def _bound(self, block):
-        return (0.1 if self.is_low else 1e-3) * max(1.0, largest(block))
+        return (0.1 if self.casts else 1e-3) * max(1.0, largest(block))
 
     def _compare(self, func, point, made):
         """Compare autograd with differences, with two steps: where these agree, they are right."""
-        wide, narrow = self._differences(func, point, 1e-2 if self.is_low else 1e-4)
+        wide, narrow = self._differences(func, point, 1e-2 if self.casts else 1e-4)
         for block, a, b in zip(made, wide, narrow):
             if largest(a - b) > self._bound(block):
                 raise UnclearError("not smooth")
             if not largest(block - b) <= 5 * self._bound(block):
-                if self.is_low:
+                if self.casts:
                     raise UnclearError("torch may be wrong")
                 self.torch_is_wrong = True
         if self.torch_is_wrong:

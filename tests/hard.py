@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 import chunkjac as cj
 
 D = torch.float64
-MODES = ("reverse", "forward", "finite-difference", "auto")
+MODES = ("reverse", "forward", "finite-difference")
 PAGE = Path(__file__).parents[1] / "docs" / "functions.md"
 # What is so from torch 2.14 on; the page is of torch 2.13, and says it.
 IS_LATER = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
@@ -177,14 +177,14 @@ def true_jacobian(hard: Hard) -> torch.Tensor:
 
 
 def rung_of(hard: Hard, mode: str) -> str | None:
-    """Return the way that a mode takes; ``None`` where it has none."""
+    """Return the way that a mode takes; ``None`` where it has none. (What ``auto`` takes may go by the clock.)"""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             report = cj.jacobian(hard.func, hard.x, mode=mode, return_report=True, **dict(hard.options))[1]
         except (RuntimeError, NotImplementedError):
             return None
-    return f"{report.plan.mode}: {report.plan.rung}" if mode == "auto" else report.plan.rung
+    return report.plan.rung
 
 
 def page() -> str:
@@ -202,10 +202,10 @@ _HEAD = """# Which functions work, and how
 Functions that are known to be hard, and the rung that each mode takes for them; [how it works](how_it_works.md)
 says what the rungs are. In each of these cases the Jacobian is compared with plain autograd, row by row.
 `python -m tests.hard` makes this page, and a test compares the two. "None" is a mode that refuses the function
-with an error, since torch has no such derivative.
+with an error, since torch has no such derivative. `mode="auto"` takes the faster mode of those that mean the same.
 
-| function | reverse | forward | finite-difference | auto |
-|---|---|---|---|---|"""
+| function | reverse | forward | finite-difference |
+|---|---|---|---|"""
 
 _TAIL = """
 [Operators](operators.md) has the same for the differentiable operators of torch, each with its own samples.

@@ -44,13 +44,6 @@ def overlaps_itself(tensor: torch.Tensor) -> bool:
     return False
 
 
-def is_part(tensor: torch.Tensor) -> bool:
-    """Tell whether there is more in the memory under a tensor; a transform's wrapper has none."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return False
-    return tensor.untyped_storage().nbytes() > tensor.nbytes
-
-
 def is_whole(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor is all that lies in its memory, in order."""
     return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes

@@ -75,13 +75,13 @@ def test_the_plan_predicts_the_peak_to_the_byte(name: str, mode: str) -> None:
         planned.run()  # without a report, an ample budget is not watched
     # It may hold less: the statistics of a BatchNorm in eval mode, which nothing writes to, are not copied, slopes are
     # made in the result, and a block that is the whole result is it, so that there are never both. Or more: a plain
-    # graph keeps what gradients of captured parameters would need.
+    # graph keeps what gradients of captured parameters would need; and a check of columns makes some single numbers.
     least_bytes = (
         0.75 * tracker.peak_bytes
         if mode == "finite-difference"
         else 0.9 * (tracker.peak_bytes - (planned.result_bytes if planned.n_chunks == 1 else 0))
     )
-    assert least_bytes <= unwatched.peak_bytes <= 1.1 * tracker.peak_bytes
+    assert least_bytes <= unwatched.peak_bytes <= 1.1 * tracker.peak_bytes + 3 * 8
 
 
 @pytest.mark.sweep

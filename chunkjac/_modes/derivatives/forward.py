@@ -22,7 +22,7 @@ from chunkjac._modes.derivatives.pushforwards import ColumnByColumn, VmapJvp, Vm
 from chunkjac._modes.derivatives.rung import Rung
 from chunkjac._modes.referees.evaluation import evaluated
 from chunkjac._problem import CallWatcher, Leaf, Outputs, Problem, WriteWatcher
-from chunkjac._tensors import is_part, overlaps_itself
+from chunkjac._tensors import overlaps_itself
 
 _BY_TANGENTS = (VmapJvp, VmapJvpPlain, ColumnByColumn)
 _LADDER = (VmapJvp, VmapJvpPlain, DoubleBackward, ColumnByColumn, DoubleBackwardOneByOne)
@@ -58,8 +58,7 @@ class Forward(Derivative):
     ) -> None:
         # Inputs that overlap themselves have no forward derivative: torch.func.jacfwd refuses expanded ones, and is
         # wrong where as_strided has made them (torch 2.13).
-        # Each tangent of a view would take as much as all the memory under it.
-        problem = problem.with_inputs([x.clone() if overlaps_itself(x) or is_part(x) else x for x in problem.inputs])
+        problem = problem.with_inputs([x.contiguous() if overlaps_itself(x) else x for x in problem.inputs])
         started_s = time.perf_counter()
         known = outputs or _evaluate(problem)
         ladder: dict[type[Rung], Callable[[], Rung]] = {

@@ -191,6 +191,8 @@ class FiniteDifference:
         self._evaluator.give_up("there is no room to compare its columns")
         self._evaluator.has_given_up()
         witness.forget()
+        if not self.batched:
+            self._witness = None  # all columns come again, one by one: there is nothing to compare
         return False
 
     def _has_no_fault(self, witness: ColumnWitness) -> bool:

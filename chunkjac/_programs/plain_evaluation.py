@@ -31,7 +31,6 @@ class PlainEvaluation:
         last: The point of its last row, if there is one.
         agrees: Tells whether values are the same but for rounding.
         seen: What is known of an evaluation.
-        is_trusted: Whether an earlier run of the plan has gone the same way, and this one will too.
     """
 
     problem: Problem

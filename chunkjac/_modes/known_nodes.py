@@ -14,26 +14,22 @@ from typing import Any
 
 import torch
 
-_RELEASE = ".".join(torch.__version__.split(".")[:2])
+RELEASE = ".".join(torch.__version__.split(".")[:2])
+FILE = Path(__file__).with_suffix(".json")
 
 
 def known_nodes(what: str, mode: str) -> frozenset[str]:
-    """Return the nodes that are right in a mode; none where another release of torch was looked at.
+    """Return the nodes that are right in a mode; none where this release of torch was not looked at.
 
     Args:
         what: ``"differentiated"``, or ``"batched"`` by ``vmap``.
         mode: ``"backward"`` or ``"forward"``, and ``"second "`` before it.
     """
-    told = _told()[what]
-    nodes: frozenset[str] = told[mode] if told["release"] == _RELEASE else frozenset()
-    return nodes
+    return _found(what, RELEASE).get(mode, frozenset())
 
 
 @cache
-def _told() -> dict[str, dict[str, Any]]:
-    """Read the file."""
-    told = json.loads(Path(__file__).with_suffix(".json").read_text())
-    return {
-        what: {name: frozenset(part) if isinstance(part, list) else part for name, part in parts.items()}
-        for what, parts in told.items()
-    }
+def _found(what: str, release: str) -> dict[str, frozenset[str]]:
+    """Read what was found for a release of torch."""
+    told: dict[str, Any] = json.loads(FILE.read_text())[what].get(release, {})
+    return {mode: frozenset(nodes) for mode, nodes in told.items() if isinstance(nodes, list)}

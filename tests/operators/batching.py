@@ -11,17 +11,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from chunkjac._chunker.directions import ElementDirections
 from chunkjac._chunker.seeds import Seeds
-from chunkjac._modes import known_nodes
 from chunkjac._modes.derivatives.derivative import Rung
 from chunkjac._modes.derivatives.pullbacks import VmapGrad, VmapVjp
 from chunkjac._modes.derivatives.pushforwards import VmapJvp
+from chunkjac._modes.known_nodes import FILE, RELEASE
 from chunkjac._problem.leaves import Leaf
 from chunkjac._problem.problem import Problem
 from chunkjac._tensors import same_to_rounding
@@ -69,10 +68,9 @@ def main() -> None:
 
 def write_known(what: str, **told: Any) -> None:
     """Write down what was found of the torch that is here, beside what else is known."""
-    path = Path(known_nodes.__file__).with_suffix(".json")
-    release = ".".join(torch.__version__.split(".")[:2])
-    known = {**json.loads(path.read_text()), what: {"release": release, **told}}
-    path.write_text(json.dumps(known, indent=1) + "\n")
+    known = json.loads(FILE.read_text())
+    known[what][RELEASE] = told
+    FILE.write_text(json.dumps(known, indent=1) + "\n")
 
 
 class Found:

@@ -130,7 +130,7 @@ class Found:
         Those that are right nearly everywhere are not to blame for what is composed of them.
         """
         operator = _plain(told.operator)
-        named = [node for node in told.own if _stem(node) in operator or operator in _stem(node)]
+        named = [node for node in told.own if _names(_stem(node), operator)]
         longest = max((len(_stem(node)) for node in named), default=0)
         never = {node for node in told.nodes if not self._good[node]}
         blamed = {node for node in named if len(_stem(node)) == longest} | never
@@ -187,13 +187,19 @@ def _claim(problem: Problem, is_backward: bool) -> ByRows | ByColumns:
 
 
 def _row(problem: Problem, weights: Any) -> Callable[..., Any]:
-    """Return the derivative of a weighted sum of the outputs, as a function."""
+    """Return the derivative of a weighted sum of the outputs and their squares, so that linear ones have a second."""
 
     def row(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
-            return tuple(torch.func.vjp(problem.flat, *inputs)[1](weights))
+            outputs, pullback = torch.func.vjp(problem.flat, *inputs)
+            return tuple(pullback(tuple(weight * (1 + output) for weight, output in zip(weights, outputs))))
 
     return row
+
+
+def _names(stem: str, operator: str) -> bool:
+    """Tell whether a node bears an operator's name, or a part of it; one letter ("t") is a part of most."""
+    return operator in stem or (len(stem) > 1 and stem in operator)
 
 
 def _stem(node: str) -> str:

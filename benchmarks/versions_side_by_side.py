@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.versions_side_by_side FOLDER [--quick]``, where FOLDER is a checkout of the other one
 (``git worktree add FOLDER COMMIT``). Each version lives in a process of its own and does a round when it is its
-turn: ``plan.run(x)`` from the second run on, and a first call of ``jacobian``. Medians over rounds, and their
-geometric mean over the functions of the zoo.
+turn: ``plan.run(x)`` once the plan has settled on a way, and a first call of ``jacobian``. Medians over rounds, and
+their geometric mean over the functions of the zoo.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from benchmarks.zoo import SIZES, Entry, functions
 
 HERE = Path(__file__).parents[1]
 WAYS = ("plan.run", "first call")
+
+# A plan of a short job tries its runs with and without a program, in turns, before it stays with what is faster.
+_N_TO_SETTLE = {"small": 12, "medium": 8, "large": 3}
 
 
 class Side:
@@ -119,7 +122,7 @@ def _prepared(entry: Entry, way: str) -> Callable[[], object]:
         call()
         return call
     plan = cj.plan(case.func, *case.args)
-    for _ in range(3):
+    for _ in range(_N_TO_SETTLE[entry.size]):
         plan.run(*case.args)
     return partial(plan.run, *case.args)
 

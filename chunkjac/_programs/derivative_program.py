@@ -35,7 +35,7 @@ class DerivativeProgram:
 
     def __init__(self, plain: PlainDerivative, records: Records, usage: Usage) -> None:
         self.recording = Recording(plain, records)
-        self._plain, self._records, self._record = plain, records, records.of(plain.mode)
+        self._plain, self._records, self._record = plain, records, records.of(plain.way)
         self._usage = usage
         self._each_s = 0.0  # what a direction takes, but for what its chunk takes whatever its size
         self._running: Running | None = None
@@ -67,7 +67,7 @@ class DerivativeProgram:
         if self._record.refused or not self._usage.is_timed:
             return not self._record.refused
         plain, left_s = self._plain, n_left * self._each_s
-        return n_left > 1 and derivatives_pay(self._records, plain.mode, left_s, plain.evaluation_s, plain.n_nodes)
+        return n_left > 1 and derivatives_pay(self._records, plain.way, left_s, plain.evaluation_s, plain.n_nodes)
 
     def is_known(self, n_left: int) -> bool:
         """Tell whether what comes next is a program that an earlier run has laid out and compared."""

@@ -30,7 +30,7 @@ class PlainDerivative:
     """Hold a derivative as it is without a program.
 
     Attributes:
-        mode: The name of the mode.
+        way: What it is recorded as: its mode, and by which graph if there are several.
         apply: Applies it to a single seed, by operations that can be batched.
         seed: Returns the seed to record: a combination of all directions.
         directions: What blocks have rows for.
@@ -39,7 +39,7 @@ class PlainDerivative:
         autograd: The graph that it sends seeds through, if that can be read.
     """
 
-    mode: str
+    way: str
     apply: Callable[[Tensors], Tensors]
     seed: Callable[[], Tensors]
     directions: Directions
@@ -70,7 +70,7 @@ class Recording:
     def __init__(self, plain: PlainDerivative, records: Records) -> None:
         self._plain = plain
         self._records = records
-        self._record = records.of(plain.mode)
+        self._record = records.of(plain.way)
         self._values: Tensors = ()
         self.made: Tensors = ()
         self.has_recorded = False

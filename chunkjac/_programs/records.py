@@ -44,7 +44,7 @@ class SeenByDifferences:
 
 @dataclass(slots=True)
 class ModeRecord:
-    """Hold what is remembered of a mode.
+    """Hold what is remembered of a mode, or of one way through it.
 
     Attributes:
         trace: The recorded direction.
@@ -113,7 +113,7 @@ class Records:
         compiles: Whether steps are compiled, and programs used at once.
         n_runs: How many runs are finished.
         spent_s: What they took, all together.
-        records: What is remembered, by mode.
+        records: What is remembered, by mode, and by which graph of autograd's.
         has_told: Whether somebody was told why steps cannot be compiled.
     """
 
@@ -124,16 +124,16 @@ class Records:
     records: dict[str, ModeRecord] = field(default_factory=dict)
     has_told: bool = False
 
-    def of(self, mode: str) -> ModeRecord:
-        """Return what is remembered of a mode."""
-        return self.records.setdefault(mode, ModeRecord())
+    def of(self, way: str) -> ModeRecord:
+        """Return what is remembered of a way to differentiate."""
+        return self.records.setdefault(way, ModeRecord())
 
-    def wants(self, mode: str) -> bool:
+    def wants(self, way: str) -> bool:
         """Tell whether a run is to be by a program: from the second on, and in short jobs while that is faster.
 
         Some runs of a short job are made without one, and timed, after as many with one.
         """
-        record = self.of(mode)
+        record = self.of(way)
         if record.refused or self.compiles:
             return not record.refused
         least_s = min(record.with_s, default=SHORT_S)
@@ -142,9 +142,9 @@ class Records:
             return self.n_runs > 0
         return len(record.without_s) >= n_turns and least_s <= min(record.without_s)
 
-    def records_plainly(self, mode: str) -> bool:
+    def records_plainly(self, way: str) -> bool:
         """Tell whether a direction is to be recorded of a function with fused layers."""
-        return self.of(mode).is_fused and self.wants(mode)
+        return self.of(way).is_fused and self.wants(way)
 
     def new_trouble(self) -> str:
         """Say what keeps steps from being compiled, once; empty for nothing."""

@@ -35,7 +35,7 @@ def evaluations_pay(seen: SeenByDifferences, chunk_s: float, n_chunks: float, *,
     return is_worth and n_chunks * saved_s > 2 * chunk_s + _OPERATION_S * seen.n_operations
 
 
-def derivatives_pay(records: Records, mode: str, left_s: float, evaluation_s: float, n_nodes: int) -> bool:
+def derivatives_pay(records: Records, way: str, left_s: float, evaluation_s: float, n_nodes: int) -> bool:
     """Tell whether a program is worth it: in a first run, whether it saves more than it takes to record.
 
     What takes very long to record waits until runs have taken as long: there may be few of them. So all runs together
@@ -43,7 +43,7 @@ def derivatives_pay(records: Records, mode: str, left_s: float, evaluation_s: fl
 
     Args:
         records: What the plan has so far.
-        mode: The name of the mode.
+        way: What the derivative is recorded as.
         left_s: How long all takes that is left, without a program.
         evaluation_s: How long an evaluation of the function takes.
         n_nodes: How many nodes its graph has; 0 if that is unknown.
@@ -51,8 +51,8 @@ def derivatives_pay(records: Records, mode: str, left_s: float, evaluation_s: fl
     needed_s = _recording_s(evaluation_s, n_nodes)
     if not (records.n_runs or records.compiles):
         return left_s > max(_LEAST_S, needed_s / _SAVED_OF_DERIVATIVES)
-    is_early = _NODE_S * n_nodes > _VERY_LONG_S and records.spent_s < needed_s and not records.of(mode).trace
-    return records.wants(mode) and not is_early
+    is_early = _NODE_S * n_nodes > _VERY_LONG_S and records.spent_s < needed_s and not records.of(way).trace
+    return records.wants(way) and not is_early
 
 
 def _recording_s(evaluation_s: float, n_nodes: int) -> float:

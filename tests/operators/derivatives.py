@@ -147,18 +147,19 @@ def verdicts(case: Case, edge: str) -> Iterator[Told]:
         try:
             if not by_order[order]:
                 by_order[order].append(_judged(case, order))
-            problem, own, nodes, slopes = by_order[order][0]
+            problem, own, nodes, slopes, is_flat = by_order[order][0]
             with torch.no_grad():
                 gap = _claim(problem, way.endswith("backward")).gap(slopes)
         except Exception:
             continue  # nobody can tell
         is_number = not isnan(gap.error)
-        is_right = gap.agrees and is_number
-        yield Told(way, case.operator, case.sample, edge, is_right, is_number, sorted(own), sorted(nodes))
+        # Where it agrees, an output that differences do not know may be all of it; where not, rounding, if all is flat.
+        if is_number if gap.agrees else not is_flat:
+            yield Told(way, case.operator, case.sample, edge, gap.agrees, is_number, sorted(own), sorted(nodes))
 
 
-def _judged(case: Case, order: str) -> tuple[Problem, frozenset[str], frozenset[str], Any]:
-    """Return the function or its derivative, the nodes, and differences that know something."""
+def _judged(case: Case, order: str) -> tuple[Problem, frozenset[str], frozenset[str], Any, bool]:
+    """Return the function or its derivative, its own nodes, all, differences that know something, if all is flat."""
 
     def func(*inputs: torch.Tensor) -> Any:
         seed()  # the same random numbers each time
@@ -174,9 +175,11 @@ def _judged(case: Case, order: str) -> tuple[Problem, frozenset[str], frozenset[
     is_finite = all(bool(value.isfinite().all()) for value in problem.evaluate()[0])
     steepest = max((float(v.nan_to_num(0.0).abs().max()) for v in slopes.values if v.numel()), default=0.0)
     longest = max((float(t.abs().max()) for t in slopes.tangent if t.numel()), default=0.0)
-    if not (own and slopes.tell and is_finite) or steepest < _FLAT * longest:
+    is_flat = steepest < _FLAT * longest
+    # Where all is flat, anything before may be wrong unseen, but not what is there alone.
+    if not (own and slopes.tell and is_finite) or (is_flat and len(own) > 1):
         raise ValueError("nothing to be told")
-    return problem, own, nodes, slopes
+    return problem, own, nodes, slopes, is_flat
 
 
 def _claim(problem: Problem, is_backward: bool) -> ByRows | ByColumns:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import chunkjac as cj
+from chunkjac._programs import recording
 from chunkjac._programs.graph.graph import run_all
 from chunkjac._programs.graph.saved import Autograd, saved_step
 from chunkjac._tensors import Tensors
@@ -135,3 +136,20 @@ def test_a_plan_follows_hooks_however_little_they_change(factor: float, monkeypa
         before = planned.run(X)
     now *= factor
     torch.testing.assert_close(planned.run(X), factor * before, rtol=1e-13, atol=0)
+
+
+def test_a_run_with_a_report_does_not_slow_those_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chunkjac._programs.records.SHORT_S", -1.0)
+    looked: list[str] = []
+    for name in ("saved_step", "recorded_step", "followed_step"):
+        look = getattr(recording, name)
+        noted = lambda *args, name=name, look=look: (looked.append(name), look(*args))[1]  # noqa: E731
+        monkeypatch.setattr(recording, name, noted)
+    weights = torch.outer(C, C)
+    planned = cj.plan(lambda x: (weights @ x).tanh() * 3, X, mode="reverse")
+    for report in (False, False, False, True, True):
+        planned.run(X, return_report=report)
+    assert {*looked} == {"saved_step", "recorded_step", "followed_step"}
+    looked.clear()
+    planned.run(X)
+    assert not looked  # its values are read from autograd's graph as before

@@ -40,6 +40,7 @@ class Derivative:
     seeds_per_direction: ClassVar[int] = 1
     largest_bytes: ClassVar[int] = 0
     _fast: ClassVar[tuple[type[Rung], ...]]
+    _way: str
 
     def __init__(
         self,
@@ -111,14 +112,14 @@ class Derivative:
 
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let a linear program make blocks, where that is worth it; see :meth:`Mode.use_programs`."""
-        record = programs.of(self.name)
+        record = programs.of(self._way)
         if record.refused:
             self._ladder.reasons.append(f"no {PROGRAM}: {record.refused}")
         elif self.batched and self._may_be_taken_over:
             record.is_fused = record.is_fused or are_fused(self.outputs.nodes)
             witness, rung = Witness(self.directions, self._row, record.weights), self._ladder.rung
             plain = PlainDerivative(
-                mode=self.name,
+                way=self._way,
                 apply=self._ladder.recordable,
                 seed=witness.planned_seed,
                 directions=self.directions,

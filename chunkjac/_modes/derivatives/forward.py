@@ -56,6 +56,7 @@ class Forward(Derivative):
         by_tangents: bool = False,
         directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
+        self._way = self.name
         # Inputs that overlap themselves have no forward derivative: torch.func.jacfwd refuses expanded ones, and is
         # wrong where as_strided has made them (torch 2.13).
         problem = problem.with_inputs([x.contiguous() if overlaps_itself(x) else x for x in problem.inputs])

@@ -56,7 +56,8 @@ class Reverse(Derivative):
         programs: Records | None = None,
         directions: Callable[[Sequence[Leaf]], Directions] = ElementDirections,
     ) -> None:
-        is_plain = programs is not None and not keeps_graph and programs.records_plainly(self.name)
+        self._way = self.name if is_quick else f"{self.name} by vjp"  # whose graph nobody can read
+        is_plain = programs is not None and not keeps_graph and programs.records_plainly(self._way)
         quick, plain = (VmapGrad, VmapGradPlain) if is_quick else (VmapVjp, VmapVjpPlain)
         rungs = (plain if is_plain else quick, *_LADDER)
         ladder: dict[type[Rung], Callable[[], Rung]] = {rung: partial(rung, problem) for rung in rungs}

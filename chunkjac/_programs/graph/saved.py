@@ -28,7 +28,7 @@ from chunkjac._tensors import Tensors
 # Nodes that torch generates from formulas, and that show all that matters.
 _SHOWN = re.compile(r"(?!.*AsStrided).*Backward\d+(_copy)?")
 
-_NUMBERS, _PLAIN = {int, float, bool, complex}, {torch.Tensor, torch.nn.Parameter}
+_ATOMS, _PLAIN = {int, float, bool, complex, str, type(None)}, {torch.Tensor, torch.nn.Parameter}
 
 _OWN: Any = torch._C._functions
 _LEAF = _OWN.AccumulateGrad
@@ -122,14 +122,19 @@ def _saved_by(graph: Autograd) -> Saved | None:
 
     def told(value: Any) -> Any:
         """Return a value whose text is equal for equal values only: a number in a list for a tensor."""
-        if isinstance(value, torch.Tensor):
-            place = _place(value)
-            number = numbers.get(place)
-            if number is None:
-                number = numbers[place] = len(tensors)
-                tensors.append(value)
-            return [number]
-        return value if type(value) is not tuple or _NUMBERS.issuperset(map(type, value)) else (*map(told, value),)
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        if kind is tuple:
+            return value if _ATOMS.issuperset(map(type, value)) else (*map(told, value),)
+        if not isinstance(value, torch.Tensor):
+            return value
+        place = _place(value)
+        number = numbers.get(place)
+        if number is None:
+            number = numbers[place] = len(tensors)
+            tensors.append(value)
+        return [number]
 
     try:
         found = _nodes_of(graph)
@@ -164,18 +169,20 @@ def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
     saved: list[Any] = []
     with _Python(is_within=True) as python:
         for node in nodes:  # which become more
-            kind = type(node)
+            kind: Any = type(node)
             if kind is _LEAF:
-                look.append(("leaf", leaves.get(id(node.variable), -1)))
+                look.append(f"leaf {leaves.get(id(node.variable))}")
             elif node in stops:
-                look.append(("source", stops[node]))
+                look.append(f"source {stops[node]}")
             else:
-                names = _names_saved(kind) if getattr(_OWN, kind.__name__, None) is kind else None
+                names = _names_saved(kind)
                 if names is None:
                     return None
                 look.append(kind)
-                look += [(number_of(ahead), number) for ahead, number in node.next_functions]
-                look += [(*part.shape, part.dtype, part.device) for part in node._input_metadata]
+                for ahead, number in node.next_functions:
+                    look += number_of(ahead), number
+                for part in node._input_metadata:
+                    look += part.shape, part.dtype, part.device
                 for name in names:
                     saved.append(getattr(node, name))
             if python.has_run:
@@ -186,7 +193,9 @@ def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
 @cache
 def _names_saved(kind: type) -> Sequence[str] | None:
     """Return the names of what a kind of node of torch's saves; ``None`` where it does not show all that matters."""
-    return [name for name in dir(kind) if name.startswith("_saved_")] if _SHOWN.fullmatch(kind.__name__) else None
+    if getattr(_OWN, kind.__name__, None) is not kind or not _SHOWN.fullmatch(kind.__name__):
+        return None
+    return [name for name in dir(kind) if name.startswith("_saved_")]
 
 
 def _place(tensor: torch.Tensor) -> tuple[Hashable, ...]:

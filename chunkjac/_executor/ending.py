@@ -8,10 +8,10 @@ from dataclasses import replace
 from chunkjac._errors import RungWarning, warn
 from chunkjac._executor.attempt import Attempt
 from chunkjac._executor.result import Result
-from chunkjac._executor.verification import estimated_error, verify_numbers
+from chunkjac._executor.verification import estimated_error, verify_numbers, warn_of_nan
 from chunkjac._modes import ModeSummary, Verdict, check_columns, is_empty
 from chunkjac._planner import Probe, Report, Runner, steady_size
-from chunkjac._sinks import TensorSink
+from chunkjac._sinks import FileSink, TensorSink
 
 
 def ended(attempt: Attempt, runner: Runner) -> Result:
@@ -54,7 +54,11 @@ def _verdict(attempt: Attempt) -> Verdict:
     """Check the Jacobian, if that was asked for, or is no number somewhere."""
     run, mode, sink = attempt.run, attempt.mode, attempt.sink
     options = run.job.options
-    if is_empty(mode) or options.verify == 0 or not isinstance(sink, TensorSink):
+    if is_empty(mode) or options.verify == 0:
+        return attempt.verdict
+    if isinstance(sink, FileSink):
+        warn_of_nan(sink, mode)
+    if not isinstance(sink, TensorSink):
         return attempt.verdict
     if not options.n_checks and sink.is_finite:
         return attempt.verdict

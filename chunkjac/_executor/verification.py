@@ -20,7 +20,7 @@ from chunkjac._modes import (
 )
 from chunkjac._planner import Job
 from chunkjac._problem import Problem
-from chunkjac._sinks import TensorSink
+from chunkjac._sinks import FileSink, TensorSink
 
 
 def verify_ahead(job: Job, mode: Mode, tracker: LiveBytes, counting: Counting) -> Verdict:
@@ -77,6 +77,17 @@ def verify_numbers(sink: TensorSink, mode: Mode, verdict: Verdict, *, may_leave:
         return Verdict(nan, f"not verified: {error}")
     warn(f"{told}; {found.reason}.", RungWarning)
     return Verdict(found.error, f"not verified: {told}")
+
+
+def warn_of_nan(sink: FileSink, mode: Mode) -> None:
+    """Warn if what was written to files holds what is no number, where the outputs are finite."""
+    n_nan = sink.count_nan()
+    if n_nan and _is_finite(mode.problem):
+        warn(
+            f"{n_nan} elements that were written are NaN, where func's outputs are finite; without out=, jacobian(...) "
+            "tells by which operation, and verify=0 says nothing of it.",
+            RungWarning,
+        )
 
 
 def _is_finite(problem: Problem) -> bool:

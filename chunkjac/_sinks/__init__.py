@@ -4,7 +4,7 @@ from chunkjac._sinks.argument import read_out
 from chunkjac._sinks.block import Block
 from chunkjac._sinks.cotangents import Cotangent, Grads, PulledBack
 from chunkjac._sinks.destination import Allowance, Destination
-from chunkjac._sinks.file import buffer_bytes, witness_bytes
+from chunkjac._sinks.file import FileSink, buffer_bytes, witness_bytes
 from chunkjac._sinks.given_tensors import GivenTensors
 from chunkjac._sinks.reductions.diagonal import Diagonal
 from chunkjac._sinks.reductions.gram import Gram, ManyTilesError

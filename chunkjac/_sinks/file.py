@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -173,6 +175,7 @@ class FileSink:
         self._mode, self._path, self._store = mode, path, store
         self._staging = Staging(block_leaves(mode), mode.problem.device)
         self._is_here = mode.problem.device.type == "cpu"
+        self._n_nan = 0
 
     def missing(self, _: int) -> list[slice]:
         """Return the directions that are to be computed."""
@@ -197,11 +200,24 @@ class FileSink:
         # No block has directions of two tensors, and no chunk those of two blocks.
         (part,) = self._mode.directions.parts(chunk)
         data = [_bytes_of(buffer) for buffer in buffers]
-        self._store.put(Piece(part.leaf, part.elements, data, wait, release))
+        self._store.put(Piece(part.leaf, part.elements, data, partial(self._arrive, wait, buffers), release))
+
+    def _arrive(self, wait: Callable[[], object], buffers: Tensors) -> None:
+        """Return once values are there, and count those that are no numbers: the writer's thread has time for it."""
+        wait()
+        for values in buffers:
+            if not isfinite(values.sum()):
+                self._n_nan += sum(int(row.isnan().sum()) for row in values)
+
+    def count_nan(self) -> int:
+        """Return how many elements that were written are no numbers, once all are on the disk."""
+        self.close()
+        return self._n_nan
 
     def begin_again(self) -> None:
         """Take back what was written: it is missing again. What was there before stays."""
         self._store.begin_again()
+        self._n_nan = 0
 
     def result(self) -> Any:
         """Return the Jacobian in torch.func's tree, in mapped memory or as Zarr arrays.

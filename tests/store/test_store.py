@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -971,3 +972,19 @@ def test_the_plan_in_a_report_writes_files_in_chunks_too(mode: str, max_memory: 
     assert max(report.chunk_sizes) >= 5
     assert report.peak_bytes <= report.plan.budget_bytes
     assert report.n_retries == 0
+
+
+def test_files_that_hold_what_is_no_number_are_told_of(tmp_path: Path) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x > 1, x, (x - 1).clamp(min=0).sqrt() * 2)  # of the branch that is not taken, 0 * inf
+
+    x = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    options: dict[str, Any] = {"mode": "reverse", "chunk_size": 2}
+    with pytest.warns(cj.RungWarning, match="elements that were written are NaN"):
+        found = cj.jacobian(func, x, out=tmp_path / "jacobian.npy", **options)
+    assert found.isnan().any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cj.jacobian(func, x, out=tmp_path / "unasked.npy", verify=0, **options)
+        cj.jacobian(torch.sin, x, out=tmp_path / "fine.npy", **options)
+        cj.jacobian(lambda x: x / (x - x), x, out=tmp_path / "its_own.npy", **options)  # the outputs are not finite

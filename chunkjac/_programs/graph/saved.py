@@ -31,7 +31,6 @@ _SHOWN = re.compile(r"(?!.*AsStrided).*Backward\d+(_copy)?")
 _ATOMS, _PLAIN = {int, float, bool, complex, str, type(None)}, {torch.Tensor, torch.nn.Parameter}
 
 _OWN: Any = torch._C._functions
-_LEAF = _OWN.AccumulateGrad
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +122,17 @@ def _saved_by(graph: Autograd) -> Saved | None:
     def told(value: Any) -> Any:
         """Return a value whose text is equal for equal values only: a number in a list for a tensor."""
         kind = type(value)
-        if kind in _ATOMS:
-            return value
         if kind is tuple:
             return value if _ATOMS.issuperset(map(type, value)) else (*map(told, value),)
-        if not isinstance(value, torch.Tensor):
+        if kind in _ATOMS or not isinstance(value, torch.Tensor):
             return value
-        place = _place(value)
-        number = numbers.get(place)
-        if number is None:
-            number = numbers[place] = len(tensors)
+        number = numbers.setdefault(_place(value), len(tensors))
+        if number == len(tensors):
             tensors.append(value)
         return [number]
 
     try:
-        found = _nodes_of(graph)
-        if found is None:
+        if (found := _nodes_of(graph)) is None:
             return None
         nodes, saved = found
         kind = graph.sources[0].device.type
@@ -155,9 +149,8 @@ def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
     numbers: dict[Any, int] = {None: -1}
 
     def number_of(node: Any) -> int:
-        number = numbers.get(node)
-        if number is None:
-            number = numbers[node] = len(nodes)
+        number = numbers.setdefault(node, len(nodes))
+        if number == len(nodes):
             nodes.append(node)
         return number
 
@@ -170,21 +163,19 @@ def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
     with _Python(is_within=True) as python:
         for node in nodes:  # which become more
             kind: Any = type(node)
-            if kind is _LEAF:
+            if kind is _OWN.AccumulateGrad:
                 look.append(f"leaf {leaves.get(id(node.variable))}")
             elif node in stops:
                 look.append(f"source {stops[node]}")
             else:
-                names = _names_saved(kind)
-                if names is None:
+                if (names := _names_saved(kind)) is None:
                     return None
                 look.append(kind)
                 for ahead, number in node.next_functions:
                     look += number_of(ahead), number
                 for part in node._input_metadata:
                     look += part.shape, part.dtype, part.device
-                for name in names:
-                    saved.append(getattr(node, name))
+                saved += [getattr(node, name) for name in names]
             if python.has_run:
                 return None
     return look, saved

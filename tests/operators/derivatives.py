@@ -109,6 +109,8 @@ def more_cases() -> Iterator[Case]:
         "index_copy": (lambda x: torch.zeros(3, dtype=x.dtype).index_copy(0, index, x), x),
         "put": (lambda x: torch.zeros(3, dtype=x.dtype).put(index, x), x),
         "scatter": (lambda x: torch.zeros(3, dtype=x.dtype).scatter(0, index, x), x),
+        "x - number": (lambda x: x - 2, x),
+        "zero_": (lambda x: x.clone().zero_() + x, x),
     }
     for name, (func, point) in functions.items():
         yield Case(name, -1, "", lambda *inputs, func=func: (func(*inputs),), (point,))

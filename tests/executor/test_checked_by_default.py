@@ -239,6 +239,45 @@ def test_kinks_are_no_fault() -> None:
         assert cj.jacobian(func, x, mode="reverse", verify=2, return_report=True)[1].verified_error < 1e-6
 
 
+class Same(torch.autograd.Function):
+    """Return the same, with a derivative that nobody knows to be right: it is off by a factor, if one is given."""
+
+    @staticmethod
+    def forward(x: torch.Tensor, factor: float) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.factor = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad * ctx.factor, None
+
+
+def stairs(x: torch.Tensor, width: float, factor: float) -> torch.Tensor:
+    """Return what is flat but for the input itself, whose derivative is taken to be a factor."""
+    return (x / width).round() * width + Same.apply(x, factor)
+
+
+@pytest.mark.parametrize("width", [1.0, 1 / 255])
+@pytest.mark.parametrize(("dtype", "size"), [(D, 1e2), (D, 1e4), (D, 1e6), (torch.float32, 1.0)])
+def test_stairs_are_flat_however_long_a_step_is(width: float, dtype: torch.dtype, size: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, dtype=dtype) * size
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        J = cj.jacobian(stairs, x, width, 1.0)
+    torch.testing.assert_close(J, torch.eye(8, dtype=dtype))
+
+
+@pytest.mark.parametrize(("size", "width"), [(1e2, 1.0), (1e4, 1 / 255), (1e6, 1 / 255)])
+def test_a_wrong_derivative_beside_stairs_is_found(size: float, width: float) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(cj.FunctionError, match="not confirmed"):
+        cj.jacobian(stairs, torch.randn(8, dtype=D) * size, width, 1.5, mode="reverse")
+
+
 def test_each_element_is_judged_by_its_own_size() -> None:
     def func(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([x[0] * 1e-6, (50 * x[1]).sin()])

@@ -24,7 +24,7 @@ import torch
 from chunkjac._modes.derivatives.pullbacks import VmapGrad
 from chunkjac._modes.derivatives.pushforwards import VmapJvp
 from chunkjac._modes.referee import random_tangent
-from chunkjac._modes.referees.claims import ByColumns, ByRows
+from chunkjac._modes.referees.claims import ByColumns, ByRows, judged
 from chunkjac._modes.referees.evaluation import evaluated
 from chunkjac._modes.referees.slopes import slopes_along
 from chunkjac._problem.problem import Problem
@@ -151,7 +151,7 @@ def verdicts(case: Case, edge: str) -> Iterator[Told]:
                 by_order[order].append(_judged(case, order))
             problem, own, nodes, slopes, is_flat = by_order[order][0]
             with torch.no_grad():
-                gap = _claim(problem, way.endswith("backward")).gap(slopes)
+                gap = judged(_claim(problem, way.endswith("backward")), problem, slopes)
         except Exception:
             continue  # nobody can tell
         is_number = not isnan(gap.error)

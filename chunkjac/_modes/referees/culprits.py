@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from chunkjac._modes.derivatives.forward import Forward
 from chunkjac._modes.derivatives.pullbacks import VmapGrad
 from chunkjac._modes.derivatives.reverse import Reverse
+from chunkjac._modes.referees.claims import judged
 from chunkjac._modes.referees.slopes import slopes_along
 from chunkjac._modes.referees.trust import claim_of, unknown_nodes
 from chunkjac._problem import Departures, Problem
@@ -111,7 +112,7 @@ class _Suspects(TorchFunctionMode):
 
         problem = Problem.of(alone, inputs, tuple(range(len(inputs))), False)
         modes: dict[str, Callable[[Problem], Any]] = {"reverse": Reverse, "forward": Forward}
-        return not claim_of(modes[self._name](problem)).gap(slopes_along(problem)).agrees
+        return not judged(claim_of(modes[self._name](problem)), problem, slopes_along(problem)).agrees
 
 
 def _are_finite(values: Sequence[Any]) -> bool:

@@ -21,7 +21,7 @@ from chunkjac._modes.derivatives.pullbacks import RowByRow
 from chunkjac._modes.derivatives.reverse import Reverse
 from chunkjac._modes.mode import Mode
 from chunkjac._modes.referee import random_tangent
-from chunkjac._modes.referees.claims import ByColumns, ByRows, Gap, gap_between
+from chunkjac._modes.referees.claims import ByColumns, ByRows, Gap, gap_between, judged
 from chunkjac._modes.referees.culprits import likely_cause
 from chunkjac._modes.referees.slopes import Slopes, loosened, slopes_along
 from chunkjac._modes.referees.trust import claim_of, unknown_nodes, why_unsure
@@ -67,7 +67,7 @@ def check_twice(problem: Problem, outputs: Outputs) -> None:
     try:
         with plain_kernels():
             slopes, pullback = slopes_along(again), RowByRow(again)
-            agrees = not slopes.tell or ByRows(pullback.one, pullback.outputs.leaves).gap(slopes).agrees
+            agrees = not slopes.tell or judged(ByRows(pullback.one, pullback.outputs.leaves), again, slopes).agrees
     except (ChunkjacError, OverBudget):
         raise
     except Exception:
@@ -136,10 +136,10 @@ def _decided(mode: Mode, problem: Problem, claim: ByColumns | ByRows, n_checks: 
         tolerance = slopes.tolerance if slopes is not None else 0.0
         if slopes is None or not slopes.tell:
             break
-        gap = claim.gap(slopes)
+        gap = judged(claim, problem, slopes)
         if gap.agrees:
             gaps.append(gap)
-        elif not claim.gap(_along(mode, problem, number + _ANOTHER)).agrees:
+        elif not judged(claim, problem, _along(mode, problem, number + _ANOTHER)).agrees:
             kept = problem.departures.kept if mode.name != "finite-difference" else []
             if not kept:
                 raise WrongError(_why_wrong(mode, problem, gap, slopes))
@@ -218,6 +218,6 @@ def _why_wrong(mode: Mode, problem: Problem, gap: Gap, slopes: Slopes) -> str:
 def _is_right(problem: Problem, name: str, slopes: Slopes) -> bool:
     """Tell whether another mode is what differences tell."""
     try:
-        return claim_of(_made(problem, name)).gap(slopes).agrees
+        return judged(claim_of(_made(problem, name)), problem, slopes).agrees
     except Exception:
         return False

@@ -42,6 +42,9 @@ _LOW = (torch.float32, torch.bfloat16)
 _SHORTER = 1 / 64
 _TOO_ROUGH, _NOTHING = 1e-3, 0.7
 
+# So many steps, each shorter by so much, are tried before a derivative is called wrong.
+_N_SHORTER, _SHORTER_BY = 8, 1 / 8
+
 
 @dataclass(frozen=True, slots=True)
 class Slopes:
@@ -75,9 +78,7 @@ def slopes_along(problem: Problem, number: int = 0) -> Slopes:
         number: Which of many directions.
     """
     with torch.no_grad():
-        with PrecisionWatcher() as seen:
-            base = tuple(value.detach().clone() for value in problem.flat(*(x.clone() for x in problem.inputs)))
-        eps = max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in (*problem.inputs, *base)))
+        base, eps = _base_of(problem)
         coarser = [torch.finfo(dtype).eps for dtype in _LOW]
         steps = [step**_STEP_EXPONENT for step in (eps, *(low for low in coarser if low > eps))]
         found = None
@@ -88,10 +89,35 @@ def slopes_along(problem: Problem, number: int = 0) -> Slopes:
                 found = slopes
             if _doubts(found) <= (0, max(_TOO_ROUGH, _USUAL * found.tolerance)):
                 break
+        else:
+            assert found is not None
+            found = shortened(problem, found)
     assert found is not None
     if _doubts(found)[1] > _NOTHING:
         return replace(found, bounds=tuple(torch.full_like(bound, torch.inf) for bound in found.bounds))
     return found
+
+
+def shortened(problem: Problem, slopes: Slopes) -> Slopes:
+    """Return differences along the same direction, of shorter steps where those tell otherwise, or more.
+
+    What goes up in stairs (a rounded number, a count) is flat between them, and differences of a longer way know
+    nothing of that: they all agree on the stairs' mean slope.
+    """
+    with torch.no_grad():
+        base, eps = _base_of(problem)
+        for shorter in range(_N_SHORTER):
+            finer = _slopes(problem, base, slopes.tangent, eps, eps**_STEP_EXPONENT * _SHORTER_BY**shorter)
+            is_better = [
+                ((v - w).abs() > b + c) | (c < b)
+                for v, w, b, c in zip(slopes.values, finer.values, slopes.bounds, finer.bounds)
+            ]
+            values, bounds, kinks = (
+                tuple(w.where(which, v) for which, w, v in zip(is_better, getattr(finer, name), getattr(slopes, name)))
+                for name in ("values", "bounds", "kinks")
+            )
+            slopes = Slopes(slopes.tangent, values, bounds, kinks, slopes.tolerance)
+    return slopes
 
 
 def loosened(slopes: Slopes) -> Slopes:
@@ -99,6 +125,13 @@ def loosened(slopes: Slopes) -> Slopes:
     largest = max((float(v.abs().max()) for v in slopes.values if v.numel()), default=0.0)
     room = largest * (slopes.tolerance / _ROUNDING) ** (2 * _PLAIN_EXPONENT) * _ROUNDING
     return replace(slopes, bounds=tuple(bound + min(room, _LARGEST * largest) for bound in slopes.bounds))
+
+
+def _base_of(problem: Problem) -> tuple[Tensors, float]:
+    """Return the outputs, and the largest machine epsilon on the way to them."""
+    with PrecisionWatcher() as seen:
+        base = tuple(value.detach().clone() for value in problem.flat(*(x.clone() for x in problem.inputs)))
+    return base, max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in (*problem.inputs, *base)))
 
 
 def _slopes(problem: Problem, base: Tensors, tangent: Tensors, eps: float, step: float) -> Slopes:

@@ -67,7 +67,7 @@ def networks() -> dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "transformer", "lstm"])
 @pytest.mark.parametrize("mode", ["auto", "reverse", "forward"])
-@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning", "ignore:There is a performance drop")
 def test_typical_networks_pay_nothing(name: str, mode: str) -> None:
     func, x = networks()[name]
     if mode == "forward" and name in ("lstm", "transformer"):

@@ -20,9 +20,6 @@ _ROUNDING = 10
 # Errors of outputs have nothing to do with one another: a sum of them is off by so many times the root of squares.
 _CHANCE = 3
 
-# Outputs that are so many times as uncertain as most are judged apart from them.
-_MUCH = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -77,9 +74,8 @@ class ByRows:
 
     def gap(self, slopes: Slopes) -> Gap:
         """Return how far that is from what differences say."""
-        parts = _by_certainty(_weights_by(slopes, self.leaves), slopes)
-        gaps = [_gap_of_rows(self.apply(weights), weights, slopes) for weights in parts]
-        return Gap(max((gap.error for gap in gaps), key=_worse), all(gap.agrees for gap in gaps))
+        weights = _weights_by(slopes, self.leaves)
+        return _gap_of_rows(self.apply(weights), weights, slopes)
 
 
 def judged(claim: ByColumns | ByRows, problem: Problem, slopes: Slopes) -> Gap:
@@ -115,7 +111,7 @@ def _gap_of_columns(columns: Tensors, slopes: Slopes) -> Gap:
             continue
         off = (column.to(value.device, value.dtype) - value).abs()[known]
         agrees = agrees and bool((off <= (bound + kink)[known]).all())  # not if it is no number
-        apart = max(apart, float((off - kink[known]).clamp(min=0).max()), key=_worse)
+        apart = max(apart, float((off - kink[known]).clamp(min=0).max()), key=lambda part: (isnan(part), part))
         largest = max(largest, float(value[known].abs().max()))
     return Gap(apart / largest if largest else apart, agrees)
 
@@ -129,23 +125,6 @@ def _weights_by(slopes: Slopes, like: Sequence[torch.Tensor | Leaf]) -> Tensors:
         least = largest * torch.finfo(sign.dtype).eps ** 0.5
         weights.append((sign * (largest / size.clamp(min=least)).to(sign.dtype)).where(bound.isfinite(), 0))
     return tuple(weights)
-
-
-def _by_certainty(weights: Tensors, slopes: Slopes) -> list[Tensors]:
-    """Return weights for outputs that differences know well, and for those that would hide what is wrong with these."""
-    triples = zip(weights, slopes.bounds, slopes.kinks)
-    noise = [weight.abs().to(bound.dtype) * (bound + kink) for weight, bound, kink in triples]
-    known = torch.cat([part[weight != 0].flatten().cpu() for part, weight in zip(noise, weights)])
-    usual = float(known.median()) if known.numel() else 0.0
-    unsure = [part > _MUCH * usual for part in noise]
-    if not any(bool(part.any()) for part in unsure):
-        return [weights]
-    return [tuple(w.where(which == is_unsure, 0) for w, which in zip(weights, unsure)) for is_unsure in (False, True)]
-
-
-def _worse(error: float) -> tuple[bool, float]:
-    """Return what errors are compared by: what is no number is the worst."""
-    return isnan(error), error
 
 
 def _gap_of_rows(rows: Tensors, weights: Tensors, slopes: Slopes) -> Gap:

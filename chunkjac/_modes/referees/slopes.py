@@ -89,9 +89,6 @@ def slopes_along(problem: Problem, number: int = 0) -> Slopes:
                 found = slopes
             if _doubts(found) <= (0, max(_TOO_ROUGH, _USUAL * found.tolerance)):
                 break
-        else:
-            assert found is not None
-            found = shortened(problem, found)
     assert found is not None
     if _doubts(found)[1] > _NOTHING:
         return replace(found, bounds=tuple(torch.full_like(bound, torch.inf) for bound in found.bounds))

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CellType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from chunkjac._problem.transforms import is_wrapped, unwrapped
 def modules_of(func: Callable[..., Any], args: tuple[Any, ...]) -> list[nn.Module]:
     """Return the modules that a function can be seen to use.
 
-    Itself, what it is bound to, what it is a partial of, what its closure and the globals that
-    it names hold, the same of functions in its closure, and its arguments; with all their submodules.
+    Itself, what it is bound to, what it is a partial of, what its closure and the globals that it names hold, the
+    same of functions among those (of globals, in its own file) and its attributes, and its arguments; with all their
+    submodules.
     """
     roots: list[Any] = [*tree_flatten(args)[0], *behind(func)]
     ahead = [root for root in reversed(roots) if isinstance(root, nn.Module)]
@@ -97,16 +98,27 @@ def _behind(func: Any, seen: set[int]) -> Iterator[Any]:
         yield from _behind(func.func, seen)
         yield from tree_flatten((func.args, func.keywords))[0]
     elif inspect.ismethod(func):
-        yield from _held(func.__self__)
+        yield from _behind(func.__self__, seen)
         yield from _behind(func.__func__, seen)
     elif inspect.isfunction(func):
-        names = [name for name in func.__code__.co_names if name in func.__globals__]
-        for name in names:
-            yield from _held(func.__globals__[name])
+        for value in (func.__globals__[name] for name in _names(func.__code__) if name in func.__globals__):
+            is_near = inspect.isfunction(value) and value.__globals__ is func.__globals__
+            yield from _behind(value, seen) if is_near else _held(value)
         for cell in func.__closure__ or ():
             if _is_filled(cell):
                 yield from _behind(cell.cell_contents, seen)
-    yield from _held(func)
+    for part in _held(func):
+        yield part
+        if isinstance(part, (functools.partial, FunctionType, MethodType)):
+            yield from _behind(part, seen)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names that code looks up, and code within it: lambdas, and comprehensions before Python 3.12."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def _held(value: Any) -> Iterator[Any]:

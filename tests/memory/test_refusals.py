@@ -116,3 +116,19 @@ def test_constants_that_come_unseen_never_exceed_a_budget() -> None:
     for budget in range(caught.value.needed_bytes, 2 * caught.value.needed_bytes, 1999):
         report = cj.jacobian(func, point(), mode="forward", max_memory=budget, return_report=True)[1]
         assert report.peak_bytes <= budget
+
+
+def test_where_memory_ends_on_the_way_to_another_rung_that_is_no_error_of_the_function() -> None:
+    norm, x = nn.BatchNorm1d(6, dtype=torch.float64), numbers(6)  # which torch's forward mode cannot run in training
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = norm(torch.stack([x, x.sin(), x * x, x.cos()]))
+        return torch.outer(rows[1], rows[0])
+
+    wanted = cj.jacobian(func, x, mode="reverse")
+    for budget_bytes in range(2000, 30000, 500):
+        try:
+            found = cj.jacobian(func, x, mode="forward", max_memory=budget_bytes)
+        except cj.BudgetError:
+            continue
+        assert torch.allclose(found, wanted)

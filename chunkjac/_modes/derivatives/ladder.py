@@ -179,11 +179,11 @@ class Ladder:
     def _climb(self) -> None:
         """Take the next rung whose prologue can run the function."""
         while True:
-            kind = next(iter(self._rungs))
-            make = self._rungs.pop(kind)
+            kind = next(iter(self._rungs))  # it stays where memory runs out: a smaller chunk comes here again
             try:
                 with torch.set_grad_enabled(self._keeps_graph):
-                    self.rung = make()
+                    self.rung = self._rungs[kind]()
+                del self._rungs[kind]
                 return
             except Exception as error:
                 if is_final(error):

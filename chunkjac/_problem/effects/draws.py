@@ -72,12 +72,18 @@ class Draws:
         """Evaluate it for the first time."""
         start = self.start = self._now()
         try:
-            value = call(inputs)
+            try:
+                value = call(inputs)
+            except Exception:
+                if start.has_moved():
+                    self._learn(start, call, point, failed=True)
+                raise
+            is_alone = not start.has_moved() or self._learn(start, call, point, failed=False)
         except Exception:
-            if start.has_moved():
-                self._learn(start, call, point, failed=True)
             raise
-        is_alone = not start.has_moved() or self._learn(start, call, point, failed=False)
+        except BaseException:  # Ctrl-C: nothing may be evaluated any more to find out who has drawn
+            start.restore()
+            raise
         self._is_known = True
         return value if is_alone or not self._again else self._other(partial(call, inputs))
 

@@ -54,6 +54,17 @@ class Found:
         held = (tensor for norm in norms for tensor in norm._buffers.values() if tensor is not None)
         return {("memory", memory_of(tensor)) for tensor in held}
 
+    def memories_of(self, changes: Set[Change]) -> set[Change]:
+        """Return the memory of tensors that were exchanged for others: a later evaluation writes to those instead."""
+        tensors = [
+            before.get(name)
+            for i, (_, before) in enumerate(self._buffers)
+            for name in before
+            if ("buffer", i, name) in changes
+        ]
+        tensors += [data for number, (_, data) in self.watcher.moved.items() if ("data", number) in changes]
+        return {("memory", memory_of(tensor)) for tensor in tensors if tensor is not None}
+
     def put_back(self, changes: Set[Change]) -> None:
         """Put back some of what was changed; done twice, it is as if done once."""
         for i, (current, before) in enumerate(self._buffers if changes else ()):

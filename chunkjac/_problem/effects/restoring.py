@@ -59,9 +59,9 @@ class LeftAsFound:
         is_plain = PlainData.n_entered == self._n_entered or unwrap_attributes(self._problem.modules)
         changed = self._found.changed()
         again = None
-        if not was_stopped and (changed - self._found.statistics() or not is_plain):
-            again = self._again()
         try:
+            if not was_stopped and (changed - self._found.statistics() or not is_plain):
+                again = self._again()
             self._put_back(changed, again)
         except KeyboardInterrupt:
             self._put_back(changed, again)
@@ -85,7 +85,10 @@ class LeftAsFound:
         try:
             with self.room, found.watcher:
                 self._problem.drawing(again=False).evaluate()
-        except Exception:
+        except BaseException as error:
+            found.put_back(found.changed())
+            if not isinstance(error, Exception):
+                raise
             return None
         return found
 
@@ -96,4 +99,5 @@ class LeftAsFound:
             return
         changed_again = again.changed()
         again.put_back(changed_again - changed)
-        self._found.put_back(changed & changed_again)
+        lasting = changed & changed_again
+        self._found.put_back(lasting | (changed & self._found.memories_of(lasting)))

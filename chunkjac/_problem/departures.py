@@ -21,7 +21,7 @@ _COPYING = {"tensor", "as_tensor", "asarray", "scalar_tensor"}
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 
 # By these calls a part is said to be constant.
-_HOLDING = {"detach", "detach_"}
+_HOLDING = {"detach", "detach_", "item", "tolist", "__float__"}
 _data: Any = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 _TELLING = _HIDING | _COPYING | _HOOKS | _HOLDING | {"_set_grad_enabled", "grad", "_make_dual"}

@@ -187,7 +187,14 @@ def weighed_without_grad(x: torch.Tensor) -> torch.Tensor:
     return Unknown.apply(x) * weight
 
 
+def scaled_by_what_is_read(x: torch.Tensor) -> torch.Tensor:
+    """Scale by a number that is read."""
+    return Unknown.apply(x) / x.abs().max().item()
+
+
 KEEPING = {
+    "item": scaled_by_what_is_read,
+    "tolist": lambda x: Unknown.apply(x) * x.tolist()[0],
     "detach": lambda x: Unknown.apply(x) * x.detach(),
     "data": lambda x: Unknown.apply(x) * x.data,
     "no_grad": weighed_without_grad,
@@ -276,6 +283,79 @@ def test_a_wrong_derivative_beside_stairs_is_found(size: float, width: float) ->
     torch.manual_seed(0)
     with pytest.raises(cj.FunctionError, match="not confirmed"):
         cj.jacobian(stairs, torch.randn(8, dtype=D) * size, width, 1.5, mode="reverse")
+
+
+def saw(x: torch.Tensor) -> torch.Tensor:
+    """Return what has many kinks."""
+    return (1e3 * x - (1e3 * x).round()).abs()
+
+
+HIDING = {
+    "flat outputs": (torch.relu, D),
+    "kinks beside the point": (saw, D),
+    "a fast oscillation": (lambda x: (1e6 * x).sin(), D),
+    "rounding": (lambda x: (3 * x).sin(), torch.float32),
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("func", "dtype"), HIDING.values(), ids=HIDING)
+def test_what_is_uncertain_hides_nothing(func: Any, dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(6, dtype=dtype)
+    x[-1] = x[-1].abs()
+
+    def one_wrong(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([func(x[:-1]), Same.apply(func(x[-1:]), 1.5)])
+
+    with pytest.raises(cj.FunctionError, match="not confirmed"):
+        cj.jacobian(one_wrong, x, mode="reverse")
+    with pytest.raises(cj.FunctionError, match="not confirmed"):
+        cj.jacobian(lambda x: Same.apply(func(x), 1.1), x, mode="reverse")
+    right = cj.jacobian(lambda x: Same.apply(func(x), 1.0), x, mode="reverse")
+    torch.testing.assert_close(right, torch.func.jacrev(func)(x))
+
+
+def test_a_fast_oscillation_is_no_fault_however_long_a_step_is() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([(1e6 * x).sin(), Same.apply(x, 1.0)])
+
+    torch.manual_seed(0)
+    x = torch.randn(6, dtype=D) * 1e6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = cj.jacobian(func, x)
+    torch.testing.assert_close(found, torch.func.jacrev(func)(x))
+
+
+class InBothModes(Same):
+    """Be differentiated in forward mode, too."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, _: None) -> torch.Tensor:
+        return tangent * ctx.factor
+
+
+CANCELLING = {
+    "softmax": lambda x: InBothModes.apply((100 * x).softmax(0), 1.0),
+    "quotient": lambda x: InBothModes.apply(x, 1.0) / x,
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("mode", ["auto", "forward"])
+@pytest.mark.parametrize("func", CANCELLING.values(), ids=CANCELLING)
+def test_modes_do_not_differ_where_both_are_rounding(func: Any, mode: str, seed: int) -> None:
+    """Of derivatives that cancel, little but rounding is left, which is another in each mode."""
+    torch.manual_seed(seed)
+    x = torch.randn(8, dtype=D)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # batches of what is rounding are rounding, too
+        found, report = cj.jacobian(func, x, mode=mode, return_report=True)
+    torch.testing.assert_close(found, torch.func.jacrev(func)(x))
+    assert report.plan.mode == {"auto": "reverse"}.get(mode, mode)
 
 
 def test_each_element_is_judged_by_its_own_size() -> None:

@@ -188,7 +188,7 @@ def _claim(problem: Problem, is_backward: bool) -> ByRows | ByColumns:
     if is_backward:
         pullback = VmapGrad(problem)
         return ByRows(pullback.one, pullback.outputs.leaves)
-    return ByColumns(VmapJvp(problem, evaluated(problem)).one, problem.leaves)
+    return ByColumns(VmapJvp(problem, evaluated(problem)).one, problem)
 
 
 def _row(problem: Problem, weights: Any) -> Callable[..., Any]:

@@ -95,7 +95,7 @@ def check_columns(
     Raises:
         WrongError: It is not what the referees tell.
     """
-    verdict = _decided(mode, mode.problem, ByColumns(apply, mode.problem.leaves), n_checks, has_bounds)
+    verdict = _decided(mode, mode.problem, ByColumns(apply, mode.problem), n_checks, has_bounds)
     if not says_why:
         return verdict
     cause = likely_cause(mode.problem, mode.name) or "nothing tells why"
@@ -146,11 +146,17 @@ def _decided(mode: Mode, problem: Problem, claim: ByColumns | ByRows, n_checks: 
             doubts.append(f"differences move what func keeps from derivatives ({', '.join(kept)})")
             gaps.clear()
             break
-    if gaps:
-        return Verdict(max(gap.error for gap in gaps), "; ".join(["verified by finite differences", *doubts]))
-    if not has_bounds and not doubts:
+    told = Verdict(max(gap.error for gap in gaps), "verified by finite differences") if gaps else None
+    if told is not None and all(gap.is_whole for gap in gaps):
+        return told
+    if told is not None:
+        doubts.append("differences know nothing of some outputs")
+    elif not has_bounds and not doubts:
         doubts.append("differences know nothing: func is not finite beside the point, or too rough")
-    return _by_the_other(mode, problem, claim, n_checks, doubts, tolerance)
+    by_the_other = _by_the_other(mode, problem, claim, n_checks, doubts, tolerance)
+    if told is None or by_the_other.error is not None:
+        return by_the_other
+    return Verdict(told.error, "; ".join([told.reason, *doubts]))
 
 
 def _by_the_other(

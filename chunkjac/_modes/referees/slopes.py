@@ -40,7 +40,7 @@ _SMALL = 1e-3
 # than their inputs have, and a small one for those that change fast.
 _LOW = (torch.float32, torch.bfloat16)
 _SHORTER = 1 / 64
-_TOO_ROUGH, _NOTHING = 1e-3, 0.7
+_TOO_ROUGH, _ROUGHLY, _NOTHING = 1e-3, 0.01, 0.7
 
 # So many steps, each shorter by so much, are tried before a derivative is called wrong.
 _N_SHORTER, _SHORTER_BY = 8, 1 / 8
@@ -54,6 +54,7 @@ class Slopes:
         tangent: The direction, like the inputs.
         values: The derivative along it, like the outputs.
         bounds: How far each may be off; infinite where differences know nothing.
+        rounding: What of that is there for rounding.
         kinks: Half of what slopes on both sides differ by.
         tolerance: What rounding may do to each, relative to its own size.
     """
@@ -61,6 +62,7 @@ class Slopes:
     tangent: Tensors
     values: Tensors
     bounds: Tensors
+    rounding: Tensors
     kinks: Tensors
     tolerance: float
 
@@ -68,6 +70,17 @@ class Slopes:
     def tell(self) -> bool:
         """Tell whether differences know anything."""
         return any(bool(bound.isfinite().any()) for bound in self.bounds)
+
+    @property
+    def tell_all(self) -> bool:
+        """Tell whether differences know something of each output."""
+        return all(bool(bound.isfinite().all()) for bound in self.bounds)
+
+    @property
+    def are_rough(self) -> bool:
+        """Tell whether an output is uncertain by more than rounding explains, and much."""
+        triples = zip(self.values, self.bounds, self.rounding)
+        return any(bool(((b > 2 * r) & (b > _ROUGHLY * v.abs())).any()) for v, b, r in triples)
 
 
 def slopes_along(problem: Problem, number: int = 0) -> Slopes:
@@ -83,7 +96,7 @@ def slopes_along(problem: Problem, number: int = 0) -> Slopes:
         steps = [step**_STEP_EXPONENT for step in (eps, *(low for low in coarser if low > eps))]
         found = None
         for step in (*steps, _SHORTER * steps[0]):
-            tangent = _tangent(problem.inputs, number, floored=step >= steps[0])
+            tangent = tangent_of(problem.inputs, number, floored=step >= steps[0])
             slopes = _slopes(problem, base, tangent, eps, step)
             if found is None or _doubts(slopes) < _doubts(found):
                 found = slopes
@@ -91,7 +104,7 @@ def slopes_along(problem: Problem, number: int = 0) -> Slopes:
                 break
     assert found is not None
     if _doubts(found)[1] > _NOTHING:
-        return replace(found, bounds=tuple(torch.full_like(bound, torch.inf) for bound in found.bounds))
+        return replace(found, bounds=_unknown(found))
     return found
 
 
@@ -99,22 +112,44 @@ def shortened(problem: Problem, slopes: Slopes) -> Slopes:
     """Return differences along the same direction, of shorter steps where those tell otherwise, or more.
 
     What goes up in stairs (a rounded number, a count) is flat between them, and differences of a longer way know
-    nothing of that: they all agree on the stairs' mean slope.
+    nothing of that: they all agree on the stairs' mean slope. So do they on what a fast oscillation goes along with:
+    that shows in shorter steps being rougher than rounding makes them, and nothing is known before they are smooth.
     """
     with torch.no_grad():
         base, eps = _base_of(problem)
+        before = slopes.bounds
         for shorter in range(_N_SHORTER):
             finer = _slopes(problem, base, slopes.tangent, eps, eps**_STEP_EXPONENT * _SHORTER_BY**shorter)
-            is_better = [
-                ((v - w).abs() > b + c) | (c < b)
-                for v, w, b, c in zip(slopes.values, finer.values, slopes.bounds, finer.bounds)
-            ]
-            values, bounds, kinks = (
-                tuple(w.where(which, v) for which, w, v in zip(is_better, getattr(finer, name), getattr(slopes, name)))
-                for name in ("values", "bounds", "kinks")
+            is_lost = [c > b + _ROUNDING * r for b, c, r in zip(before, finer.bounds, finer.rounding)]
+            before = finer.bounds
+            slopes = _merged(
+                is_lost, replace(finer, bounds=_unknown(finer)), _merged(_better(finer, slopes), finer, slopes)
             )
-            slopes = Slopes(slopes.tangent, values, bounds, kinks, slopes.tolerance)
     return slopes
+
+
+def _better(finer: Slopes, slopes: Slopes) -> list[torch.Tensor]:
+    """Tell which outputs differences of shorter steps know, and others know less or otherwise."""
+    is_known = [(c < w.abs() * _NOTHING) | (c <= 2 * r) for w, c, r in zip(finer.values, finer.bounds, finer.rounding)]
+    pairs = zip(slopes.values, finer.values, slopes.bounds, finer.bounds)
+    is_other = [(v - w).abs() > b + c for v, w, b, c in pairs]
+    pairs = zip(slopes.bounds, finer.bounds, slopes.kinks, finer.kinks)
+    is_more = [c + finer_kink < b + kink for b, c, kink, finer_kink in pairs]
+    return [known & (other | more) for known, other, more in zip(is_known, is_other, is_more)]
+
+
+def _unknown(slopes: Slopes) -> Tensors:
+    """Return the bounds of outputs of which nothing is known."""
+    return tuple(torch.full_like(bound, torch.inf) for bound in slopes.bounds)
+
+
+def _merged(which: list[torch.Tensor], these: Slopes, others: Slopes) -> Slopes:
+    """Return these for some outputs, and others for the rest."""
+    values, bounds, rounding, kinks = (
+        tuple(this.where(is_this, other) for is_this, this, other in zip(which, getattr(these, n), getattr(others, n)))
+        for n in ("values", "bounds", "rounding", "kinks")
+    )
+    return Slopes(others.tangent, values, bounds, rounding, kinks, others.tolerance)
 
 
 def loosened(slopes: Slopes) -> Slopes:
@@ -122,6 +157,18 @@ def loosened(slopes: Slopes) -> Slopes:
     largest = max((float(v.abs().max()) for v in slopes.values if v.numel()), default=0.0)
     room = largest * (slopes.tolerance / _ROUNDING) ** (2 * _PLAIN_EXPONENT) * _ROUNDING
     return replace(slopes, bounds=tuple(bound + min(room, _LARGEST * largest) for bound in slopes.bounds))
+
+
+def sizes_at(problem: Problem) -> Tensors:
+    """Return what rounding goes by in each output."""
+    with torch.no_grad():
+        return tuple(_size(at, at) for at in _base_of(problem)[0])
+
+
+def _size(at: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return what rounding goes by in each output: of small ones too, which may be differences of large numbers."""
+    level = max(float(at.abs().max()), float(value.nan_to_num(0.0).abs().max())) if at.numel() else 0.0
+    return at.to(value.dtype).abs() + level
 
 
 def _base_of(problem: Problem) -> tuple[Tensors, float]:
@@ -136,22 +183,21 @@ def _slopes(problem: Problem, base: Tensors, tangent: Tensors, eps: float, step:
     ahead, behind = _rise(problem, base, tangent, step), _rise(problem, base, tangent, -step)
     ahead_half, behind_half = _rise(problem, base, tangent, step / 2), _rise(problem, base, tangent, -step / 2)
     tolerance = min(_LARGEST, _ROUNDING * eps**0.5)
-    values, bounds, kinks = [], [], []
+    values, bounds, roundings, kinks = [], [], [], []
     for at, p, q, p2, q2 in zip(base, ahead, behind, ahead_half, behind_half):
         whole, half = (p + q) / 2, (p2 + q2) / 2
         value, rough = (4 * half - whole) / 3, (half - whole).abs()
         size = value.abs() + at.to(value.dtype).abs()
         usual = (rough / size)[(size > 0) & rough.isfinite()]
         usual_part = _USUAL * float(usual.median()) if usual.numel() else 0.0
-        # Of small outputs too, which may be differences of large numbers.
-        level = max(float(at.abs().max()), float(value.nan_to_num(0.0).abs().max())) if at.numel() else 0.0
-        rounding = tolerance * value.abs() + _ROUNDING * eps / step * (at.to(value.dtype).abs() + level)
+        rounding = tolerance * value.abs() + _ROUNDING * eps / step * _size(at, value)
         bound = _ROUGH * rough + usual_part * size + rounding
         values.append(value)
+        roundings.append(rounding.nan_to_num(torch.inf, torch.inf, torch.inf))
         bounds.append(bound.nan_to_num(torch.inf, torch.inf, torch.inf))
         # What is left of the slopes' difference when that of a smooth function, which goes with the step, is taken out.
         kinks.append(((2 * (p2 - q2) - (p - q)).abs() / 2).nan_to_num(0.0, 0.0, 0.0))
-    return Slopes(tangent, tuple(values), tuple(bounds), tuple(kinks), tolerance)
+    return Slopes(tangent, tuple(values), tuple(bounds), tuple(roundings), tuple(kinks), tolerance)
 
 
 def _rise(problem: Problem, base: Tensors, tangent: Tensors, step: float) -> Tensors:
@@ -175,7 +221,7 @@ def _doubts(slopes: Slopes) -> tuple[int, float]:
     return n_unknown, max((float(part.median()) for part in parts if part.numel()), default=0.0)
 
 
-def _tangent(inputs: Tensors, number: int, *, floored: bool) -> Tensors:
+def tangent_of(inputs: Tensors, number: int, *, floored: bool = True) -> Tensors:
     """Return a random direction in which each element moves by its own size."""
     return tuple(t * _sizes(x, floored) for t, x in zip(random_tangent(inputs, number), inputs))
 

@@ -46,7 +46,7 @@ def claim_of(mode: Derivative) -> ByColumns | ByRows:
     """Return what a mode says of the Jacobian, as its directions are made one by one."""
     if mode.by_rows:
         return ByRows(mode.apply, mode.outputs.leaves)
-    return ByColumns(mode.apply, mode.problem.leaves)
+    return ByColumns(mode.apply, mode.problem)
 
 
 def unknown_nodes(problem: Problem, outputs: Outputs, name: str, *, twice: bool = False) -> list[str] | None:

@@ -82,7 +82,7 @@ class Pacer:
         is_free, done = wanted_size is None, span.start
         stop = self.next_chunk(done).stop if wanted_size is None else done + wanted_size
         chunk = slice(done, min(stop, span.stop))
-        is_measured = self.measures(chunk, n_done) if is_free else is_new and self.measures_new
+        is_measured = (is_free and self.measures(chunk, n_done)) or (is_new and self.measures_new)
         return Turn(chunk, is_free, is_new, is_measured)
 
     def measures(self, chunk: slice, n_done: int) -> bool:

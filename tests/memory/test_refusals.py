@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import chunkjac as cj
+from chunkjac._memory import LiveBytes, are_limited
+from chunkjac._problem import is_inside_transform
 
 pytestmark = pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")  # tight budgets are slow, which is said
 
@@ -132,3 +134,22 @@ def test_where_memory_ends_on_the_way_to_another_rung_that_is_no_error_of_the_fu
         except cj.BudgetError:
             continue
         assert torch.allclose(found, wanted)
+
+
+def test_a_rung_that_fails_where_nobody_counts_is_not_left_uncounted() -> None:
+    x = numbers(40)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        if is_inside_transform((x,)) and not are_limited():  # as `deepcopy` does in jvp, say
+            raise RuntimeError("not here")
+        for _ in range(9):
+            x = x.sin() * x  # which double backward keeps
+        return torch.cat([x, x])
+
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, x, mode="forward", max_memory=1)
+    assert caught.value.needed_bytes is not None
+    with LiveBytes(x.device) as outside:
+        found = cj.jacobian(func, x, mode="forward", max_memory=caught.value.needed_bytes)
+    assert outside.highest_bytes <= caught.value.needed_bytes
+    assert torch.allclose(found, cj.jacobian(func, x, mode="reverse"))

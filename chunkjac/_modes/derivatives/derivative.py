@@ -108,11 +108,12 @@ class Derivative:
     @property
     def is_new(self) -> bool:
         """Tell whether the next block begins another way, which holds other memory than those before."""
-        return self._takeover is not None and self._takeover.is_new
+        return self._ladder.is_doubtful or (self._takeover is not None and self._takeover.is_new)
 
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let a linear program make blocks, where that is worth it; see :meth:`Mode.use_programs`."""
         record = programs.of(self._way)
+        self._ladder.is_counted = usage.is_counted
         if record.refused:
             self._ladder.reasons.append(f"no {PROGRAM}: {record.refused}")
         elif self.batched and self._may_be_taken_over:

@@ -20,8 +20,9 @@ from torch._subclasses.fake_tensor import (
 )
 
 from chunkjac._errors import ChunkjacError, FunctionError, add_note
-from chunkjac._memory import drain_backward, first_line, is_out_of_memory
+from chunkjac._memory import are_limited, drain_backward, first_line, is_out_of_memory
 from chunkjac._modes.derivatives.rung import Rung
+from chunkjac._modes.mode import OtherWayError
 from chunkjac._modes.referee import nearer
 from chunkjac._modes.witness import Witness
 from chunkjac._problem import Problem
@@ -51,6 +52,8 @@ class Ladder:
         compares: Whether any block was compared with one direction.
         goes_alone: Whether directions are computed one after the other, whatever the rung could.
         gives_away: Whether the last block's memory is nobody else's.
+        is_counted: Whether blocks are counted that may hold something new.
+        is_doubtful: Whether every block is to be counted: one that was not would have taken another rung.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Ladder:
         self.rung: Rung
         self._witness: Witness  # of the blocks behind the first
         self.reasons: list[str] = []
-        self.compares = self.gives_away = self.goes_alone = False
+        self.compares = self.gives_away = self.goes_alone = self.is_counted = self.is_doubtful = False
         self._rungs = dict(rungs)
         self._keeps_graph = keeps_graph
         self._works = False  # whether a block was made: later errors are the function's own
@@ -84,8 +87,12 @@ class Ladder:
             witness.prepare()
 
     def block(self, seeds: Tensors, start: int) -> Tensors:
-        """Apply the derivative to ``(k, *leaf.shape)`` of seeds, those from a direction on."""
-        return self._applied(lambda: self._block(seeds, start))
+        """Apply the derivative to ``(k, *leaf.shape)`` of seeds, those from a direction on.
+
+        Raises:
+            OtherWayError: It would take another rung, and is to be counted.
+        """
+        return self._applied(lambda: self._block(seeds, start), waits=self.is_counted)
 
     def is_confirmed(self) -> bool:
         """Compare all blocks with one direction; where they are not what it tells, another rung is used from then on.
@@ -127,7 +134,7 @@ class Ladder:
         """Let go of what the prologue keeps."""
         self.rung.close()
 
-    def _applied(self, compute: Callable[[], Tensors]) -> Tensors:
+    def _applied(self, compute: Callable[[], Tensors], *, waits: bool = False) -> Tensors:
         """Compute on the rung that is in use, and on the next where that cannot."""
         while True:
             try:
@@ -137,6 +144,9 @@ class Ladder:
                     self._note_on(error)
                     raise
                 why = self._why_not(error)
+            if waits and not (self.is_doubtful or are_limited()):
+                self.is_doubtful = True
+                raise OtherWayError
             self._leave(why)
 
     def _leave(self, why: str) -> None:

@@ -16,6 +16,9 @@ _PRODUCTS = {
     torch.ops.aten.addmv.default,
 }
 
+# Whose operations are torch's own.
+_OWN = {"aten", "prims", "higher_order", "mkldnn", "quantized"}
+
 
 class PrecisionWatcher(OperationMode):
     """Note the largest machine epsilon among the results of all operations.
@@ -27,6 +30,7 @@ class PrecisionWatcher(OperationMode):
         eps: The largest epsilon so far; 0 before the first.
         n_operations: How many operations have run.
         has_products: Whether matrix products were among them.
+        has_foreign: Whether an operation was not torch's own: what it computes in is not seen.
         largest_bytes: The size of the largest result, views aside.
     """
 
@@ -35,6 +39,7 @@ class PrecisionWatcher(OperationMode):
         self.eps = 0.0
         self.n_operations = 0
         self.has_products = False
+        self.has_foreign = False
         self.largest_bytes = 0
         self._dtypes: set[torch.dtype] = set()  # of results
         self._constants: set[int] = set()  # memory of what no tensor outside of the function has a part in
@@ -44,6 +49,7 @@ class PrecisionWatcher(OperationMode):
         made = func(*args, **kwargs)
         self.n_operations += 1
         self.has_products = self.has_products or func in _PRODUCTS
+        self.has_foreign = self.has_foreign or func.namespace not in _OWN
         if self._is_constant(args):
             self._constants.update(memory_of(value) for value in _dense((made,)))
             return made  # its precision is not that of the computation

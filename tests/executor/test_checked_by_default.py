@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -283,6 +284,33 @@ def test_a_wrong_derivative_beside_stairs_is_found(size: float, width: float) ->
     torch.manual_seed(0)
     with pytest.raises(cj.FunctionError, match="not confirmed"):
         cj.jacobian(stairs, torch.randn(8, dtype=D) * size, width, 1.5, mode="reverse")
+
+
+class InSinglePrecision(torch.autograd.Function):
+    """Compute in single precision, past torch; the derivative is off by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, factor: float) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.factor = factor
+        return torch.from_numpy(np.sin(x.detach().numpy().astype(np.float32)).astype(np.float64))
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad * ctx.saved_tensors[0].cos() * ctx.factor, None
+
+
+@pytest.mark.filterwarnings("ignore:reverse mode runs by")
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_rounding_that_is_not_seen_is_no_flight_of_stairs(size: float) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(6, dtype=D) * size
+    found, report = cj.jacobian(InSinglePrecision.apply, x, 1.0, mode="reverse", return_report=True)
+    torch.testing.assert_close(found, x.cos().diag())
+    assert report.verified.startswith("verified by finite differences")
+    for factor in (0.0, 1.1):
+        with pytest.raises(cj.FunctionError, match="not confirmed"):
+            cj.jacobian(InSinglePrecision.apply, x, factor, mode="reverse")
 
 
 def saw(x: torch.Tensor) -> torch.Tensor:

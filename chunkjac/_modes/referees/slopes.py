@@ -172,10 +172,11 @@ def _size(at: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 def _base_of(problem: Problem) -> tuple[Tensors, float]:
-    """Return the outputs, and the largest machine epsilon on the way to them."""
+    """Return the outputs, and the largest machine epsilon on the way to them: that of float32 where it is not seen."""
     with PrecisionWatcher() as seen:
         base = tuple(value.detach().clone() for value in problem.flat(*(x.clone() for x in problem.inputs)))
-    return base, max(seen.eps, *(torch.finfo(leaf.dtype).eps for leaf in (*problem.inputs, *base)))
+    unseen = torch.finfo(torch.float32).eps if problem.departures.hidden or seen.has_foreign else 0.0
+    return base, max(seen.eps, unseen, *(torch.finfo(leaf.dtype).eps for leaf in (*problem.inputs, *base)))
 
 
 def _slopes(problem: Problem, base: Tensors, tangent: Tensors, eps: float, step: float) -> Slopes:

@@ -12,11 +12,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 demo: $(VENV)/with-demo
 	$(BIN)/chunkjac demo
 
-test: ABOUT = about 4 minutes on two cores, when all is installed; `make test-all` runs every test, in about 20
+test: ABOUT = about 4 minutes on two cores, when all is installed; `make test-all` runs every test, in about 30
 test: about lint
 	$(PYTEST)
 
-test-all: ABOUT = every test, about 20 minutes on two cores, when all is installed; `make test` takes about 4
+test-all: ABOUT = every test, about half an hour on two cores, when all is installed; `make test` takes about 4
 test-all: about lint
 	$(PYTEST) -m "" --shuffle
 

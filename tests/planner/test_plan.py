@@ -421,3 +421,17 @@ def test_auto_plans_a_mode_that_can_make_blocks() -> None:
     assert plan.mode == cj.jacobian(InNumPy.apply, x, return_report=True)[1].plan.mode == "reverse"
     assert plan.rung == "autograd.grad, row by row"
     assert torch.allclose(plan.run(), 2 * torch.eye(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite-difference"])
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")  # values are read, so nothing is batched
+def test_lists_of_parts_do_not_end_the_process(mode: str) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x * len((2 * x)[1:].tolist()) + torch.func.grad(lambda y: y[1:].sum() * y[1:].tolist()[0])(x)
+
+    x = torch.linspace(1, 2, 3, dtype=torch.float64)
+    expected = torch.func.jacrev(func)(x)  # numbers that are read are constants
+    found = cj.plan(func, x, mode=mode).run(x)
+    if mode == "finite-difference":
+        expected[1:, 1] += 1
+    torch.testing.assert_close(found, expected)

@@ -39,7 +39,8 @@ class PlainData(TorchFunctionMode):
     """Put plain tensors into the ``data`` of tensors from outside, and leave plain ones in their ``grad``.
 
     With a tensor of a transform in it, the next operation on the tensor ends the process (torch 2.13:
-    ``parameter.data = ...`` within ``torch.func.vjp``); with a fake one, the user's parameter is lost.
+    ``parameter.data = ...`` within ``torch.func.vjp``); with a fake one, the user's parameter is lost. So does a list
+    of the numbers in a part of a fake tensor (``x[1:].tolist()``) within a transform: the fake itself refuses that.
 
     Attributes:
         n_entered: How often any such mode was entered in the process: so often something may have been left behind.
@@ -73,6 +74,8 @@ class PlainData(TorchFunctionMode):
             self._with_grad.append(args[0])
         elif func == _SET_DATA and _is_outside(args[0]):
             args = args[0], _plain(args[1])
+        elif func is torch.Tensor.tolist and isinstance(fake := unwrapped(args[0]), FakeTensor):
+            args = (fake,)
         return func(*args, **(kwargs or {}))
 
 

@@ -51,17 +51,22 @@ def select_mode(
 def _make(job: Job, name: str, counting: Counting, programs: Records | None = None) -> Mode:
     """Run a mode's prologue."""
     if name == "finite-difference":
-        return FiniteDifference(
-            job.problem,
-            scheme=job.options.scheme,
-            step=job.steps,
-            batching=job.options.batching,
-            bounds=job.bounds,
-            programs=programs,
-        )
+        return _make_differences(job, programs)
     if name == "forward":
         return Forward(job.problem)
     return Reverse(job.problem, is_quick=counting.is_quick, programs=programs)
+
+
+def _make_differences(job: Job, programs: Records | None = None) -> FiniteDifference:
+    """Run the prologue of finite differences."""
+    return FiniteDifference(
+        job.problem,
+        scheme=job.options.scheme,
+        step=job.steps,
+        batching=job.options.batching,
+        bounds=job.bounds,
+        programs=programs,
+    )
 
 
 def _own_fault(problem: Problem, failure: Exception) -> Exception | None:
@@ -83,7 +88,10 @@ def _select_automatically(job: Job, counting: Counting, excluded: Mapping[str, D
     prologue_s = time.perf_counter() - started_s
     if reverse and not reverse.flows and not is_empty(reverse):
         why = "no gradient flows from the inputs to the outputs"
-        return _make(job, "finite-difference", counting), (why,)
+        differences = _make_differences(job)
+        if job.bounds is None and differences.divides_stairs:
+            return reverse, (why, "func goes up in stairs, if at all")
+        return differences, (why,)
     outputs = reverse.outputs if reverse else Forward.evaluated(problem)  # with what shows that it is right
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"

@@ -262,6 +262,23 @@ def test_what_no_gradient_flows_through_is_differentiated_by_differences() -> No
     assert torch.allclose(found, torch.diag(2 * x), atol=1e-8)
 
 
+STAIRS = {
+    "int": lambda x: (1000 * x).int().to(x.dtype),
+    "bucketize": lambda x: torch.bucketize(x, torch.linspace(-3, 3, 1001, dtype=x.dtype)).to(x.dtype),
+    "ranks": lambda x: (x * 1e-4).round(decimals=6).argsort().argsort().to(x.dtype),
+    "comparison": lambda x: (x > x.flip(0)).to(x.dtype),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("func", STAIRS.values(), ids=STAIRS)
+def test_stairs_have_no_slope_where_no_gradient_flows(func: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(100, dtype=dtype)
+    found = cj.jacobian(func, x)
+    assert torch.equal(found, torch.zeros(100, 100, dtype=dtype))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_call_within_inference_mode_works(mode: str) -> None:
     with torch.inference_mode():

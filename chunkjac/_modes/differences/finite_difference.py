@@ -26,6 +26,7 @@ from chunkjac._modes.differences.schemes import SCHEMES
 from chunkjac._modes.differences.slopes import limit_of, slopes_of
 from chunkjac._modes.differences.stencil import Stencil, check_points
 from chunkjac._modes.differences.steps import Step, Steps
+from chunkjac._modes.referees.trust import is_flat
 from chunkjac._problem import Problem
 from chunkjac._programs import ModeRecord, Records, Usage
 from chunkjac._tensors import Tensors
@@ -84,6 +85,11 @@ class FiniteDifference:
         ladder = Ladder(first.problem, batching, self._stencil.base(), self._stencil, first)
         self._evaluator = Evaluator(ladder, self._record.rung)
         self._witness = self.witness() if self._evaluator.rung.known is not None else None
+
+    @property
+    def divides_stairs(self) -> bool:
+        """Tell whether the function goes up in stairs, if at all, as far as torch sees: then zeros are right."""
+        return is_flat(self.problem)
 
     @property
     def fell(self) -> bool:

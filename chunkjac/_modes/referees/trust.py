@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from chunkjac._modes.derivatives.derivative import Derivative
 from chunkjac._modes.derivatives.gradient import Gradient
 from chunkjac._modes.known_nodes import known_nodes
-from chunkjac._modes.referees.claims import ByColumns, ByRows, gap_between
-from chunkjac._problem import Outputs, Problem
+from chunkjac._modes.referees.claims import ByColumns, ByRows, gap_between, judged
+from chunkjac._modes.referees.slopes import slopes_along
+from chunkjac._problem import Outputs, PrecisionWatcher, Problem
 
 # More names than that help nobody.
 _MOST_NAMES = 3
@@ -40,6 +42,23 @@ def means_the_same(forward: Derivative, reverse: Derivative) -> bool:
     if any(isinstance(x, FakeTensor) for x in problem.inputs):
         return False
     return gap_between(claim_of(forward), claim_of(reverse)).agrees
+
+
+def is_flat(problem: Problem) -> bool:
+    """Tell whether a function through which no gradient flows goes up in stairs, if at all: torch has seen all of it.
+
+    Finite differences would divide a step of the stairs by their own.
+    """
+    told = problem.departures
+    if told.hidden or told.kept or told.copied or any(isinstance(x, FakeTensor) for x in problem.inputs):
+        return False
+    try:
+        with torch.no_grad(), PrecisionWatcher() as seen:
+            zeros = tuple(map(torch.zeros_like, problem.flat(*(x.clone() for x in problem.inputs))))
+        gap = judged(ByColumns(lambda _: zeros, problem), problem, slopes_along(problem))
+    except Exception:
+        return False
+    return not seen.has_foreign and gap.agrees and gap.is_whole
 
 
 def claim_of(mode: Derivative) -> ByColumns | ByRows:

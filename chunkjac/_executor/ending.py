@@ -57,7 +57,8 @@ def _verdict(attempt: Attempt) -> Verdict:
     if is_empty(mode) or options.verify == 0:
         return attempt.verdict
     if isinstance(sink, FileSink):
-        warn_of_nan(sink, mode)
+        with run.watched():
+            warn_of_nan(sink, mode)
     if not isinstance(sink, TensorSink):
         return attempt.verdict
     if not options.n_checks and sink.is_finite:

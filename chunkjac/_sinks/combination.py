@@ -124,3 +124,11 @@ def finite(values: Any) -> Any:
 def largest_of(values: Any) -> float:
     """Return the largest finite magnitude of some numbers."""
     return float(finite(values).max(initial=0))
+
+
+def n_nan(values: Sequence[Any]) -> int:
+    """Return how many elements of some rows are no numbers."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        return sum(int(np.isnan(row).sum()) for array in values if np.isnan(array.sum()) for row in array)

@@ -117,8 +117,8 @@ class Files(Destination):
         except BaseException:
             store.abandon()
             raise
-        store.begin(finished)
-        return FileSink(mode, target.path, store)
+        store.begin([*finished])
+        return FileSink(mode, target.path, store, sum(finished.values()))
 
 
 def _facts(mode: Mode, eps: float, settings: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -169,13 +169,14 @@ class FileSink:
         mode: What makes the blocks.
         path: Where they go.
         store: What takes them there.
+        n_nan: How many elements of what was there before are no numbers.
     """
 
-    def __init__(self, mode: Mode, path: Path, store: Store) -> None:
+    def __init__(self, mode: Mode, path: Path, store: Store, n_nan: int = 0) -> None:
         self._mode, self._path, self._store = mode, path, store
         self._staging = Staging(block_leaves(mode), mode.problem.device)
         self._is_here = mode.problem.device.type == "cpu"
-        self._n_nan = 0
+        self._n_nan = self._n_nan_before = n_nan
 
     def missing(self, _: int) -> list[slice]:
         """Return the directions that are to be computed."""
@@ -210,14 +211,14 @@ class FileSink:
                 self._n_nan += sum(int(row.isnan().sum()) for row in values)
 
     def count_nan(self) -> int:
-        """Return how many elements that were written are no numbers, once all are on the disk."""
+        """Return how many elements are no numbers, once all are on the disk."""
         self.close()
         return self._n_nan
 
     def begin_again(self) -> None:
         """Take back what was written: it is missing again. What was there before stays."""
         self._store.begin_again()
-        self._n_nan = 0
+        self._n_nan = self._n_nan_before
 
     def result(self) -> Any:
         """Return the Jacobian in torch.func's tree, in mapped memory or as Zarr arrays.

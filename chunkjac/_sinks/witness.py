@@ -22,7 +22,7 @@ from chunkjac._errors import StoreError
 from chunkjac._memory import OverBudget, is_out_of_memory
 from chunkjac._modes import FiniteDifference, Forward, Mode, Reverse, random_tangent
 from chunkjac._problem import PrecisionWatcher
-from chunkjac._sinks.combination import Combination, Sums, apart_by, doubles_of, finite, largest_of
+from chunkjac._sinks.combination import Combination, Sums, apart_by, doubles_of, finite, largest_of, n_nan
 from chunkjac._sinks.reductions.reduction import starts_of
 from chunkjac._store import FileLayout, Store
 from chunkjac._tensors import Tensors
@@ -41,8 +41,8 @@ _CANCELLED, _FEW = 1e-6, 1e-2
 _FACTORS = (3, 7, 11, 13, 19)
 
 
-def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
-    """Return the numbers of finished blocks, if those are blocks of this function's Jacobian.
+def blocks_that_hold(mode: Mode, store: Store, eps: float) -> dict[int, int]:
+    """Return finished blocks, if they are of this function's Jacobian: by number, how many elements are NaN.
 
     Args:
         mode: What makes blocks of the function as it is now.
@@ -53,22 +53,21 @@ def blocks_that_hold(mode: Mode, store: Store, eps: float) -> list[int]:
         StoreError: They are not; it says which ones.
     """
     witness = _Differences(mode, store.layout) if isinstance(mode, FiniteDifference) else _Derivatives(mode, eps)
-    whole, numbers = witness.sums(), []
+    whole, found = witness.sums(), {}
     for number, part, values in store.finished():
         whole.add(part, values)
-        numbers.append(number)
+        found[number] = n_nan(values)
+    numbers = [*found]
     some = {*numbers[:1], *numbers[-1:], *numbers[len(numbers) // 2 :][:1]} if witness.is_coarse else set()
     some_differ = bool(_differing(witness, store, some, n_rows=1))
-    if not numbers or (whole.agrees() and not some_differ):
-        return numbers
-    differing = _differing(witness, store, numbers, n_rows=int(some_differ))
-    if differing:
+    is_right = not numbers or (whole.agrees() and not some_differ)
+    if differing := [] if is_right else _differing(witness, store, numbers, n_rows=int(some_differ)):
         raise StoreError(
             f"resume=True found another Jacobian in {store.given!r}: {store.layout.told(differing)} are not those of "
             "func as it is now at these inputs (something that it depends on has changed: weights, settings, random "
             "numbers, or what it reads). Give what was given when they were written, or another path."
         )
-    return numbers
+    return found
 
 
 def precision_of(mode: Mode) -> float:

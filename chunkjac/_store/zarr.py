@@ -142,7 +142,8 @@ class ZarrArray:
             difference = _difference(_fields(self._part, self._piece_shape), found)
             if difference:
                 raise not_as_made(self._path, difference)
-            array = library().open_array(self._path, mode=mode, zarr_format=3, config={"write_empty_chunks": True})
+            array = library().open_array(self._path, mode=mode, zarr_format=3)
+            array = array.with_config({"write_empty_chunks": True})  # pieces of NaN, which Zarr takes for nothing
         except FileNotFoundError:
             return None
         except StoreError:

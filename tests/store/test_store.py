@@ -974,6 +974,30 @@ def test_the_plan_in_a_report_writes_files_in_chunks_too(mode: str, max_memory: 
     assert report.n_retries == 0
 
 
+@pytest.mark.parametrize("name", ["J.npy", "J.zarr"])
+def test_what_is_no_number_is_told_of_where_it_was_there_before(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("zarr", reason="Zarr needs Python 3.11")
+    x = torch.tensor([1.0, 0.0, 4.0], dtype=D)  # a whole piece is NaN
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return (x * 0).sqrt().sum() + x
+
+    for resume in (False, True):
+        with pytest.warns(cj.RungWarning, match="9 elements that were written are NaN"):
+            cj.jacobian(func, x, mode="reverse", out=tmp_path / name, resume=resume)
+
+
+def test_the_evaluation_that_tells_of_what_is_no_number_keeps_to_the_limit(tmp_path: Path) -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return (x * 0).sqrt() + torch.ones(30_000, dtype=D).mean()
+
+    x, budget_bytes = _point(100), 260_000
+    with LiveBytes(x.device) as outside, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cj.jacobian(func, x, mode="reverse", out=tmp_path / "J.npy", max_memory=budget_bytes)
+    assert outside.highest_bytes <= budget_bytes
+
+
 def test_files_that_hold_what_is_no_number_are_told_of(tmp_path: Path) -> None:
     def func(x: torch.Tensor) -> torch.Tensor:
         return torch.where(x > 1, x, (1000 * x).exp())  # of the branch that is not taken, 0 * inf

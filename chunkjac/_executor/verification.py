@@ -39,17 +39,22 @@ def verify_ahead(job: Job, mode: Mode, tracker: LiveBytes, counting: Counting) -
     """
     if job.options.verify != "auto" or job.options.randomness == "different" or is_empty(mode):
         return Verdict(None, "")
-    is_guess = not job.budget.explicit
+    is_guess, counted = not job.budget.explicit, list[LiveBytes]()
 
     def room() -> AbstractContextManager[object]:
         if is_guess and tracker.highest_bytes < counting.uncounted_bytes:
             return nullcontext()
-        return LiveBytes(mode.problem.device, limit_bytes=max(0, job.left_bytes(tracker)), is_guess=is_guess)
+        left_bytes = max(0, job.left_bytes(tracker))
+        counted.append(LiveBytes(mode.problem.device, limit_bytes=left_bytes, is_guess=is_guess))
+        return counted[-1]
 
     try:
         return check_mode(mode, room)
     except OverBudget as error:
         return Verdict(None, f"not verified: {error}")
+    finally:
+        for each in counted:  # the mode may have taken another rung, which keeps other values
+            tracker.take_over(each)
 
 
 def verify_numbers(sink: TensorSink, mode: Mode, verdict: Verdict, *, may_leave: bool) -> Verdict:

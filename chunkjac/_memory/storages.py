@@ -105,6 +105,13 @@ class Storages:
         self._held_bytes += watch.counted_bytes
         self.largest_bytes = max(self.largest_bytes, watch.counted_bytes)
 
+    def take_over(self, other: Storages) -> None:
+        """Count from now on what is left of what another has counted."""
+        for watch in [*other._watches.values()]:
+            storage = watch()
+            if storage is not None and watch.counted_bytes and not self.knows(storage):
+                self.enter(storage, is_new=True)
+
 
 def key_of(tensor: torch.Tensor) -> int:
     """Return the identity of the memory under a tensor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -153,3 +154,20 @@ def test_a_rung_that_fails_where_nobody_counts_is_not_left_uncounted() -> None:
         found = cj.jacobian(func, x, mode="forward", max_memory=caught.value.needed_bytes)
     assert outside.highest_bytes <= caught.value.needed_bytes
     assert torch.allclose(found, cj.jacobian(func, x, mode="reverse"))
+
+
+def test_what_a_check_has_left_alive_counts_from_then_on() -> None:
+    x = numbers(40)
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(6):
+            x = Sine.apply(x) * x  # without a forward derivative: the check goes to double backward
+        return x
+
+    n_made = 0
+    for budget_bytes in range(20_000, 60_000, 8000):
+        with LiveBytes(x.device) as outside, suppress(cj.BudgetError):
+            cj.jacobian(func, x, mode="forward", max_memory=budget_bytes)
+            n_made += 1
+        assert outside.highest_bytes <= budget_bytes
+    assert n_made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 # By these calls a part is said to be constant.
 _HOLDING = {"detach", "detach_", "item", "tolist", "__float__"}
 _data: Any = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+
+# The functions that look at a call.
+_LOOKING = {"note", "_note", "__torch_function__", "_is_held", "_is_func_s"}
 
 _TELLING = _HIDING | _COPYING | _HOOKS | _HOLDING | {"_set_grad_enabled", "grad", "_make_dual"}
 
@@ -70,12 +74,17 @@ class Departures(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         return name in _TELLING or (name == "__get__" and func == _data)
 
+    @staticmethod
+    def holding() -> TorchFunctionMode:
+        """Return a mode, to be entered for each evaluation, in which what is held stays what it was in the first."""
+        return _Holding()
+
     def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Sort a call by its name."""
         if name in _HOOKS:
             self.divided[name] = None
         elif name in _HOLDING or name == "data":
-            if torch.is_grad_enabled() and not _is_ours():  # it is not in what a custom function does by itself
+            if _is_func_s():
                 self.held[name] = None
         elif name == "_set_grad_enabled":
             if not args[0]:
@@ -91,6 +100,16 @@ class Departures(TorchFunctionMode):
             self.hidden[name] = None
 
 
+def _is_held(func: Any) -> bool:
+    """Tell whether a call, which is being made, is one by which the function takes something for constant."""
+    return (getattr(func, "__name__", "") in _HOLDING or func == _data) and _is_func_s()
+
+
+def _is_func_s() -> bool:
+    """Tell whether a call is made by the function, neither by us nor by what a custom function does within."""
+    return torch.is_grad_enabled() and not _is_ours()
+
+
 def _is_real(value: Any) -> bool:
     """Tell whether a value is a tensor that may have a derivative."""
     return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
@@ -99,6 +118,37 @@ def _is_real(value: Any) -> bool:
 def _is_ours() -> bool:
     """Tell whether a call comes from this package, which looks at what functions give."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_name in ("note", "_note", "__torch_function__"):
+    while frame.f_back is not None and frame.f_code.co_name in _LOOKING:
         frame = frame.f_back
     return str(frame.f_globals.get("__name__", "")).startswith("chunkjac.")
+
+
+class _Holding(TorchFunctionMode):
+    """Give what a function detaches or reads as it was in the first evaluation, so that differences do not move it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values: list[Any] = []
+        self._n_calls = 0
+
+    def __enter__(self) -> Any:
+        """Begin an evaluation."""
+        self._n_calls = 0
+        return super().__enter__()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a call, or give what it gave."""
+        made = func(*args, **(kwargs or {}))
+        if not _is_held(func) or made is args[0]:
+            return made
+        if self._n_calls == len(self._values):
+            self._values.append(_copied(made))
+        self._n_calls += 1
+        return _copied(self._values[self._n_calls - 1])
+
+
+def _copied(value: Any) -> Any:
+    """Return what may be written to."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else deepcopy(value)

@@ -62,7 +62,7 @@ class Problem:
     randomness: str = "error"
     draws: Draws = field(default_factory=Draws)
     calling: Calling = field(default_factory=Calling)
-    watched: FirstTime | None = None
+    watched: AbstractContextManager[Any] | None = None
     has_grad: bool | None = None
     may_have_grad: bool = True
     departures: Departures = field(default_factory=Departures)

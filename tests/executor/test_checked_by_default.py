@@ -210,12 +210,21 @@ KEEPING = {
 @pytest.mark.parametrize("mode", ["auto", "reverse"])
 @pytest.mark.parametrize("func", KEEPING.values(), ids=KEEPING)
 def test_what_a_function_keeps_from_derivatives_is_constant_beside_what_is_not_known(func: Any, mode: str) -> None:
-    """Differences move it, and so are no judge there."""
+    """Differences are no judge of what is under ``no_grad``, which they move; the rest is held where it was."""
     x = torch.tensor([0.3, -1.2, 0.7], dtype=D)
     found, report = cj.jacobian(func, x, mode=mode, return_report=True)
     assert torch.equal(found, torch.func.jacrev(func)(x))
     assert report.plan.mode == "reverse"
-    assert "differences move what func keeps from derivatives" in report.verified
+    moves = "differences move what func keeps from derivatives" in report.verified
+    assert moves if func is weighed_without_grad else report.verified.startswith("verified by finite differences")
+
+
+@pytest.mark.filterwarnings("ignore:reverse mode runs by")
+@pytest.mark.parametrize("func", [func for func in KEEPING.values() if func is not weighed_without_grad])
+def test_what_a_function_keeps_hides_no_wrong_derivative(func: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Unknown, "backward", staticmethod(lambda ctx, grad: 1.1 * grad * ctx.saved_tensors[0].cos()))
+    with pytest.raises(cj.FunctionError, match="likely cause is Unknown"):
+        cj.jacobian(func, torch.tensor([0.3, -1.2, 0.7], dtype=D), mode="reverse")
 
 
 def test_a_wrong_derivative_is_found_though_it_detaches_within() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from chunkjac._modes.referees.claims import ByColumns, ByRows, Gap, gap_between,
 from chunkjac._modes.referees.culprits import likely_cause
 from chunkjac._modes.referees.slopes import Slopes, loosened, slopes_along
 from chunkjac._modes.referees.trust import claim_of, unknown_nodes, why_unsure
-from chunkjac._problem import Outputs, Problem, plain_kernels
+from chunkjac._problem import Departures, Outputs, Problem, plain_kernels
 from chunkjac._tensors import Tensors
 
 # A wrong derivative is wrong in another direction as well, and a chance is not.
@@ -143,6 +143,8 @@ def _decided(mode: Mode, problem: Problem, claim: ByColumns | ByRows, n_checks: 
             kept = problem.departures.kept if mode.name != "finite-difference" else []
             if not kept:
                 raise WrongError(_why_wrong(mode, problem, gap, slopes))
+            if (still := _held_still(problem)) is not None:
+                return _decided(mode, still, claim, n_checks, has_bounds)
             doubts.append(f"differences move what func keeps from derivatives ({', '.join(kept)})")
             gaps.clear()
             break
@@ -157,6 +159,18 @@ def _decided(mode: Mode, problem: Problem, claim: ByColumns | ByRows, n_checks: 
     if told is None or by_the_other.error is not None:
         return by_the_other
     return Verdict(told.error, "; ".join([told.reason, *doubts]))
+
+
+def _held_still(problem: Problem) -> Problem | None:
+    """Return the problem so that nothing moves that is kept from derivatives; ``None`` if that cannot be done."""
+    still = replace(problem, watched=problem.departures.holding(), has_grad=True, departures=Departures())
+    try:
+        with torch.no_grad():
+            pairs = zip(problem.flat(*map(torch.clone, problem.inputs)), still.flat(*map(torch.clone, problem.inputs)))
+            is_same = all(torch.equal(value, again) for value, again in pairs)
+    except Exception:
+        return None
+    return still if is_same and not problem.departures.divided else None
 
 
 def _by_the_other(

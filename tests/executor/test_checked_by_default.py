@@ -400,6 +400,25 @@ def test_modes_do_not_differ_where_both_are_rounding(func: Any, mode: str, seed:
     assert report.plan.mode == {"auto": "reverse"}.get(mode, mode)
 
 
+SELECTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sort": lambda x: x.sort().values,
+    "topk": lambda x: x.topk(5).values,
+    "median": lambda x: torch.stack([x.median(), x.mean()]),
+    "quantile": lambda x: torch.quantile(x, torch.tensor([0.2, 0.5, 0.9], dtype=x.dtype)),
+    "spacing": lambda x: x.sort().values.diff(),
+}
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("numbers", [[1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 3, 3], 12 * [0]])
+def test_where_numbers_tie_any_choice_is_right(name: str, numbers: list[float]) -> None:
+    x = torch.tensor(numbers, dtype=D)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        J = cj.jacobian(lambda x: SELECTIONS[name](Same.apply(x, 1.0)), x)
+    assert torch.equal(J, torch.func.jacrev(SELECTIONS[name])(x))
+
+
 def test_each_element_is_judged_by_its_own_size() -> None:
     def func(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([x[0] * 1e-6, (50 * x[1]).sin()])

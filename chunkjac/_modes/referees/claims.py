@@ -9,7 +9,8 @@ from math import inf, isnan, log, nan
 import torch
 
 from chunkjac._modes.referee import inner, random_tangent
-from chunkjac._modes.referees.slopes import Slopes, shortened, sizes_at, tangent_of
+from chunkjac._modes.referees.second_looks import linear, shortened
+from chunkjac._modes.referees.slopes import Slopes, sizes_at, tangent_of
 from chunkjac._problem import Leaf, Problem
 from chunkjac._tensors import Tensors
 
@@ -101,8 +102,10 @@ def judged(claim: ByColumns | ByRows, problem: Problem, slopes: Slopes) -> Gap:
     if gap.clearly and not slopes.are_rough:
         return gap
     shorter = shortened(problem, slopes)
-    finer = claim.gap(shorter)
-    return replace(finer, is_whole=shorter.tell_all) if finer.agrees or gap.agrees else gap
+    finer = replace(claim.gap(shorter), is_whole=shorter.tell_all)
+    if not finer.agrees:
+        finer = replace(claim.gap(linear(problem, shorter)), is_whole=False)
+    return finer if finer.agrees or gap.agrees else gap
 
 
 def gap_between(claim: ByColumns | ByRows, other: ByColumns | ByRows, number: int = 0, tolerance: float = 0.0) -> Gap:

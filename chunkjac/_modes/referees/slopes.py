@@ -21,10 +21,10 @@ from chunkjac._tensors import Tensors, wide_type
 
 # The step is this power of the machine epsilon, of each element's size: there truncation and rounding of a central
 # difference are alike, and both far below what a wrong derivative is off by.
-_STEP_EXPONENT = 0.3
+STEP_EXPONENT = 0.3
 
 # What rounding may do to derivatives and differences, relative to an output's own slope; at most, in a low precision.
-_ROUNDING, _LARGEST = 10, 0.3
+ROUNDING, _LARGEST = 10, 0.3
 
 # Central differences of a single step are exact to this power of the machine epsilon, and 10 times that is allowed.
 _PLAIN_EXPONENT = 1 / 3
@@ -40,10 +40,10 @@ _SMALL = 1e-3
 # than their inputs have, and a small one for those that change fast.
 _LOW = (torch.float32, torch.bfloat16)
 _SHORTER = 1 / 64
-_TOO_ROUGH, _ROUGHLY, _NOTHING = 1e-3, 0.01, 0.7
+_TOO_ROUGH, _ROUGHLY = 1e-3, 0.01
 
-# So many steps, each shorter by so much, are tried before a derivative is called wrong.
-_N_SHORTER, _SHORTER_BY = 8, 1 / 8
+# An output that is more uncertain than this, relative to its size, is not known.
+NOTHING = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,78 +91,39 @@ def slopes_along(problem: Problem, number: int = 0) -> Slopes:
         number: Which of many directions.
     """
     with torch.no_grad():
-        base, eps = _base_of(problem)
+        base, eps = base_of(problem)
         coarser = [torch.finfo(dtype).eps for dtype in _LOW]
-        steps = [step**_STEP_EXPONENT for step in (eps, *(low for low in coarser if low > eps))]
+        steps = [step**STEP_EXPONENT for step in (eps, *(low for low in coarser if low > eps))]
         found = None
         for step in (*steps, _SHORTER * steps[0]):
             tangent = tangent_of(problem.inputs, number, floored=step >= steps[0])
-            slopes = _slopes(problem, base, tangent, eps, step)
+            slopes = slopes_of(problem, base, tangent, eps, step)
             if found is None or _doubts(slopes) < _doubts(found):
                 found = slopes
             if _doubts(found) <= (0, max(_TOO_ROUGH, _USUAL * found.tolerance)):
                 break
     assert found is not None
-    if _doubts(found)[1] > _NOTHING:
-        return replace(found, bounds=_unknown(found))
+    if _doubts(found)[1] > NOTHING:
+        return replace(found, bounds=unknown(found))
     return found
 
 
-def shortened(problem: Problem, slopes: Slopes) -> Slopes:
-    """Return differences along the same direction, of shorter steps where those tell otherwise, or more.
-
-    What goes up in stairs (a rounded number, a count) is flat between them, and differences of a longer way know
-    nothing of that: they all agree on the stairs' mean slope. So do they on what a fast oscillation goes along with:
-    that shows in shorter steps being rougher than rounding makes them, and nothing is known before they are smooth.
-    """
-    with torch.no_grad():
-        base, eps = _base_of(problem)
-        before = slopes.bounds
-        for shorter in range(_N_SHORTER):
-            finer = _slopes(problem, base, slopes.tangent, eps, eps**_STEP_EXPONENT * _SHORTER_BY**shorter)
-            is_lost = [c > b + _ROUNDING * r for b, c, r in zip(before, finer.bounds, finer.rounding)]
-            before = finer.bounds
-            slopes = _merged(
-                is_lost, replace(finer, bounds=_unknown(finer)), _merged(_better(finer, slopes), finer, slopes)
-            )
-    return slopes
-
-
-def _better(finer: Slopes, slopes: Slopes) -> list[torch.Tensor]:
-    """Tell which outputs differences of shorter steps know, and others know less or otherwise."""
-    is_known = [(c < w.abs() * _NOTHING) | (c <= 2 * r) for w, c, r in zip(finer.values, finer.bounds, finer.rounding)]
-    pairs = zip(slopes.values, finer.values, slopes.bounds, finer.bounds)
-    is_other = [(v - w).abs() > b + c for v, w, b, c in pairs]
-    pairs = zip(slopes.bounds, finer.bounds, slopes.kinks, finer.kinks)
-    is_more = [c + finer_kink < b + kink for b, c, kink, finer_kink in pairs]
-    return [known & (other | more) for known, other, more in zip(is_known, is_other, is_more)]
-
-
-def _unknown(slopes: Slopes) -> Tensors:
+def unknown(slopes: Slopes) -> Tensors:
     """Return the bounds of outputs of which nothing is known."""
     return tuple(torch.full_like(bound, torch.inf) for bound in slopes.bounds)
-
-
-def _merged(which: list[torch.Tensor], these: Slopes, others: Slopes) -> Slopes:
-    """Return these for some outputs, and others for the rest."""
-    values, bounds, rounding, kinks = (
-        tuple(this.where(is_this, other) for is_this, this, other in zip(which, getattr(these, n), getattr(others, n)))
-        for n in ("values", "bounds", "rounding", "kinks")
-    )
-    return Slopes(others.tangent, values, bounds, rounding, kinks, others.tolerance)
 
 
 def loosened(slopes: Slopes) -> Slopes:
     """Return the same with as much room as finite differences need that are not extrapolated."""
     largest = max((float(v.abs().max()) for v in slopes.values if v.numel()), default=0.0)
-    room = largest * (slopes.tolerance / _ROUNDING) ** (2 * _PLAIN_EXPONENT) * _ROUNDING
+    room = largest * (slopes.tolerance / ROUNDING) ** (2 * _PLAIN_EXPONENT) * ROUNDING
     return replace(slopes, bounds=tuple(bound + min(room, _LARGEST * largest) for bound in slopes.bounds))
 
 
 def sizes_at(problem: Problem) -> Tensors:
     """Return what rounding goes by in each output."""
     with torch.no_grad():
-        return tuple(_size(at, at) for at in _base_of(problem)[0])
+        return tuple(_size(at, at) for at in base_of(problem)[0])
 
 
 def _size(at: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -171,7 +132,7 @@ def _size(at: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return at.to(value.dtype).abs() + level
 
 
-def _base_of(problem: Problem) -> tuple[Tensors, float]:
+def base_of(problem: Problem) -> tuple[Tensors, float]:
     """Return the outputs, and the largest machine epsilon on the way to them: that of float32 where it is not seen."""
     with PrecisionWatcher() as seen:
         base = tuple(value.detach().clone() for value in problem.flat(*(x.clone() for x in problem.inputs)))
@@ -179,11 +140,11 @@ def _base_of(problem: Problem) -> tuple[Tensors, float]:
     return base, max(seen.eps, unseen, *(torch.finfo(leaf.dtype).eps for leaf in (*problem.inputs, *base)))
 
 
-def _slopes(problem: Problem, base: Tensors, tangent: Tensors, eps: float, step: float) -> Slopes:
+def slopes_of(problem: Problem, base: Tensors, tangent: Tensors, eps: float, step: float) -> Slopes:
     """Return differences of two steps, extrapolated."""
     ahead, behind = _rise(problem, base, tangent, step), _rise(problem, base, tangent, -step)
     ahead_half, behind_half = _rise(problem, base, tangent, step / 2), _rise(problem, base, tangent, -step / 2)
-    tolerance = min(_LARGEST, _ROUNDING * eps**0.5)
+    tolerance = min(_LARGEST, ROUNDING * eps**0.5)
     values, bounds, roundings, kinks = [], [], [], []
     for at, p, q, p2, q2 in zip(base, ahead, behind, ahead_half, behind_half):
         whole, half = (p + q) / 2, (p2 + q2) / 2
@@ -191,7 +152,7 @@ def _slopes(problem: Problem, base: Tensors, tangent: Tensors, eps: float, step:
         size = value.abs() + at.to(value.dtype).abs()
         usual = (rough / size)[(size > 0) & rough.isfinite()]
         usual_part = _USUAL * float(usual.median()) if usual.numel() else 0.0
-        rounding = tolerance * value.abs() + _ROUNDING * eps / step * _size(at, value)
+        rounding = tolerance * value.abs() + ROUNDING * eps / step * _size(at, value)
         bound = _ROUGH * rough + usual_part * size + rounding
         values.append(value)
         roundings.append(rounding.nan_to_num(torch.inf, torch.inf, torch.inf))

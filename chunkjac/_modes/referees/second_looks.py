@@ -1,0 +1,76 @@
+"""What differences are worth before a derivative is called wrong: stairs, oscillations, and points without one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from chunkjac._modes.referee import random_tangent
+from chunkjac._modes.referees.slopes import NOTHING, ROUNDING, STEP_EXPONENT, Slopes, base_of, slopes_of, unknown
+from chunkjac._problem import Problem
+
+# So many steps are tried, each shorter by so much.
+_N_SHORTER, _SHORTER_BY = 8, 1 / 8
+
+# Which random numbers part a direction in two.
+_PARTS = 2000
+
+
+def shortened(problem: Problem, slopes: Slopes) -> Slopes:
+    """Return differences along the same direction, of shorter steps where those tell otherwise, or more.
+
+    What goes up in stairs (a rounded number, a count) is flat between them, and differences of a longer way know
+    nothing of that: they all agree on the stairs' mean slope. So do they on what a fast oscillation goes along with:
+    that shows in shorter steps being rougher than rounding makes them, and nothing is known before they are smooth.
+    """
+    with torch.no_grad():
+        base, eps = base_of(problem)
+        before = slopes.bounds
+        for shorter in range(_N_SHORTER):
+            finer = slopes_of(problem, base, slopes.tangent, eps, eps**STEP_EXPONENT * _SHORTER_BY**shorter)
+            is_lost = [c > b + ROUNDING * r for b, c, r in zip(before, finer.bounds, finer.rounding)]
+            before = finer.bounds
+            slopes = _merged(
+                is_lost, replace(finer, bounds=unknown(finer)), _merged(_better(finer, slopes), finer, slopes)
+            )
+    return slopes
+
+
+def _better(finer: Slopes, slopes: Slopes) -> list[torch.Tensor]:
+    """Tell which outputs differences of shorter steps know, and others know less or otherwise."""
+    is_known = [(c < w.abs() * NOTHING) | (c <= 2 * r) for w, c, r in zip(finer.values, finer.bounds, finer.rounding)]
+    pairs = zip(slopes.values, finer.values, slopes.bounds, finer.bounds)
+    is_other = [(v - w).abs() > b + c for v, w, b, c in pairs]
+    pairs = zip(slopes.bounds, finer.bounds, slopes.kinks, finer.kinks)
+    is_more = [c + finer_kink < b + kink for b, c, kink, finer_kink in pairs]
+    return [known & (other | more) for known, other, more in zip(is_known, is_other, is_more)]
+
+
+def _merged(which: list[torch.Tensor], these: Slopes, others: Slopes) -> Slopes:
+    """Return these for some outputs, and others for the rest."""
+    values, bounds, rounding, kinks = (
+        tuple(this.where(is_this, other) for is_this, this, other in zip(which, getattr(these, n), getattr(others, n)))
+        for n in ("values", "bounds", "rounding", "kinks")
+    )
+    return Slopes(others.tangent, values, bounds, rounding, kinks, others.tolerance)
+
+
+def linear(problem: Problem, slopes: Slopes) -> Slopes:
+    """Return the same, but for outputs with kinks, or slopes that are not linear in the direction: they have none.
+
+    Theorem: where a function has a derivative, its slope along a sum of two directions is the sum of those along each.
+    A median of numbers that tie has a slope along every line, and no derivative: each of them may be taken for it.
+    """
+    drawn = random_tangent(slopes.tangent, _PARTS)
+    first = tuple(t * part for t, part in zip(slopes.tangent, drawn))
+    rest = tuple(t - part for t, part in zip(slopes.tangent, first))
+    with torch.no_grad():
+        base, eps = base_of(problem)
+        parts = [shortened(problem, slopes_of(problem, base, part, eps, eps**STEP_EXPONENT)) for part in (first, rest)]
+    apart = [(v - p - q).abs() for v, p, q in zip(slopes.values, *(part.values for part in parts))]
+    room = [sum(bounds) for bounds in zip(slopes.bounds, *(part.bounds for part in parts))]
+    is_bent = [
+        (gap > most) | (kink > bound) for gap, most, kink, bound in zip(apart, room, slopes.kinks, slopes.bounds)
+    ]
+    return _merged(is_bent, replace(slopes, bounds=unknown(slopes)), slopes)

@@ -1,4 +1,4 @@
-"""What differences are worth before a derivative is called wrong: stairs, oscillations, and points without one."""
+"""Second looks at differences before a derivative is called wrong: stairs, oscillations, ties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second looks at differences before a derivative is called wrong: stairs, oscillations, ties."""
+"""Second looks at differences, before a derivative is called wrong: stairs, waves, ties."""
 
 from __future__ import annotations
 

@@ -101,10 +101,13 @@ def judged(claim: ByColumns | ByRows, problem: Problem, slopes: Slopes) -> Gap:
     gap = replace(claim.gap(slopes), is_whole=slopes.tell_all)
     if gap.clearly and not slopes.are_rough:
         return gap
-    shorter = shortened(problem, slopes)
-    finer = replace(claim.gap(shorter), is_whole=shorter.tell_all)
-    if not finer.agrees:
-        finer = replace(claim.gap(linear(problem, shorter)), is_whole=False)
+    try:
+        shorter = shortened(problem, slopes)
+        finer = replace(claim.gap(shorter), is_whole=shorter.tell_all)
+        if not finer.agrees:
+            finer = replace(claim.gap(linear(problem, shorter)), is_whole=False)
+    except Exception:  # there is no room for a second look, or the function cannot be evaluated there
+        return gap
     return finer if finer.agrees or gap.agrees else gap
 
 

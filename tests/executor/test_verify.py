@@ -89,6 +89,7 @@ def test_the_check_keeps_to_the_budget_and_loses_nothing(mode: str) -> None:
     assert any("verified" in reason for reason in report.plan.reasons)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_a_second_look_for_which_there_is_no_room_is_left_out() -> None:
     def func(x: torch.Tensor) -> torch.Tensor:
         x = x.unfold(-2, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,8 +14,9 @@ from chunkjac._problem import Problem
 # So many steps are tried, each shorter by so much.
 _N_SHORTER, _SHORTER_BY = 8, 1 / 8
 
-# Which random numbers part a direction in two.
-_PARTS = 2000
+# Which random numbers part a direction in two, and how often: of three that tie, the same is in the middle by chance
+# once in three times.
+_PARTS, _N_PARTS = 2000, 8
 
 
 def shortened(problem: Problem, slopes: Slopes) -> Slopes:
@@ -62,15 +64,26 @@ def linear(problem: Problem, slopes: Slopes) -> Slopes:
     Theorem: where a function has a derivative, its slope along a sum of two directions is the sum of those along each.
     A median of numbers that tie has a slope along every line, and no derivative: each of them may be taken for it.
     """
-    drawn = random_tangent(slopes.tangent, _PARTS)
-    first = tuple(t * part for t, part in zip(slopes.tangent, drawn))
-    rest = tuple(t - part for t, part in zip(slopes.tangent, first))
+    found = _linear(problem, slopes, lambda _, part: part)
+    is_linear = all(map(torch.equal, found.bounds, slopes.bounds))
+    return found if is_linear else _linear(problem, slopes, shortened)  # of stairs, short steps are linear
+
+
+def _linear(problem: Problem, slopes: Slopes, look: Callable[[Problem, Slopes], Slopes]) -> Slopes:
+    """Return the same, by parts of the direction that are looked at in some way."""
     with torch.no_grad():
         base, eps = base_of(problem)
-        parts = [shortened(problem, slopes_of(problem, base, part, eps, eps**STEP_EXPONENT)) for part in (first, rest)]
-    apart = [(v - p - q).abs() for v, p, q in zip(slopes.values, *(part.values for part in parts))]
-    room = [sum(bounds) for bounds in zip(slopes.bounds, *(part.bounds for part in parts))]
-    is_bent = [
-        (gap > most) | (kink > bound) for gap, most, kink, bound in zip(apart, room, slopes.kinks, slopes.bounds)
-    ]
-    return _merged(is_bent, replace(slopes, bounds=unknown(slopes)), slopes)
+        for number in range(_N_PARTS):
+            drawn = random_tangent(slopes.tangent, _PARTS + number)
+            first = tuple(t * part for t, part in zip(slopes.tangent, drawn))
+            rest = tuple(t - part for t, part in zip(slopes.tangent, first))
+            ways = [slopes_of(problem, base, part, eps, eps**STEP_EXPONENT) for part in (first, rest)]
+            parts = [look(problem, way) for way in ways]
+            apart = [(v - p - q).abs() for v, p, q in zip(slopes.values, *(part.values for part in parts))]
+            room = [b + c + d for b, c, d in zip(slopes.bounds, *(part.bounds for part in parts))]
+            is_bent = [
+                ~((gap <= most) & most.isfinite() & (kink <= bound))
+                for gap, most, kink, bound in zip(apart, room, slopes.kinks, slopes.bounds)
+            ]
+            slopes = _merged(is_bent, replace(slopes, bounds=unknown(slopes)), slopes)
+    return slopes

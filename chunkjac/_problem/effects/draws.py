@@ -79,10 +79,9 @@ class Draws:
                     self._learn(start, call, point, failed=True)
                 raise
             is_alone = not start.has_moved() or self._learn(start, call, point, failed=False)
-        except Exception:
-            raise
-        except BaseException:  # Ctrl-C: nothing may be evaluated any more to find out who has drawn
-            start.restore()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C: nothing may be evaluated any more to find out who has drawn
+                start.restore()
             raise
         self._is_known = True
         return value if is_alone or not self._again else self._other(partial(call, inputs))

@@ -44,15 +44,20 @@ _PRODUCTS = {
     torch.ops.aten.baddbmm.default,
 }
 
-# Their results hold no more elements than their arguments do, together. The last three lines have no meta kernel.
+# They have no meta kernel, and what they give is like their first argument.
+_LIKE_THE_FIRST = (
+    *("cumsumexp", "_masked_softmax", "_masked_softmax_backward", "glu_jvp", "glu_backward_jvp"),
+    *("gamma_grad", "_sample_dirichlet", "dirichlet_grad"),
+)
+
+# Their results hold no more elements than their arguments do, together. The last two lines have no meta kernel.
 _NO_LARGER = (
     *("cat", "stack", "clone", "_to_copy", "roll", "flip"),
     *("sum", "mean", "amax", "var", "cumsum"),
     *("norm", "norm_backward", "_softmax", "_softmax_backward_data"),
     *("_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
-    *("cumsumexp", "_masked_softmax", "_masked_softmax_backward", "margin_loss_backward", "ctc_loss_backward"),
-    *("glu_jvp", "glu_backward_jvp"),
-    *("geqrf", "_aminmax", "gamma_grad", "dirichlet", "dirichlet_grad", "binomial", "pack_padded_sequence"),
+    *("margin_loss_backward", "ctc_loss_backward"),
+    *("geqrf", "_aminmax", "binomial", "pack_padded_sequence"),
 )
 
 # The bounds below are of torch's own operations; nobody knows what others do.
@@ -71,6 +76,7 @@ class Traits:
         is_bounded: Whether its arguments tell a bound for what it makes.
         is_pointwise: Whether its result has its arguments' shapes, broadcast.
         is_product: Whether it is a product of matrices.
+        is_like_first: Whether its result is like its first argument.
         is_no_larger: Whether its results hold no more elements than its arguments.
         is_new: Whether its result is never an argument's memory. (Some operations say that it is not, and give an
             argument's memory: ``unsafe_split``.)
@@ -83,6 +89,7 @@ class Traits:
     is_bounded: bool
     is_pointwise: bool
     is_product: bool
+    is_like_first: bool
     is_no_larger: bool
     is_new: bool
 
@@ -98,6 +105,7 @@ def traits_of(func: Any) -> Traits:
     is_pointwise = torch.Tag.pointwise in func.tags and len(schema.returns) == 1
     is_product = func in _PRODUCTS
     is_own = schema.name.startswith(_OWN)
+    is_like_first = is_own and schema.name.endswith(_LIKE_THE_FIRST) and not schema.is_mutable
     is_no_larger = is_own and schema.name.endswith(_NO_LARGER)
     return Traits(
         # What is made of other operations says that it gives a view where it may give a copy (``reshape``).
@@ -108,9 +116,10 @@ def traits_of(func: Any) -> Traits:
         is_bounded=is_own and func not in _UNBOUNDED,
         is_pointwise=is_pointwise,
         is_product=is_product,
+        is_like_first=is_like_first,
         is_no_larger=is_no_larger,
         is_new=allocates
-        and (is_pointwise or is_product or is_no_larger)
+        and (is_pointwise or is_product or is_like_first or is_no_larger)
         and not func.has_kernel_for_dispatch_key(_COMPOSITE),
     )
 
@@ -204,6 +213,8 @@ def _most_bytes(traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     if traits.is_product:
         left, right = tensors[-2:]
         return _LARGEST_ITEM_BYTES * prod(left.shape[:-1]) * right.shape[-1]
+    if traits.is_like_first:
+        return tensors[0].nbytes
     # Padding, say, makes something of nothing.
     numels = [tensor.numel() or prod(max(1, size) for size in tensor.shape) for tensor in tensors] or [1]
     if traits.is_no_larger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from chunkjac._memory import OperationMode
 from chunkjac._tensors import memory_of, tensors_among
@@ -15,6 +16,9 @@ _PRODUCTS = {
     torch.ops.aten.mv.default,
     torch.ops.aten.addmv.default,
 }
+
+# What ``torch.tensor`` runs on the numbers that it was given: nothing tells where they come from.
+_GIVEN = torch.ops.aten.lift_fresh.default
 
 # Whose operations are torch's own.
 _OWN = {"aten", "prims", "higher_order", "mkldnn", "quantized"}
@@ -42,7 +46,8 @@ class PrecisionWatcher(OperationMode):
         self.has_foreign = False
         self.largest_bytes = 0
         self._dtypes: set[torch.dtype] = set()  # of results
-        self._constants: set[int] = set()  # memory of what no tensor outside of the function has a part in
+        self._constants = _Memories()  # of what no tensor outside of the function has a part in
+        self._given = _Memories()  # of numbers that may come from anywhere: they count where they are made part of more
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation and look at what it made."""
@@ -50,24 +55,27 @@ class PrecisionWatcher(OperationMode):
         self.n_operations += 1
         self.has_products = self.has_products or func in _PRODUCTS
         self.has_foreign = self.has_foreign or func.namespace not in _OWN
-        if self._is_constant(args):
-            self._constants.update(memory_of(value) for value in _dense((made,)))
-            return made  # its precision is not that of the computation
-        if self._constants:
-            self._constants.difference_update([memory_of(value) for value in _dense((made,))])
-        is_dense = isinstance(made, torch.Tensor) and made.layout == torch.strided
-        if is_dense and made.dtype in self._dtypes and made.nbytes <= self.largest_bytes:
-            return made  # most results
-        self._look(made, args)
+        if func is _GIVEN:
+            self._given.add(made)
+        elif self._is_constant(args):
+            self._constants.add(made)  # its precision is not that of the computation
+        elif not self._is_usual(made):
+            self._look(made, args)
         return made
+
+    def _is_usual(self, made: Any) -> bool:
+        """Tell whether a result tells nothing new, as most do."""
+        is_dense = isinstance(made, torch.Tensor) and made.layout == torch.strided
+        return is_dense and made.dtype in self._dtypes and made.nbytes <= self.largest_bytes and not self._given
 
     def _look(self, made: Any, args: tuple[Any, ...]) -> None:
         """Look at what an operation has made of its arguments."""
         if not any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in args):
             return  # a mask, an index
+        given = [arg for arg in _dense(args) if arg.dtype.is_floating_point and arg in self._given]
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
-                self.eps = max(self.eps, torch.finfo(value.dtype).eps)
+                self.eps = max(self.eps, *(torch.finfo(part.dtype).eps for part in (value, *given)))
                 self._dtypes.add(value.dtype)
                 is_view = any(isinstance(arg, torch.Tensor) and _is_seen_through(value, arg) for arg in args)
                 n_bytes = value.nbytes if value.layout == torch.strided and not is_view else 0
@@ -76,9 +84,20 @@ class PrecisionWatcher(OperationMode):
     def _is_constant(self, args: tuple[Any, ...]) -> bool:
         """Tell whether an operation works on nothing but what the function has made of nothing."""
         tensors = _dense(args)
-        return (
-            all(memory_of(tensor) in self._constants for tensor in tensors) if self._constants or not tensors else False
-        )
+        return all(tensor in self._constants for tensor in tensors) if self._constants or not tensors else False
+
+
+class _Memories(dict[int, StorageWeakRef]):
+    """Memory that dense tensors lie in; none of it is another's while this lives."""
+
+    def add(self, made: Any) -> None:
+        """Take in the memory of results."""
+        for tensor in _dense((made,)):
+            self[memory_of(tensor)] = StorageWeakRef(tensor.untyped_storage())
+
+    def __contains__(self, tensor: object) -> bool:
+        """Tell whether a tensor lies in it."""
+        return isinstance(tensor, torch.Tensor) and super().__contains__(memory_of(tensor))
 
 
 def _dense(values: Any) -> list[torch.Tensor]:

@@ -182,7 +182,7 @@ class Truth:
         return [columns(func, point, self.argnums, h) for h in (step, step / 3)]
 
     def _bound(self, block):
-        return (0.1 if self.casts else 1e-3) * max(1.0, largest(block))
+        return (0.02 if self.casts else 1e-3) * max(1.0, largest(block))
 
     def _compare(self, func, point, made):
         """Compare autograd with differences, with two steps: where these agree, they are right."""

@@ -171,3 +171,17 @@ def test_what_a_check_has_left_alive_counts_from_then_on() -> None:
             n_made += 1
         assert outside.highest_bytes <= budget_bytes
     assert n_made
+
+
+def test_what_an_operation_without_a_meta_kernel_needs_is_what_is_asked_for() -> None:
+    """A gated unit's tangent is as large as its value."""
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.glu(torch.cat([x, x.sin()]), 0) + x
+
+    x = torch.arange(9.0, dtype=torch.float64).view(3, 3)
+    with pytest.raises(cj.BudgetError) as caught:
+        cj.jacobian(func, x, mode="forward", max_memory=1)
+    _, report = cj.jacobian(func, x, mode="forward", max_memory=caught.value.needed_bytes, return_report=True)
+    assert report.plan.mode == "forward"
+    assert report.peak_bytes <= caught.value.needed_bytes

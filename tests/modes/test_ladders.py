@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import chunkjac as cj
+from chunkjac._modes.derivatives.double_backward import DoubleBackward
+from chunkjac._problem.problem import Problem
 from tests.hard import HARD, PAGE, OldSine, page, true_jacobian
 
 # Warnings are errors in the tests; this one would be a reason to fall.
@@ -207,3 +209,10 @@ def test_a_plan_of_a_function_that_leaves_the_first_rung_has_its_program_in_the_
     found, report = plan.run(return_report=True)
     assert report.plan.rung == "linear program"
     assert torch.allclose(found, torch.func.jacrev(attend)(x))
+
+
+def test_stairs_within_a_difference_are_no_fault_of_double_backward() -> None:
+    x = torch.tensor([1.5 - 1e-3, 2.2, -0.7])  # rounded to 2 within the step of float32
+    problem = Problem.of(lambda x: x * x.detach().round().unique().numel(), (x,), 0, False)
+    rung = DoubleBackward(problem, problem.evaluate()[1])
+    assert torch.equal(rung.one((torch.ones(3),))[0], torch.full((3,), 3.0))  # 1, 2 and -1

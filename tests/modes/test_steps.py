@@ -12,6 +12,7 @@ from chunkjac._chunker.slices import Segment
 from chunkjac._errors import ArgumentError, ArgumentTypeError
 from chunkjac._modes.differences.schemes import SCHEMES
 from chunkjac._modes.differences.steps import Step, Steps, check_steps, read_step
+from chunkjac._problem import PrecisionWatcher
 
 CENTRAL = SCHEMES["central"]
 X = torch.tensor([0.0, -0.5, 1.0, -3.0, 100.0])
@@ -167,3 +168,23 @@ def test_a_step_that_rounding_swallows_names_the_element(
 def test_a_swallowed_step_of_a_number_without_dimensions_is_found_too() -> None:
     with pytest.raises(ArgumentError, match=r"at index \(\)"):
         read(1e-20, torch.tensor(1.0))
+
+
+def a_number(x: torch.Tensor) -> torch.Tensor:
+    """Compare with numbers in float32, and give float64."""
+    return x.sin() + torch.bucketize(x.detach(), torch.tensor([0.0, 10.0]))
+
+
+def in_float32(x: torch.Tensor) -> torch.Tensor:
+    """Compute in float32, from numbers that were read."""
+    return x.sin() + torch.tensor(x.tolist()).cos()
+
+
+@pytest.mark.parametrize(("func", "eps"), [(a_number, 2**-52), (in_float32, 2**-23)])
+def test_numbers_that_a_function_makes_count_for_what_they_are_part_of(func: Any, eps: float) -> None:
+    """Each time: memory that was given back to the system may be the next number's."""
+    x = torch.tensor([0.3, 0.7, -1.2], dtype=torch.float64)
+    for _ in range(20):
+        with PrecisionWatcher() as seen:
+            func(x)
+        assert seen.eps == eps

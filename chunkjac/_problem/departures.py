@@ -21,6 +21,9 @@ _COPYING = {"tensor", "as_tensor", "asarray", "scalar_tensor"}
 # What is done to gradients here is not done to tangents.
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 
+# What a part without gradients is called.
+_PART = "torch.no_grad"
+
 # By these calls a part is said to be constant.
 _HOLDING = {"detach", "detach_", "item", "tolist", "__float__"}
 _data: Any = torch.Tensor.data.__get__  # type: ignore[attr-defined]
@@ -74,10 +77,16 @@ class Departures(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         return name in _TELLING or (name == "__get__" and func == _data)
 
-    @staticmethod
-    def holding() -> TorchFunctionMode:
-        """Return a mode, to be entered for each evaluation, in which what is held stays what it was in the first."""
-        return _Holding()
+    def holding(self, *, by_tangents: bool) -> TorchFunctionMode | None:
+        """Return a mode, to be entered for each evaluation, in which what is held stays what it was in the first.
+
+        Args:
+            by_tangents: Whether derivatives are meant that pass through parts under ``no_grad``.
+
+        Returns:
+            ``None`` if there are hooks, whose gradients nothing can hold.
+        """
+        return _Holding(holds_parts=not by_tangents) if self.divided.keys() <= {_PART} else None
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Sort a call by its name."""
@@ -87,8 +96,8 @@ class Departures(TorchFunctionMode):
             if _is_func_s():
                 self.held[name] = None
         elif name == "_set_grad_enabled":
-            if not args[0]:
-                self.divided["torch.no_grad"] = None
+            if not (args[0] or _is_an_end()):
+                self.divided[_PART] = None
         elif name == "_make_dual":
             self.nested["torch.func.jvp"] = None
         elif name == "grad":
@@ -110,6 +119,16 @@ def _is_func_s() -> bool:
     return torch.is_grad_enabled() and not _is_ours()
 
 
+def _is_an_end() -> bool:
+    """Tell whether grad mode is only put back, at the end of a block (``enable_grad`` within torch.func's ``grad``)."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_name != "__exit__":
+        if frame.f_code.co_name not in (*_LOOKING, "__init__"):
+            return False
+        frame = frame.f_back
+    return frame.f_globals.get("__name__") == "torch.autograd.grad_mode"
+
+
 def _is_real(value: Any) -> bool:
     """Tell whether a value is a tensor that may have a derivative."""
     return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
@@ -124,24 +143,33 @@ def _is_ours() -> bool:
 
 
 class _Holding(TorchFunctionMode):
-    """Give what a function detaches or reads as it was in the first evaluation, so that differences do not move it."""
+    """Give what a function detaches or reads as it was in the first evaluation, so that differences do not move it.
 
-    def __init__(self) -> None:
+    Args:
+        holds_parts: Whether that goes for what it computes under ``no_grad``.
+    """
+
+    def __init__(self, *, holds_parts: bool) -> None:
         super().__init__()
+        self._holds_parts = holds_parts
         self._values: list[Any] = []
         self._n_calls = 0
+        self._is_off = False  # by the function: custom functions compute without gradients, too
 
     def __enter__(self) -> Any:
         """Begin an evaluation."""
-        self._n_calls = 0
+        self._n_calls, self._is_off = 0, False
         return super().__enter__()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run a call, or give what it gave."""
+        if getattr(func, "__name__", "") == "_set_grad_enabled":
+            self._is_off = not args[0] and (self._is_off or torch.is_grad_enabled())
         made = func(*args, **(kwargs or {}))
-        if not _is_held(func) or made is args[0]:
+        is_part = self._holds_parts and self._is_off and _is_real(made)
+        if not (is_part or _is_held(func)) or (args and made is args[0]):
             return made
         if self._n_calls == len(self._values):
             self._values.append(_copied(made))

@@ -142,13 +142,14 @@ class Found:
 
 
 def verdicts(case: Case, edge: str) -> Iterator[Told]:
-    """Yield what a sample tells in each way."""
+    """Yield what a sample tells in each way, at the points where formulas fail for squares as well."""
     by_order: dict[str, list[Any]] = defaultdict(list)
-    for way in WAYS:
-        order = way.partition(" ")[0] if way.startswith("second") else ""
+    squared = [(way, True) for way in WAYS if edge and way.startswith("second")]
+    for way, is_squared in [*((way, False) for way in WAYS), *squared]:
+        order = way.partition(" ")[0] * (1 + is_squared) if way.startswith("second") else ""
         try:
             if not by_order[order]:
-                by_order[order].append(_judged(case, order))
+                by_order[order].append(_judged(case, order, is_squared=is_squared))
             problem, own, nodes, slopes, is_flat = by_order[order][0]
             with torch.no_grad():
                 gap = judged(_claim(problem, way.endswith("backward")), problem, slopes)
@@ -160,7 +161,7 @@ def verdicts(case: Case, edge: str) -> Iterator[Told]:
             yield Told(way, case.operator, case.sample, edge, gap.agrees, is_number, sorted(own), sorted(nodes))
 
 
-def _judged(case: Case, order: str) -> tuple[Problem, frozenset[str], frozenset[str], Any, bool]:
+def _judged(case: Case, order: str, *, is_squared: bool) -> tuple[Problem, frozenset[str], frozenset[str], Any, bool]:
     """Return the function or its derivative, its own nodes, all, differences that know something, if all is flat."""
 
     def func(*inputs: torch.Tensor) -> Any:
@@ -171,7 +172,8 @@ def _judged(case: Case, order: str) -> tuple[Problem, frozenset[str], frozenset[
     outputs = evaluated(problem)
     own = nodes = outputs.nodes or frozenset()
     if order:
-        problem = Problem.of(_row(problem, random_tangent(outputs.leaves)), case.inputs, case.argnums, False)
+        row = _row(problem, random_tangent(outputs.leaves), is_squared)
+        problem = Problem.of(row, case.inputs, case.argnums, False)
         nodes |= VmapGrad(problem).outputs.nodes or frozenset()
     slopes = slopes_along(problem)
     is_finite = all(bool(value.isfinite().all()) for value in problem.evaluate()[0])
@@ -191,13 +193,17 @@ def _claim(problem: Problem, is_backward: bool) -> ByRows | ByColumns:
     return ByColumns(VmapJvp(problem, evaluated(problem)).one, problem)
 
 
-def _row(problem: Problem, weights: Any) -> Callable[..., Any]:
-    """Return the derivative of a weighted sum of the outputs and their squares, so that linear ones have a second."""
+def _row(problem: Problem, weights: Any, is_squared: bool) -> Callable[..., Any]:
+    """Return the derivative of a weighted sum of the outputs and their squares, so that linear ones have a second.
+
+    Squares alone may be smooth where a function is not: norms at 0.
+    """
+    constant = 0 if is_squared else 1
 
     def row(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
             outputs, pullback = torch.func.vjp(problem.flat, *inputs)
-            return tuple(pullback(tuple(weight * (1 + output) for weight, output in zip(weights, outputs))))
+            return tuple(pullback(tuple(weight * (constant + output) for weight, output in zip(weights, outputs))))
 
     return row
 

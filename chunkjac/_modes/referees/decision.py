@@ -16,6 +16,7 @@ from chunkjac._errors import ChunkjacError, FunctionError, WrongError
 from chunkjac._memory import OverBudget, first_line
 from chunkjac._modes.derivatives.backward_pass import pulled_back
 from chunkjac._modes.derivatives.derivative import Derivative
+from chunkjac._modes.derivatives.double_backward import DoubleBackward
 from chunkjac._modes.derivatives.forward import Forward
 from chunkjac._modes.derivatives.pullbacks import RowByRow
 from chunkjac._modes.derivatives.reverse import Reverse
@@ -143,7 +144,7 @@ def _decided(mode: Mode, problem: Problem, claim: ByColumns | ByRows, n_checks: 
             kept = problem.departures.kept if mode.name != "finite-difference" else []
             if not kept:
                 raise WrongError(_why_wrong(mode, problem, gap, slopes))
-            if (still := _held_still(problem)) is not None:
+            if (still := _held_still(problem, mode)) is not None:
                 return _decided(mode, still, claim, n_checks, has_bounds)
             doubts.append(f"differences move what func keeps from derivatives ({', '.join(kept)})")
             gaps.clear()
@@ -161,16 +162,19 @@ def _decided(mode: Mode, problem: Problem, claim: ByColumns | ByRows, n_checks: 
     return Verdict(told.error, "; ".join([told.reason, *doubts]))
 
 
-def _held_still(problem: Problem) -> Problem | None:
-    """Return the problem so that nothing moves that is kept from derivatives; ``None`` if that cannot be done."""
-    still = replace(problem, watched=problem.departures.holding(), has_grad=True, departures=Departures())
+def _held_still(problem: Problem, mode: Mode) -> Problem | None:
+    """Return the problem so that nothing moves that is kept from a mode; ``None`` if that cannot be done."""
+    by_tangents = mode.name == "forward" and DoubleBackward.name not in mode.rung
+    if (holding := problem.departures.holding(by_tangents=by_tangents)) is None:
+        return None
+    still = replace(problem, watched=holding, has_grad=True, departures=Departures())
     try:
         with torch.no_grad():
             pairs = zip(problem.flat(*map(torch.clone, problem.inputs)), still.flat(*map(torch.clone, problem.inputs)))
             is_same = all(torch.equal(value, again) for value, again in pairs)
     except Exception:
         return None
-    return still if is_same and not problem.departures.divided else None
+    return still if is_same else None
 
 
 def _by_the_other(

@@ -19,8 +19,33 @@ _N_SHORTER, _SHORTER_BY = 8, 1 / 8
 _PARTS, _N_PARTS = 2000, 8
 
 
+# Another slope beside the point is that at the point, if it is nearer by so much than that of longer steps.
+_NEARER = 0.5
+
+
 def shortened(problem: Problem, slopes: Slopes) -> Slopes:
     """Return differences along the same direction, of shorter steps where those tell otherwise, or more.
+
+    Stairs are as flat beside the point. Where shorter steps tell otherwise at the point alone, it is for rounding: very
+    near to 0, all is lost of ``cos(x) - sin(x) / x``.
+    """
+    found = _shortened(problem, slopes)
+    gaps = [(v - w).abs() for v, w in zip(slopes.values, found.values)]
+    is_other = [gap > b + c for gap, b, c in zip(gaps, slopes.bounds, found.bounds)]
+    if not any(bool(part.any()) for part in is_other):
+        return found
+    with torch.no_grad():
+        far = base_of(problem)[1] ** (STEP_EXPONENT / 2)
+        beside = problem.with_inputs([x + far * t for x, t in zip(problem.inputs, slopes.tangent)])
+        base, eps = base_of(beside)
+        there = _shortened(beside, slopes_of(beside, base, slopes.tangent, eps, eps**STEP_EXPONENT))
+    triples = zip(gaps, found.values, there.values, there.bounds)
+    is_so_there = [(u - w).abs() + d <= _NEARER * gap for gap, w, u, d in triples]
+    return _merged([other & ~so for other, so in zip(is_other, is_so_there)], slopes, found)
+
+
+def _shortened(problem: Problem, slopes: Slopes) -> Slopes:
+    """Return the same, by what is seen from the point.
 
     What goes up in stairs (a rounded number, a count) is flat between them, and differences of a longer way know
     nothing of that: they all agree on the stairs' mean slope. So do they on what a fast oscillation goes along with:
@@ -66,7 +91,7 @@ def linear(problem: Problem, slopes: Slopes) -> Slopes:
     """
     found = _linear(problem, slopes, lambda _, part: part)
     is_linear = all(map(torch.equal, found.bounds, slopes.bounds))
-    return found if is_linear else _linear(problem, slopes, shortened)  # of stairs, short steps are linear
+    return found if is_linear else _linear(problem, slopes, _shortened)  # of stairs, short steps are linear
 
 
 def _linear(problem: Problem, slopes: Slopes, look: Callable[[Problem, Slopes], Slopes]) -> Slopes:

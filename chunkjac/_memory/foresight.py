@@ -31,8 +31,6 @@ _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _MOST_KNOWN = 4096  # What operations make is remembered for so many kinds of arguments.
 _known_bytes: dict[Any, int | None] = {}
 
-_UNSAFE_VIEW = torch.ops.aten._unsafe_view.default  # gives a view without saying so
-
 # These make as much as the memory under a tensor has, however little of it the tensor is, or as values say.
 _UNBOUNDED = {torch.ops.aten._new_zeros_with_same_feature_meta.default, *SIZES} - {torch.ops.aten.index.Tensor}
 
@@ -45,19 +43,16 @@ _PRODUCTS = {
 }
 
 # They have no meta kernel, and what they give is like their first argument.
-_LIKE_THE_FIRST = (
-    *("cumsumexp", "_masked_softmax", "_masked_softmax_backward", "glu_jvp", "glu_backward_jvp"),
-    *("gamma_grad", "_sample_dirichlet", "dirichlet_grad"),
-)
+_SOFT, _GATED = ("cumsumexp", "_masked_softmax", "_masked_softmax_backward"), ("glu_jvp", "glu_backward_jvp")
+_LIKE_THE_FIRST = (*_SOFT, *_GATED, "gamma_grad", "_sample_dirichlet", "dirichlet_grad")
 
-# Their results hold no more elements than their arguments do, together. The last two lines have no meta kernel.
+# Their results hold no more elements than their arguments do, together. The last line has no meta kernel.
 _NO_LARGER = (
     *("cat", "stack", "clone", "_to_copy", "roll", "flip"),
     *("sum", "mean", "amax", "var", "cumsum"),
     *("norm", "norm_backward", "_softmax", "_softmax_backward_data"),
     *("_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
-    *("margin_loss_backward", "ctc_loss_backward"),
-    *("geqrf", "_aminmax", "binomial", "pack_padded_sequence"),
+    *("margin_loss_backward", "ctc_loss_backward", "geqrf", "_aminmax", "binomial", "pack_padded_sequence"),
 )
 
 # The bounds below are of torch's own operations; nobody knows what others do.
@@ -78,8 +73,7 @@ class Traits:
         is_product: Whether it is a product of matrices.
         is_like_first: Whether its result is like its first argument.
         is_no_larger: Whether its results hold no more elements than its arguments.
-        is_new: Whether its result is never an argument's memory. (Some operations say that it is not, and give an
-            argument's memory: ``unsafe_split``.)
+        is_new: Whether its result is never an argument's memory (some say so, and it is: ``unsafe_split``).
     """
 
     is_view: bool
@@ -101,12 +95,13 @@ def traits_of(func: Any) -> Traits:
     aliases = [result.alias_info for result in schema.returns]
     may_be_view = bool(aliases) and all(aliases) and not schema.is_mutable
     makes_tensors = any("Tensor" in str(result.type) for result in schema.returns)
-    allocates = makes_tensors and func not in (NO_MEMORY, _UNSAFE_VIEW) and not any(aliases)
+    allocates = makes_tensors and func not in (NO_MEMORY, torch.ops.aten._unsafe_view.default) and not any(aliases)
     is_pointwise = torch.Tag.pointwise in func.tags and len(schema.returns) == 1
     is_product = func in _PRODUCTS
     is_own = schema.name.startswith(_OWN)
     is_like_first = is_own and schema.name.endswith(_LIKE_THE_FIRST) and not schema.is_mutable
     is_no_larger = is_own and schema.name.endswith(_NO_LARGER)
+    is_simple = is_pointwise or is_product or is_like_first or is_no_larger
     return Traits(
         # What is made of other operations says that it gives a view where it may give a copy (``reshape``).
         is_view=may_be_view and func is not LIFT_FRESH and not func.has_kernel_for_dispatch_key(_COMPOSITE),
@@ -118,9 +113,7 @@ def traits_of(func: Any) -> Traits:
         is_product=is_product,
         is_like_first=is_like_first,
         is_no_larger=is_no_larger,
-        is_new=allocates
-        and (is_pointwise or is_product or is_like_first or is_no_larger)
-        and not func.has_kernel_for_dispatch_key(_COMPOSITE),
+        is_new=allocates and is_simple and not func.has_kernel_for_dispatch_key(_COMPOSITE),
     )
 
 
@@ -219,9 +212,8 @@ def _most_bytes(traits: Traits, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     numels = [tensor.numel() or prod(max(1, size) for size in tensor.shape) for tensor in tensors] or [1]
     if traits.is_no_larger:
         return 2 * _LARGEST_ITEM_BYTES * sum(numels)
-    # Products make all pairs of elements of two inputs, or of one with itself (the bases of a
-    # decomposition, say). Sizes, repeats and counts stand as numbers among the arguments and can
-    # each multiply; without a tensor one of them may stand for two sides.
+    # Products make all pairs of elements of two inputs, or of one with itself (bases of a decomposition, say). Sizes,
+    # repeats and counts stand as numbers among the arguments and can each multiply; without a tensor for two sides.
     times = _times((*args, *kwargs.values()))
     pairs = sum(numels) ** 2 if tensors else times
     return _LARGEST_ITEM_BYTES * times * max(1, _GROWTH * sum(numels), pairs)

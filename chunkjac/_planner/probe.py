@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -97,7 +97,13 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
     """
     with _on_fakes(job) as (faked, tracker), tracker:
         probe = _dry_probe(faked, excluded, tracker, TIGHT_PROBES)
-    if probe.peak_bytes <= job.budget.n_bytes or job.exact_size is not None:
+    if probe.peak_bytes <= job.budget.n_bytes:
+        return probe
+    if probe.summary.name == "finite-difference" and job.problem.may_have_grad:
+        with suppress(Exception):  # it takes gradients itself; else no graph is made where there is no room for one
+            bare = replace(job.problem, may_have_grad=False)
+            return dry_probe(replace(job.in_mode("finite-difference"), problem=bare))
+    if job.exact_size is not None:
         return probe
     alone = least_probe(job.in_mode(probe.summary.name))
     return replace(alone, reasons=probe.reasons) if alone.peak_bytes < probe.peak_bytes else probe

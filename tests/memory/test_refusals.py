@@ -185,3 +185,20 @@ def test_what_an_operation_without_a_meta_kernel_needs_is_what_is_asked_for() ->
     _, report = cj.jacobian(func, x, mode="forward", max_memory=caught.value.needed_bytes, return_report=True)
     assert report.plan.mode == "forward"
     assert report.peak_bytes <= caught.value.needed_bytes
+
+
+def test_a_plan_keeps_no_graph_of_differences_where_there_is_no_room_for_one() -> None:
+    """Parameters that require grad make one in the first evaluation, which may ask whether it can."""
+    net = nn.Sequential(nn.Linear(8, 2**12), *[nn.Tanh() for _ in range(20)], nn.Unflatten(-1, (4, -1)))
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return net(x).mean(-1)
+
+    x = torch.ones(1, 8)
+    roomy = cj.plan(func, x, mode="finite-difference", chunk_size=1)
+    budget = roomy.predicted_peak_bytes // 2
+    found, report = cj.jacobian(func, x, mode="finite-difference", max_memory=budget, return_report=True)
+    assert report.peak_bytes <= budget
+    plan = cj.plan(func, x, mode="finite-difference", max_memory=budget)
+    assert plan.predicted_peak_bytes <= budget
+    assert torch.equal(plan.run(), found)

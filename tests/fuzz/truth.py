@@ -190,7 +190,8 @@ class Truth:
         for block, a, b in zip(made, wide, narrow):
             if largest(a - b) > self._bound(block):
                 raise UnclearError("not smooth")
-            if not largest(block - b) <= 5 * self._bound(block):
+            bound = self._bound(block) if self.casts else 1e-3 * largest(block) + largest(a - b) + 1e-10
+            if not largest(block - b) <= 5 * bound:
                 if self.casts:
                     raise UnclearError("torch may be wrong")
                 self.torch_is_wrong = True

@@ -22,6 +22,10 @@ _PARTS, _N_PARTS = 2000, 8
 # Another slope beside the point is that at the point, if it is nearer by so much than that of longer steps.
 _NEARER = 0.5
 
+# It is looked for in so many places, as parts of the way that is far and near enough: an edge of a stair may be at one,
+# for some outputs. Where most have stairs, all that look like it do.
+_PLACES, _MOST = (1.0, -0.7, 0.5), 0.5
+
 
 def shortened(problem: Problem, slopes: Slopes) -> Slopes:
     """Return differences along the same direction, of shorter steps where those tell otherwise, or more.
@@ -34,14 +38,25 @@ def shortened(problem: Problem, slopes: Slopes) -> Slopes:
     is_other = [gap > b + c for gap, b, c in zip(gaps, slopes.bounds, found.bounds)]
     if not any(bool(part.any()) for part in is_other):
         return found
+    is_so_there = [torch.zeros_like(other) for other in is_other]
+    for place in _PLACES:
+        there = _beside(problem, slopes, place)
+        triples = zip(gaps, found.values, there.values, there.bounds)
+        is_so = [(u - w).abs() + d <= _NEARER * gap for gap, w, u, d in triples]
+        is_so_there = [before | so for before, so in zip(is_so_there, is_so)]
+    n_other = sum(int(part.sum()) for part in is_other)
+    if sum(int((other & so).sum()) for other, so in zip(is_other, is_so_there)) > _MOST * n_other:
+        return found
+    return _merged([other & ~so for other, so in zip(is_other, is_so_there)], slopes, found)
+
+
+def _beside(problem: Problem, slopes: Slopes, place: float) -> Slopes:
+    """Return differences of ever shorter steps at a point beside the point."""
     with torch.no_grad():
-        far = base_of(problem)[1] ** (STEP_EXPONENT / 2)
+        far = place * base_of(problem)[1] ** (STEP_EXPONENT / 2)
         beside = problem.with_inputs([x + far * t for x, t in zip(problem.inputs, slopes.tangent)])
         base, eps = base_of(beside)
-        there = _shortened(beside, slopes_of(beside, base, slopes.tangent, eps, eps**STEP_EXPONENT))
-    triples = zip(gaps, found.values, there.values, there.bounds)
-    is_so_there = [(u - w).abs() + d <= _NEARER * gap for gap, w, u, d in triples]
-    return _merged([other & ~so for other, so in zip(is_other, is_so_there)], slopes, found)
+        return _shortened(beside, slopes_of(beside, base, slopes.tangent, eps, eps**STEP_EXPONENT))
 
 
 def _shortened(problem: Problem, slopes: Slopes) -> Slopes:

@@ -40,10 +40,6 @@ class Coverage:
         if outcome.kind in ("refused", "cannot"):
             self._add("errors", f"{outcome.kind}: {re.sub('[0-9]+', 'N', outcome.told)[:110]}")
 
-    def note_inherited(self, case: Case) -> None:
-        """Take in a case that comes out wrong, and in plain autograd as well."""
-        self._add("wrong as in plain autograd", "; ".join(step.text.replace("\n", " | ") for step in case.steps)[-150:])
-
     def note_unclear(self, why: str) -> None:
         """Take in a case that tells nothing."""
         self._add("cases that tell nothing", why[:60])

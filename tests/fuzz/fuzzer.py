@@ -58,9 +58,6 @@ class Fuzzer:
                 (self.folder / "running.py").write_text(script(case, way, f"seed {seed}, running"))
             outcome = outcome_of(truth, way.mode, way.text(case.argnums))
             self.coverage.note_way(way, outcome)
-            if outcome.kind in FAILURES and truth.torch_is_wrong:
-                self.coverage.note_inherited(case)
-                return
             if outcome.kind in FAILURES:
                 self._fail(seed, case, way, outcome)
                 return  # other ways would tell the same

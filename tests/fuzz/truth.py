@@ -29,20 +29,20 @@ def rows(func, point, argnums):
     return blocks
 
 
-def columns(func, point, argnums, step):
-    """Return the same by central differences."""
+def columns(func, point, argnums, step, signs=(1, -1)):
+    """Return the same by differences: central ones, or those to one side."""
     point = [x.detach().clone() for x in point]
     n_outputs = len(tree_flatten(func(*point))[0])
     blocks = [[] for _ in range(n_outputs * len(argnums))]
     for place, i in enumerate(argnums):
         for k in range(point[i].numel()):
             ends = []
-            for sign in (1, -1):
+            for sign in signs:
                 moved = [x.clone() for x in point]
                 moved[i].view(-1)[k] += sign * step
                 ends.append([out.detach().clone() for out in tree_flatten(func(*moved))[0]])
             for j, (high, low) in enumerate(zip(*ends)):
-                blocks[j * len(argnums) + place].append((high - low) / (2 * step))
+                blocks[j * len(argnums) + place].append((high - low) / ((signs[0] - signs[1]) * step))
     shapes = [point[i].shape for i in argnums]
     made = [torch.stack(block, -1) for block in blocks]
     return [block.reshape(*block.shape[:-1], *shapes[k % len(argnums)]) for k, block in enumerate(made)]
@@ -195,8 +195,15 @@ class Truth:
                 if self.casts:
                     raise UnclearError("torch may be wrong")
                 self.torch_is_wrong = True
+        if self.torch_is_wrong and self._is_bent(func, point):
+            raise UnclearError("a kink, where any slope between is right")
         if self.torch_is_wrong:
             made[:] = [(9 * b - a) / 8 for a, b in zip(wide, narrow)]
+
+    def _is_bent(self, func, point):
+        """Tell whether slopes to both sides differ."""
+        ahead, behind = (columns(func, point, self.argnums, 1e-4, signs) for signs in ((1, 0), (0, -1)))
+        return any(largest(a - b) > 0.02 * max(largest(a), largest(b)) for a, b in zip(ahead, behind))
 
 
 class UnclearError(Exception):
@@ -265,7 +272,8 @@ def outcome_of(truth, mode, way):
         is_again = isinstance(error, chunkjac.BudgetError) and names.get("budget")
         outcome.say("again" if is_again else "refused", f"{type(error).__name__}: {error}")
     except Exception as error:
-        kind = "cannot" if peer_fails(truth, mode) else "crash"
+        is_told = str(error).startswith("a backward pass in func has no derivative")
+        kind = "refused" if is_told else "cannot" if peer_fails(truth, mode) else "crash"
         outcome.say(kind, f"{type(error).__name__}: {error}")
         outcome.traceback = traceback.format_exc()
     finally:

@@ -159,7 +159,7 @@ class Truth:
         base = 2e-3 if self.is_low else 1e-4 if self.torch_is_wrong else 1e-7
         return [
             # Where all of a derivative cancels, rounding of numbers near 1 is left.
-            20 * noise + base * max(largest(block), 1e-3 * overall, 1e-3 if self.is_low else 0)
+            20 * noise + base * max(largest(block), 1e-3 * overall, 1e-3 if self.is_low else 1e-5)
             for block, noise in zip(self.blocks[run], self.noise[run])
         ]
 

@@ -23,7 +23,6 @@ _NO_CLAIMS = (
     "versions_side_by_side",
     "zoo",
     "zoo_of_libraries",
-    "zoo_of_real_sizes",
     "zoo_of_ours",
 )
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _NO_CLAIMS)

@@ -2,6 +2,7 @@
 
 from chunkjac._memory.budget import Budget, devices_here, find_budget, find_device, free_memory, is_here
 from chunkjac._memory.fakes import strict_fakes
+from chunkjac._memory.foresight import LIFT_FRESH
 from chunkjac._memory.gauge import Gauge
 from chunkjac._memory.growth import Growth
 from chunkjac._memory.heap import keep_freed_memory

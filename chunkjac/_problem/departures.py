@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
+from types import FrameType
 from typing import Any
 
 import torch
@@ -121,12 +122,8 @@ def _is_func_s() -> bool:
 
 def _is_an_end() -> bool:
     """Tell whether grad mode is only put back, at the end of a block (``enable_grad`` within torch.func's ``grad``)."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_name != "__exit__":
-        if frame.f_code.co_name not in (*_LOOKING, "__init__"):
-            return False
-        frame = frame.f_back
-    return frame.f_globals.get("__name__") == "torch.autograd.grad_mode"
+    frame = _frame_beyond(_LOOKING | {"__init__"})
+    return frame.f_code.co_name == "__exit__" and frame.f_globals.get("__name__") == "torch.autograd.grad_mode"
 
 
 def _is_real(value: Any) -> bool:
@@ -136,10 +133,15 @@ def _is_real(value: Any) -> bool:
 
 def _is_ours() -> bool:
     """Tell whether a call comes from this package, which looks at what functions give."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_name in _LOOKING:
+    return str(_frame_beyond(_LOOKING).f_globals.get("__name__", "")).startswith("chunkjac.")
+
+
+def _frame_beyond(names: set[str]) -> FrameType:
+    """Return the innermost frame of another name, from the one on that asks who calls it."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_name in names:
         frame = frame.f_back
-    return str(frame.f_globals.get("__name__", "")).startswith("chunkjac.")
+    return frame
 
 
 class _Holding(TorchFunctionMode):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from chunkjac._memory import OperationMode
+from chunkjac._memory import LIFT_FRESH, OperationMode
 from chunkjac._tensors import memory_of, tensors_among
 
 _PRODUCTS = {
@@ -16,9 +16,6 @@ _PRODUCTS = {
     torch.ops.aten.mv.default,
     torch.ops.aten.addmv.default,
 }
-
-# What ``torch.tensor`` runs on the numbers that it was given: nothing tells where they come from.
-_GIVEN = torch.ops.aten.lift_fresh.default
 
 # Whose operations are torch's own.
 _OWN = {"aten", "prims", "higher_order", "mkldnn", "quantized"}
@@ -55,7 +52,7 @@ class PrecisionWatcher(OperationMode):
         self.n_operations += 1
         self.has_products = self.has_products or func in _PRODUCTS
         self.has_foreign = self.has_foreign or func.namespace not in _OWN
-        if func is _GIVEN:
+        if func is LIFT_FRESH:  # of `torch.tensor`: nothing tells where the numbers come from
             self._given.add(made)
         elif self._is_constant(args):
             self._constants.add(made)  # its precision is not that of the computation

@@ -10,6 +10,7 @@ import torch
 from chunkjac._modes.referee import random_tangent
 from chunkjac._modes.referees.slopes import NOTHING, ROUNDING, STEP_EXPONENT, Slopes, base_of, slopes_of, unknown
 from chunkjac._problem import Problem
+from chunkjac._tensors import Tensors
 
 # So many steps are tried, each shorter by so much.
 _N_SHORTER, _SHORTER_BY = 8, 1 / 8
@@ -17,7 +18,6 @@ _N_SHORTER, _SHORTER_BY = 8, 1 / 8
 # Which random numbers part a direction in two, and how often: of three that tie, the same is in the middle by chance
 # once in three times.
 _PARTS, _N_PARTS = 2000, 8
-
 
 # Another slope beside the point is that at the point, if it is nearer by so much than that of longer steps.
 _NEARER = 0.5
@@ -33,14 +33,16 @@ def shortened(problem: Problem, slopes: Slopes) -> Slopes:
     Stairs are as flat beside the point. Where shorter steps tell otherwise at the point alone, it is for rounding: very
     near to 0, all is lost of ``cos(x) - sin(x) / x``.
     """
-    found = _shortened(problem, slopes)
-    gaps = [(v - w).abs() for v, w in zip(slopes.values, found.values)]
-    is_other = [gap > b + c for gap, b, c in zip(gaps, slopes.bounds, found.bounds)]
+    with torch.no_grad():
+        at = base_of(problem)
+        found = _shortened(problem, slopes, at)
+    is_other = _are_apart(slopes, found)
     if not any(bool(part.any()) for part in is_other):
         return found
+    gaps = [(v - w).abs() for v, w in zip(slopes.values, found.values)]
     is_so_there = [torch.zeros_like(other) for other in is_other]
     for place in _PLACES:
-        there = _beside(problem, slopes, place)
+        there = _beside(problem, slopes, place * at[1] ** (STEP_EXPONENT / 2))
         triples = zip(gaps, found.values, there.values, there.bounds)
         is_so = [(u - w).abs() + d <= _NEARER * gap for gap, w, u, d in triples]
         is_so_there = [before | so for before, so in zip(is_so_there, is_so)]
@@ -50,43 +52,44 @@ def shortened(problem: Problem, slopes: Slopes) -> Slopes:
     return _merged([other & ~so for other, so in zip(is_other, is_so_there)], slopes, found)
 
 
-def _beside(problem: Problem, slopes: Slopes, place: float) -> Slopes:
+def _beside(problem: Problem, slopes: Slopes, far: float) -> Slopes:
     """Return differences of ever shorter steps at a point beside the point."""
     with torch.no_grad():
-        far = place * base_of(problem)[1] ** (STEP_EXPONENT / 2)
         beside = problem.with_inputs([x + far * t for x, t in zip(problem.inputs, slopes.tangent)])
         base, eps = base_of(beside)
-        return _shortened(beside, slopes_of(beside, base, slopes.tangent, eps, eps**STEP_EXPONENT))
+        return _shortened(beside, slopes_of(beside, base, slopes.tangent, eps, eps**STEP_EXPONENT), (base, eps))
 
 
-def _shortened(problem: Problem, slopes: Slopes) -> Slopes:
+def _shortened(problem: Problem, slopes: Slopes, at: tuple[Tensors, float]) -> Slopes:
     """Return the same, by what is seen from the point.
 
     What goes up in stairs (a rounded number, a count) is flat between them, and differences of a longer way know
     nothing of that: they all agree on the stairs' mean slope. So do they on what a fast oscillation goes along with:
     that shows in shorter steps being rougher than rounding makes them, and nothing is known before they are smooth.
     """
-    with torch.no_grad():
-        base, eps = base_of(problem)
-        before = slopes.bounds
-        for shorter in range(_N_SHORTER):
-            finer = slopes_of(problem, base, slopes.tangent, eps, eps**STEP_EXPONENT * _SHORTER_BY**shorter)
-            is_lost = [c > b + ROUNDING * r for b, c, r in zip(before, finer.bounds, finer.rounding)]
-            before = finer.bounds
-            slopes = _merged(
-                is_lost, replace(finer, bounds=unknown(finer)), _merged(_better(finer, slopes), finer, slopes)
-            )
+    base, eps = at
+    before = slopes.bounds
+    for shorter in range(_N_SHORTER):
+        finer = slopes_of(problem, base, slopes.tangent, eps, eps**STEP_EXPONENT * _SHORTER_BY**shorter)
+        is_lost = [c > b + ROUNDING * r for b, c, r in zip(before, finer.bounds, finer.rounding)]
+        before = finer.bounds
+        slopes = _merged(is_lost, replace(finer, bounds=unknown(finer)), _merged(_better(finer, slopes), finer, slopes))
     return slopes
 
 
 def _better(finer: Slopes, slopes: Slopes) -> list[torch.Tensor]:
     """Tell which outputs differences of shorter steps know, and others know less or otherwise."""
     is_known = [(c < w.abs() * NOTHING) | (c <= 2 * r) for w, c, r in zip(finer.values, finer.bounds, finer.rounding)]
-    pairs = zip(slopes.values, finer.values, slopes.bounds, finer.bounds)
-    is_other = [(v - w).abs() > b + c for v, w, b, c in pairs]
+    is_other = _are_apart(slopes, finer)
     pairs = zip(slopes.bounds, finer.bounds, slopes.kinks, finer.kinks)
     is_more = [c + finer_kink < b + kink for b, c, kink, finer_kink in pairs]
     return [known & (other | more) for known, other, more in zip(is_known, is_other, is_more)]
+
+
+def _are_apart(slopes: Slopes, others: Slopes) -> list[torch.Tensor]:
+    """Tell which outputs have other slopes, by more than both may be off."""
+    pairs = zip(slopes.values, others.values, slopes.bounds, others.bounds)
+    return [(v - w).abs() > b + c for v, w, b, c in pairs]
 
 
 def _merged(which: list[torch.Tensor], these: Slopes, others: Slopes) -> Slopes:
@@ -104,26 +107,27 @@ def linear(problem: Problem, slopes: Slopes) -> Slopes:
     Theorem: where a function has a derivative, its slope along a sum of two directions is the sum of those along each.
     A median of numbers that tie has a slope along every line, and no derivative: each of them may be taken for it.
     """
-    found = _linear(problem, slopes, lambda _, part: part)
-    is_linear = all(map(torch.equal, found.bounds, slopes.bounds))
-    return found if is_linear else _linear(problem, slopes, _shortened)  # of stairs, short steps are linear
-
-
-def _linear(problem: Problem, slopes: Slopes, look: Callable[[Problem, Slopes], Slopes]) -> Slopes:
-    """Return the same, by parts of the direction that are looked at in some way."""
     with torch.no_grad():
-        base, eps = base_of(problem)
-        for number in range(_N_PARTS):
-            drawn = random_tangent(slopes.tangent, _PARTS + number)
-            first = tuple(t * part for t, part in zip(slopes.tangent, drawn))
-            rest = tuple(t - part for t, part in zip(slopes.tangent, first))
-            ways = [slopes_of(problem, base, part, eps, eps**STEP_EXPONENT) for part in (first, rest)]
-            parts = [look(problem, way) for way in ways]
-            apart = [(v - p - q).abs() for v, p, q in zip(slopes.values, *(part.values for part in parts))]
-            room = [b + c + d for b, c, d in zip(slopes.bounds, *(part.bounds for part in parts))]
-            is_bent = [
-                ~((gap <= most) & most.isfinite() & (kink <= bound))
-                for gap, most, kink, bound in zip(apart, room, slopes.kinks, slopes.bounds)
-            ]
-            slopes = _merged(is_bent, replace(slopes, bounds=unknown(slopes)), slopes)
+        at = base_of(problem)
+        found = _linear(problem, slopes, at, lambda part: part)
+        if all(map(torch.equal, found.bounds, slopes.bounds)):
+            return found
+        return _linear(problem, slopes, at, lambda part: _shortened(problem, part, at))  # of stairs, those are linear
+
+
+def _linear(problem: Problem, slopes: Slopes, at: tuple[Tensors, float], look: Callable[[Slopes], Slopes]) -> Slopes:
+    """Return the same, by parts of the direction that are looked at in some way."""
+    base, eps = at
+    for number in range(_N_PARTS):
+        drawn = random_tangent(slopes.tangent, _PARTS + number)
+        first = tuple(t * part for t, part in zip(slopes.tangent, drawn))
+        rest = tuple(t - part for t, part in zip(slopes.tangent, first))
+        parts = [look(slopes_of(problem, base, part, eps, eps**STEP_EXPONENT)) for part in (first, rest)]
+        apart = [(v - p - q).abs() for v, p, q in zip(slopes.values, *(part.values for part in parts))]
+        room = [b + c + d for b, c, d in zip(slopes.bounds, *(part.bounds for part in parts))]
+        is_bent = [
+            ~((gap <= most) & most.isfinite() & (kink <= bound))
+            for gap, most, kink, bound in zip(apart, room, slopes.kinks, slopes.bounds)
+        ]
+        slopes = _merged(is_bent, replace(slopes, bounds=unknown(slopes)), slopes)
     return slopes

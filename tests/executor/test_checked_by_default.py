@@ -186,21 +186,17 @@ class Wrong(Unknown):
         return Wrong.apply(x), dims[0]
 
 
-class KeptInBoth(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return x.sin()
+class KeptInBoth(Unknown):
+    """Have a forward derivative as well."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
+        Unknown.setup_context(ctx, inputs, output)
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad * ctx.saved_tensors[0].cos()
+    def vmap(info: Any, dims: Any, x: torch.Tensor) -> Any:
+        return KeptInBoth.apply(x), dims[0]
 
     @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor) -> torch.Tensor:

@@ -195,9 +195,9 @@ class Truth:
                 if self.casts:
                     raise UnclearError("torch may be wrong")
                 self.torch_is_wrong = True
-        if self.torch_is_wrong and self._is_bent(func, point):
-            raise UnclearError("a kink, where any slope between is right")
         if self.torch_is_wrong:
+            if self._is_bent(func, point):
+                raise UnclearError("a kink, where any slope between is right")
             made[:] = [(9 * b - a) / 8 for a, b in zip(wide, narrow)]
 
     def _is_bent(self, func, point):

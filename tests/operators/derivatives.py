@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import isnan
@@ -143,14 +143,13 @@ class Found:
 
 def verdicts(case: Case, edge: str) -> Iterator[Told]:
     """Yield what a sample tells in each way, at the points where formulas fail for squares as well."""
-    by_order: dict[str, list[Any]] = defaultdict(list)
-    squared = [(way, True) for way in WAYS if edge and way.startswith("second")]
-    for way, is_squared in [*((way, False) for way in WAYS), *squared]:
-        order = way.partition(" ")[0] * (1 + is_squared) if way.startswith("second") else ""
+    found: dict[int | None, Any] = {}
+    squared = [(way, 0) for way in WAYS if edge and way.startswith("second")]
+    for way, constant in [*((way, 1 if way.startswith("second") else None) for way in WAYS), *squared]:
         try:
-            if not by_order[order]:
-                by_order[order].append(_judged(case, order, is_squared=is_squared))
-            problem, own, nodes, slopes, is_flat = by_order[order][0]
+            if constant not in found:
+                found[constant] = _judged(case, constant)
+            problem, own, nodes, slopes, is_flat = found[constant]
             with torch.no_grad():
                 gap = judged(_claim(problem, way.endswith("backward")), problem, slopes)
         except Exception:
@@ -161,8 +160,13 @@ def verdicts(case: Case, edge: str) -> Iterator[Told]:
             yield Told(way, case.operator, case.sample, edge, gap.agrees, is_number, sorted(own), sorted(nodes))
 
 
-def _judged(case: Case, order: str, *, is_squared: bool) -> tuple[Problem, frozenset[str], frozenset[str], Any, bool]:
-    """Return the function or its derivative, its own nodes, all, differences that know something, if all is flat."""
+def _judged(case: Case, constant: int | None) -> tuple[Problem, frozenset[str], frozenset[str], Any, bool]:
+    """Return the function or its derivative, its own nodes, all, differences that know something, if all is flat.
+
+    Args:
+        case: The sample.
+        constant: What is added to the outputs in their weighted squares; ``None`` for the function.
+    """
 
     def func(*inputs: torch.Tensor) -> Any:
         seed()  # the same random numbers each time
@@ -171,8 +175,8 @@ def _judged(case: Case, order: str, *, is_squared: bool) -> tuple[Problem, froze
     problem = Problem.of(func, case.inputs, case.argnums, False)
     outputs = evaluated(problem)
     own = nodes = outputs.nodes or frozenset()
-    if order:
-        row = _row(problem, random_tangent(outputs.leaves), is_squared)
+    if constant is not None:
+        row = _row(problem, random_tangent(outputs.leaves), constant)
         problem = Problem.of(row, case.inputs, case.argnums, False)
         nodes |= VmapGrad(problem).outputs.nodes or frozenset()
     slopes = slopes_along(problem)
@@ -193,12 +197,11 @@ def _claim(problem: Problem, is_backward: bool) -> ByRows | ByColumns:
     return ByColumns(VmapJvp(problem, evaluated(problem)).one, problem)
 
 
-def _row(problem: Problem, weights: Any, is_squared: bool) -> Callable[..., Any]:
+def _row(problem: Problem, weights: Any, constant: int) -> Callable[..., Any]:
     """Return the derivative of a weighted sum of the outputs and their squares, so that linear ones have a second.
 
-    Squares alone may be smooth where a function is not: norms at 0.
+    Squares alone (of which the constant is 0) may be smooth where a function is not: norms at 0.
     """
-    constant = 0 if is_squared else 1
 
     def row(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():

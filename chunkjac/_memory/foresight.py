@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from chunkjac._memory.value_sizes import SIZES, depends_on_values
+from chunkjac._memory.value_sizes import SIZES, depends_on_values, is_sparse, sparse_bytes
 from chunkjac._tensors import tensors_among
 
 # Gives a tensor of zeros that has a size and no memory (forward AD of functions that ignore x).
@@ -151,7 +151,10 @@ def bytes_to_be_made(
         return 0
     if depends_on_values(func, tensors):
         return SIZES[func](*args, **kwargs)
-    known_bytes = _known_on_meta(func, args, kwargs, tensors)
+    if is_sparse(tensors):
+        known_bytes = sparse_bytes(func, tensors) if traits.is_own else inf
+    else:
+        known_bytes = _known_on_meta(func, args, kwargs, tensors)
     return known_bytes if known_bytes is not None else most_bytes if is_strict else 0
 
 

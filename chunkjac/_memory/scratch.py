@@ -49,7 +49,8 @@ def operand_bytes(func: Any, tensors: list[torch.Tensor]) -> int:
     """Return the bytes of the matrices that a product copies at once, since BLAS cannot take it as it lies."""
     if func not in _OF_MATRICES:
         return 0
-    copied = [tensor for tensor in tensors[-2:] if tensor.dim() > 1 and not _is_taken(tensor)]
+    dense = [tensor for tensor in tensors[-2:] if tensor.layout == torch.strided]
+    copied = [tensor for tensor in dense if tensor.dim() > 1 and not _is_taken(tensor)]
     return sum(prod(tensor.shape[-2:]) * tensor.element_size() for tensor in copied)
 
 

@@ -1,11 +1,14 @@
-"""How many bytes operations make whose sizes depend on values, told by the values."""
+"""How many bytes operations make that no shape tells: told by values, and by what sparse tensors hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf, prod
 from typing import Any
 
 import torch
+
+from chunkjac._memory.storages import parts_of
 
 _INT64_BYTES = 8
 _MASKS = (torch.bool, torch.uint8)
@@ -99,3 +102,31 @@ SIZES: Mapping[Any, Callable[..., int]] = {
 def depends_on_values(func: Any, tensors: Sequence[torch.Tensor]) -> bool:
     """Tell whether the size of what an operation makes depends on values: of indices, only where there are masks."""
     return func in SIZES and (func is not _aten.index.Tensor or any(index.dtype in _MASKS for index in tensors[1:]))
+
+
+def is_sparse(tensors: Sequence[torch.Tensor]) -> bool:
+    """Tell whether any tensor is not dense: torch has no meta kernels for most of what is done with those."""
+    return any(tensor.layout != torch.strided for tensor in tensors)
+
+
+def sparse_bytes(func: Any, tensors: Sequence[torch.Tensor]) -> float:
+    """Return a bound for what torch's own operation makes of tensors, some of which are sparse; ``inf`` for none."""
+    name, sparse = func._schema.name.removeprefix("aten::"), [x for x in tensors if x.layout != torch.strided]
+    if name in _SPARSE_PRODUCTS:
+        left, right = tensors[-2:]
+        n_made = prod(left.shape[:-1]) * (right.shape[-1] if right.dim() > 1 else 1)
+        return (_SPARSE_BYTES if len(sparse) > 1 else right.element_size()) * n_made
+    if name in ("_to_dense", "to_dense"):
+        return sparse[0].numel() * _LARGEST_ITEM_BYTES
+    keeps_places = torch.Tag.pointwise in func.tags or name in _OF_WHAT_IS_THERE
+    if keeps_places and len(sparse) == len(tensors):
+        return 2 * sum(part.nbytes for tensor in sparse for part in parts_of(tensor))
+    return inf
+
+
+# They make rows of the last tensor but one times columns of the last: dense, unless both are sparse.
+_SPARSE_PRODUCTS = ("mm", "bmm", "mv", "addmm", "addmv", "_sparse_addmm", "_sparse_mm", "_sparse_sparse_matmul")
+_SPARSE_BYTES, _LARGEST_ITEM_BYTES = 16 + 2 * _INT64_BYTES, 16  # of complex128, with its places
+
+# As pointwise ones do, they keep the places that they are given, those of two tensors at most.
+_OF_WHAT_IS_THERE = ("clone", "_coalesce", "_to_copy", "cat", "_sparse_softmax", "_sparse_log_softmax")

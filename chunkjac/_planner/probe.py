@@ -95,18 +95,32 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 
     A direction alone may take a way that several cannot, and what an error names is what it takes.
     """
-    with _on_fakes(job) as (faked, tracker), tracker:
-        probe = _dry_probe(faked, excluded, tracker, TIGHT_PROBES)
-    if probe.peak_bytes <= job.budget.n_bytes:
-        return probe
-    if probe.summary.name == "finite-difference" and job.problem.may_have_grad:
-        with suppress(Exception):  # it takes gradients itself; else no graph is made where there is no room for one
-            bare = replace(job.problem, may_have_grad=False)
-            return dry_probe(replace(job.in_mode("finite-difference"), problem=bare))
-    if job.exact_size is not None:
+    probe = _probed(job, excluded)
+    others = _with_less(job.in_mode(probe.summary.name)) if probe.summary.name == "finite-difference" else ()
+    for other in others:
+        if probe.peak_bytes > job.budget.n_bytes:
+            with suppress(Exception):  # it takes gradients itself, or vmap cannot batch it
+                probe = min(probe, _probed(other, excluded), key=lambda each: each.peak_bytes)
+    if probe.peak_bytes <= job.budget.n_bytes or job.exact_size is not None:
         return probe
     alone = least_probe(job.in_mode(probe.summary.name))
     return replace(alone, reasons=probe.reasons) if alone.peak_bytes < probe.peak_bytes else probe
+
+
+def _probed(job: Job, excluded: Mapping[str, Doubt]) -> Probe:
+    """Probe on fake tensors."""
+    with _on_fakes(job) as (faked, tracker), tracker:
+        return _dry_probe(faked, excluded, tracker, TIGHT_PROBES)
+
+
+def _with_less(job: Job) -> Iterator[Job]:
+    """Yield a job of finite differences as it goes on where there is no room: without a graph, then on lower rungs."""
+    if job.problem.may_have_grad:
+        job = replace(job, problem=replace(job.problem, may_have_grad=False))
+        yield job
+    if job.options.batching == "auto":
+        for batching in ("vmap", "loop"):
+            yield replace(job, options=replace(job.options, batching=batching))
 
 
 def least_probe(job: Job) -> Probe:

@@ -55,6 +55,45 @@ def test_what_depends_on_values_is_refused_before_it_exists(make: Callable[[], A
     assert tracker.peak_bytes < needed
 
 
+MATRIX = (WIDE * (WIDE % 3 == 0)).to_sparse()
+OF_SPARSE = {
+    "times dense": lambda: torch.sparse.mm(MATRIX, WIDE),
+    "times a vector": lambda: MATRIX @ WIDE[0],
+    "rows times dense": lambda: MATRIX.to_sparse_csr() @ WIDE,
+    "plus": lambda: torch.sparse.addmm(WIDE, MATRIX, WIDE),
+    "times sparse": lambda: torch.sparse.mm(MATRIX, MATRIX),
+    "scaled": lambda: MATRIX * 3,
+    "pointwise": lambda: torch.sin(MATRIX),
+    "sum of two": lambda: MATRIX + MATRIX,
+    "dense": lambda: MATRIX.to_dense(),
+    "softmax": lambda: torch.sparse.softmax(MATRIX, 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.parametrize("make", OF_SPARSE.values(), ids=OF_SPARSE)
+def test_what_is_made_of_sparse_tensors_is_bounded_by_what_they_hold(make: Callable[[], Any]) -> None:
+    needed = peak_of(make)
+    assert needed >= 80
+    assert peak_of(make, limit_bytes=12 * needed) == needed
+    with LiveBytes(CPU, limit_bytes=needed - 1) as tracker, pytest.raises(OverBudget, match="would make"):
+        make()
+    assert tracker.peak_bytes < needed
+
+
+@pytest.mark.filterwarnings("ignore::chunkjac.RungWarning", "ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_function_of_a_sparse_matrix_keeps_to_a_limit(mode: str) -> None:
+    """J of A sin(x) is A diag(cos x)."""
+    x = torch.linspace(-1, 1, 20, dtype=torch.float64)
+    matrix = MATRIX.double()
+    found, report = cj.jacobian(
+        lambda x: torch.sparse.mm(matrix, x.sin()[:, None])[:, 0], x, mode=mode, max_memory="1MiB", return_report=True
+    )
+    assert torch.allclose(found, matrix.to_dense() * x.cos(), atol=1e-5, rtol=1e-7)
+    assert report.peak_bytes <= 2**20
+
+
 MASKED = {
     "mask": lambda: WIDE[WIDE > 300],
     "nonzero": lambda: (WIDE > 300).nonzero(),

@@ -311,6 +311,20 @@ def test_a_plan_that_nothing_fits_is_refused_and_says_what_would_do() -> None:
         call(lambda x: x.detach() ** 2, x, max_memory=caught.value.needed_bytes)
 
 
+def test_a_plan_of_differences_goes_down_to_the_rung_that_fits() -> None:
+    """A gather takes rows of a native batch for nodes: on fake tensors that runs, and holds far too much."""
+    source, target = torch.arange(2000) % 20, torch.arange(2000) % 19
+
+    def messages(x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x).index_add(0, target, x[source])
+
+    x, budget = torch.zeros(20, 8, dtype=torch.float64), 10**6
+    plan = cj.plan(messages, x, mode="finite-difference", max_memory=budget)
+    assert plan.predicted_peak_bytes <= budget
+    counts = torch.zeros(20, 20, dtype=torch.float64).index_put((target, source), x.new_ones(()), accumulate=True)
+    assert torch.allclose(plan.run(), torch.einsum("ij,ab->iajb", counts, torch.eye(8, dtype=torch.float64)))
+
+
 def test_a_plan_counts_the_result_where_it_is_run() -> None:
     x, out = torch.zeros(50), torch.empty(50, 50)
     without = cj.plan(torch.sin, x, mode="reverse").run(out=out, return_report=True)[1]

@@ -151,6 +151,7 @@ def bytes_to_be_made(
         return 0
     if depends_on_values(func, tensors):
         return SIZES[func](*args, **kwargs)
+    known_bytes: float | None
     if is_sparse(tensors):
         known_bytes = sparse_bytes(func, tensors) if traits.is_own else inf
     else:

@@ -95,39 +95,44 @@ def dry_probe(job: Job, excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
 
     A direction alone may take a way that several cannot, and what an error names is what it takes.
     """
-    probe = _probed(job, excluded)
-    others = _with_less(job.in_mode(probe.summary.name)) if probe.summary.name == "finite-difference" else ()
-    for other in others:
-        if probe.peak_bytes > job.budget.n_bytes:
-            with suppress(Exception):  # it takes gradients itself, or vmap cannot batch it
-                probe = min(probe, _probed(other, excluded), key=lambda each: each.peak_bytes)
+    probe = _probed(job, TIGHT_PROBES, excluded)
+    probe = _with_less(job.in_mode(probe.summary.name), probe, TIGHT_PROBES)
     if probe.peak_bytes <= job.budget.n_bytes or job.exact_size is not None:
         return probe
-    alone = least_probe(job.in_mode(probe.summary.name))
+    one = _one_by_one(job.in_mode(probe.summary.name))
+    alone = _with_less(one, _probed(one, ()), ())
     return replace(alone, reasons=probe.reasons) if alone.peak_bytes < probe.peak_bytes else probe
-
-
-def _probed(job: Job, excluded: Mapping[str, Doubt]) -> Probe:
-    """Probe on fake tensors."""
-    with _on_fakes(job) as (faked, tracker), tracker:
-        return _dry_probe(faked, excluded, tracker, TIGHT_PROBES)
-
-
-def _with_less(job: Job) -> Iterator[Job]:
-    """Yield a job of finite differences as it goes on where there is no room: without a graph, then on lower rungs."""
-    if job.problem.may_have_grad:
-        job = replace(job, problem=replace(job.problem, may_have_grad=False))
-        yield job
-    if job.options.batching == "auto":
-        for batching in ("vmap", "loop"):
-            yield replace(job, options=replace(job.options, batching=batching))
 
 
 def least_probe(job: Job) -> Probe:
     """Probe on fake tensors what one direction at a time takes, or the chunk size that is settled."""
-    job = replace(job, options=replace(job.options, chunk_size=job.exact_size or 1))
-    with _on_fakes(job) as (job, tracker), tracker:
-        return _dry_probe(job, NOTHING, tracker, ())
+    return _probed(_one_by_one(job), ())
+
+
+def _one_by_one(job: Job) -> Job:
+    """Return the job in chunks of one direction, unless their size is settled."""
+    return replace(job, options=replace(job.options, chunk_size=job.exact_size or 1))
+
+
+def _with_less(job: Job, probe: Probe, sizes: tuple[int, ...]) -> Probe:
+    """Probe finite differences as they go on where there is no room: without a graph, and on lower rungs."""
+    others = []
+    if job.options.mode == "finite-difference" and job.problem.may_have_grad:
+        job = replace(job, problem=replace(job.problem, may_have_grad=False))
+        others.append(job)
+    if job.options.mode == "finite-difference" and job.options.batching == "auto":
+        others += [replace(job, options=replace(job.options, batching=batching)) for batching in ("vmap", "loop")]
+    for other in others:
+        if probe.peak_bytes > job.budget.n_bytes:
+            with suppress(Exception):  # it takes gradients itself, or vmap cannot batch it
+                probe = min(probe, _probed(other, sizes), key=lambda each: each.peak_bytes)
+    return probe
+
+
+def _probed(job: Job, sizes: tuple[int, ...], excluded: Mapping[str, Doubt] = NOTHING) -> Probe:
+    """Probe on fake tensors, in some sizes first."""
+    with _on_fakes(job) as (faked, tracker), tracker:
+        return _dry_probe(faked, excluded, tracker, sizes)
 
 
 @contextmanager

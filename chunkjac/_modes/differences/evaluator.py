@@ -152,9 +152,10 @@ class Evaluator:
             try:
                 values = called(self.rung.call, self._copies.batch(chunk, placed.points))
             except Exception as error:
-                if self._ladder.batching != "auto" or is_out_of_memory(error):
+                ran_out = is_out_of_memory(error)
+                if self._ladder.batching != "auto" or (ran_out and n_directions > 1):
                     raise
-                fault = first_line(error)
+                fault = "there is no room" if ran_out else first_line(error)
             else:
                 if self._is_right(values):
                     if self.program is not None and tells:

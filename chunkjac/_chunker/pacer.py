@@ -21,6 +21,9 @@ from chunkjac._chunker.turns import Learnt, Measured, Turn
 # What a function keeps for later (a cache, say) is no reason to plan anew.
 _TOLERANCE = 1.02
 
+# What a chunk holds less than that of was predicted for another way of computing it.
+_FAR_BELOW = 0.95
+
 
 class Pacer:
     """Choose chunk sizes, and learn from each chunk.
@@ -62,6 +65,7 @@ class Pacer:
             self.chunk_size = guess.most
             self._begin(guess.size)
         self._samples: dict[int, int] = {}
+        self._wanted_sizes: set[int | None] = set()
         self._margin = 1.0
         self._most = limits.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
@@ -82,6 +86,8 @@ class Pacer:
         is_free, done = wanted_size is None, span.start
         stop = self.next_chunk(done).stop if wanted_size is None else done + wanted_size
         chunk = slice(done, min(stop, span.stop))
+        is_new = is_new or (wanted_size is not None and wanted_size not in self._wanted_sizes)
+        self._wanted_sizes.add(wanted_size)
         is_measured = (is_free and self.measures(chunk, n_done)) or (is_new and self.measures_new)
         return Turn(chunk, is_free, is_new, is_measured)
 
@@ -158,12 +164,14 @@ class Pacer:
         """
         held_bytes = measured.held_bytes
         size, left = chunk.stop - chunk.start, self._limits.n_directions - chunk.stop
-        as_predicted = held_bytes <= _TOLERANCE * (self.cost.fixed_bytes + self.cost.direction_bytes * size)
+        predicted_bytes = self.cost.fixed_bytes + self.cost.direction_bytes * size
+        as_predicted = held_bytes <= _TOLERANCE * predicted_bytes
         self._samples[size] = held_bytes
         self._margin = max(self._margin, measured.margin)
         if measured.grows is not None:
             self._level_holds = not measured.grows
-        if self._n_probes or not as_predicted or len(self._samples) > 1:
+        is_far = not as_predicted or held_bytes < _FAR_BELOW * predicted_bytes
+        if self._n_probes or is_far or len(self._samples) > 1:
             self.cost = self._limits.fit(self._samples, self._margin)
         if self._n_probes:
             self._n_probes -= 1

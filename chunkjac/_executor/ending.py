@@ -115,7 +115,14 @@ def _measured(attempt: Attempt, verdict: Verdict) -> Probe:
         reasons=tuple(dict.fromkeys(reasons)),
         cost=pacer.cost,
         chunk_size=size,
-        peak_bytes=pacer.cost.peak_bytes(largest),
+        peak_bytes=_predicted_bytes(attempt),
         certain=False,
         steady_size=steady_size(mode, attempt.limits, in_files, size, has_buffers=run.job.out.is_repeatable),
     )
+
+
+def _predicted_bytes(attempt: Attempt) -> int:
+    """Return what was known of the peak before chunks were computed: of programs, how they are laid out."""
+    cost, log = attempt.pacer.cost, attempt.log
+    by_program = not log.most_free and log.program_bytes
+    return max(log.program_bytes, cost.prologue_bytes if by_program else cost.peak_bytes(log.most_free))

@@ -24,11 +24,15 @@ class Log:
         chunk_sizes: The directions of each finished chunk.
         n_retries: How often memory ran out and a smaller chunk was tried.
         growth: What is alive between chunks; ``None`` before the first.
+        most_free: The most directions of a chunk that any size would have done for: by no program.
+        program_bytes: The most that is held by programs, as was known before each chunk.
     """
 
     chunk_sizes: list[int] = field(default_factory=list)
     n_retries: int = 0
     growth: Growth | None = None
+    most_free: int = 0
+    program_bytes: int = 0
 
     @property
     def symptom(self) -> str | None:
@@ -75,6 +79,8 @@ def filled(
     for turn in _turns(mode, pacer, tracker, log, sink.missing(mode.directions.n) if spans is None else spans):
         before_bytes, started_s, again = tracker.live_bytes, time.perf_counter(), None
         tracker.restart_peak()
+        if not turn.is_free:
+            log.program_bytes = max(log.program_bytes, before_bytes + mode.program_bytes)
         try:
             with growth.measured() if turn.is_measured else nullcontext():
                 _write(sink, mode, turn.chunk)
@@ -93,9 +99,12 @@ def filled(
             growth.forget_buffers()
         if turn.is_measured:
             grows = growth.grows(turn.size, before_bytes)
-            pacer.learn(turn.chunk, Measured(tracker.peak_bytes - growth.start_bytes, tracker.margin, grows))
+            if turn.is_free:  # no line goes through what chunks hold that are made in different ways
+                pacer.learn(turn.chunk, Measured(tracker.peak_bytes - growth.start_bytes, tracker.margin, grows))
         elif turn.is_free:
             pacer.time(turn.chunk, time.perf_counter() - started_s)
+        if turn.is_free:
+            log.most_free = max(log.most_free, turn.size)
         log.chunk_sizes.append(turn.size)
         yield turn.chunk
     with tracker if pacer.measures_new else nullcontext():

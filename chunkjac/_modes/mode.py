@@ -90,6 +90,11 @@ class Mode(Protocol):
         """Tell whether the next block begins another way, which holds other memory than those before."""
         ...
 
+    @property
+    def program_bytes(self) -> int:
+        """Return what a chunk by a program takes beside what is in memory before it; 0 where none is ready."""
+        ...
+
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let blocks be made in a faster way that is worth preparing, if there is one.
 

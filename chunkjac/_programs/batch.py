@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.func import vmap
 
-from chunkjac._programs.graph.graph import Graph, Node
+from chunkjac._programs.graph.fakes import recorded_on_fakes
+from chunkjac._programs.graph.graph import Graph, Node, run_all
 from chunkjac._programs.graph.recorder import recorded
 from chunkjac._programs.passes.fast_products import with_fast_products
 from chunkjac._programs.passes.memory_formats import LAYOUT_RULES
@@ -21,13 +22,14 @@ from chunkjac._programs.tracing import Trace
 from chunkjac._tensors import Tensors
 
 
-def batched(trace: Trace, values: Tensors, seeds: Tensors) -> Graph:
+def batched(trace: Trace, values: Tensors, seeds: Tensors, *, computes: bool = True) -> Graph:
     """Record the step for seeds ``(k, *leaf.shape)``.
 
     Args:
         trace: One direction.
         values: What it uses beside the seed.
         seeds: The seeds.
+        computes: Whether it is recorded on these values and seeds, or on fakes wherever that can be done.
 
     Returns:
         The whole program, which is given the values and the seeds.
@@ -35,14 +37,22 @@ def batched(trace: Trace, values: Tensors, seeds: Tensors) -> Graph:
     Raises:
         RuntimeError: An operation has no batching rule.
     """
-    traced = trace.prologue(values)
+    constants = trace.graph.constants
 
-    def step(*seed: torch.Tensor) -> Tensors:
-        return tuple(replay(trace.graph, {**traced, **dict(zip(trace.seeds, seed))}, trace.graph.outputs))
+    def record(tensors: Tensors) -> Graph:
+        known = dict(zip((*trace.values, *constants), tensors))
+        traced = run_all(trace.before, known, trace.used)
+        seeds = tensors[len(known) :]
 
-    with _batching_rules_only():
-        graph, _ = recorded(lambda: vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
-    return merged(_joined(trace, traced, graph))
+        def step(*seed: torch.Tensor) -> Tensors:
+            return tuple(replay(trace.graph, {**traced, **dict(zip(trace.seeds, seed))}, trace.graph.outputs))
+
+        with _batching_rules_only():
+            graph, _ = recorded(lambda: vmap(step)(*seeds), seeds, seeds, LAYOUT_RULES)
+        return merged(_joined(trace, traced, graph))
+
+    tensors = (*values, *constants.values(), *seeds)
+    return (None if computes else recorded_on_fakes(record, tensors)) or record(tensors)
 
 
 def program_of(graph: Graph, n_values: int, *, of_elements: bool) -> Program:

@@ -55,6 +55,11 @@ class DerivativeProgram:
         """Tell whether no block of the program in use was compared with one direction."""
         return self.size not in self._record.proven
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Return what a chunk takes beside the memory of the program in use; 0 if there is none."""
+        return 0 if self._running is None else self._running.program.step.loose_bytes
+
     def note(self, n_directions: int, seconds: float, overhead_s: float) -> None:
         """Take in how long directions take without a program, and how much of that whatever their number."""
         if self._usage.is_counted and n_directions < min(_TELLING_SIZE, self._plain.directions.n):

@@ -60,6 +60,12 @@ class DifferenceProgram:
         return self._is_proven and self._n_done > 0
 
     @property
+    def chunk_bytes(self) -> int:
+        """Return what a chunk takes beside the memory of the program in use: its columns too; 0 if there is none."""
+        columns_bytes = self._size * sum(leaf.n_bytes for leaf in self._of.seen.outputs.leaves)
+        return 0 if self._running is None else self._running.program.step.loose_bytes + columns_bytes
+
+    @property
     def is_new(self) -> bool:
         """Tell whether the next chunk is the first that a program evaluates."""
         return self._running is not None and not self._n_done

@@ -10,7 +10,7 @@ from chunkjac._programs.tracing import Trace
 
 # What one direction needs at once, times the directions. Of 8 to 512 directions those that took 8-32 MiB were within
 # a fifth of the fastest on 17 of 23 functions; the others spend their time on calls, or on reading weights.
-_WORKING_BYTES, _MOST_BYTES, LEAST_SIZE = 16 * 2**20, 96 * 2**20, 16
+_WORKING_BYTES, _MOST_BYTES, LEAST_SIZE = 16 * 2**20, 96 * 2**20, 4
 
 # A call takes so long whatever its size, and so does reading a byte of the weights: a small part of a chunk's time.
 _CALL_S, _READ_S, _OVERHEAD_SHARE = 2.5e-6, 1e-10, 0.1
@@ -20,7 +20,7 @@ _WORTH_A_TRIAL, _WORTH_A_TRIAL_ONCE = 8, 40
 
 # Of perturbed copies, the largest tensor of a chunk takes so much, and stays in the caches. The chunk
 # that is recorded is one of so many, as it takes as long as any other without a program.
-_CACHED_BYTES, _N_CHUNKS = 4 * 2**20, 6
+_CACHED_BYTES, _N_CHUNKS, _LEAST_COPIES = 4 * 2**20, 6, 16
 
 # A size is settled on, where memory is counted, once so many chunks have led to it.
 _N_SETTLING = 2
@@ -97,7 +97,7 @@ def evaluations_at_once(n_left: int, each_bytes: int, *, exact_size: int | None)
         each_bytes: What the largest tensor of one takes.
         exact_size: How many the user wants.
     """
-    cached = max(LEAST_SIZE, _CACHED_BYTES // max(1, each_bytes))
+    cached = max(_LEAST_COPIES, _CACHED_BYTES // max(1, each_bytes))
     size = exact_size or min(cached, -(-n_left // _N_CHUNKS))
     return even_chunk(n_left, min(size, n_left))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from chunkjac._programs.graph.fakes import recorded_on_fakes
 from chunkjac._programs.graph.graph import Graph, Node, run_all
 from chunkjac._programs.graph.lives import peak_bytes
 from chunkjac._programs.graph.recorder import recorded
@@ -42,30 +42,33 @@ class Trace:
     direction_bytes: int
     read_bytes: int
 
-    def prologue(self, values: Tensors) -> dict[Node, Any]:
-        """Run what does not depend on the seed; return what the rest uses of it."""
-        return run_all(self.before, {**self.graph.constants, **dict(zip(self.values, values, strict=True))}, self.used)
 
-
-def trace_of(raw: Graph, seed: Tensors, source: Script | GraphReading) -> Trace:
+def trace_of(raw: Graph, seed: Tensors, source: Script | GraphReading, *, computes: bool = True) -> Trace:
     """Return a recorded direction as linear maps of the seed.
 
     Args:
         raw: The recording; its constants are values.
         seed: What it was recorded for.
         source: What tells whether a direction is the same.
+        computes: Whether rules are applied to these values, or to fakes wherever that can be done.
 
     Raises:
         NotLinearError: Values of what depends on the seed would be read.
     """
     values = tuple(raw.constants.values())
-    known = {**raw.constants, **dict(zip(raw.given, seed, strict=True))}
+    tensors = (*values, *seed)
 
-    def again() -> Tensors:
-        made = run_all(raw.nodes, known, {*raw.outputs})
-        return tuple(made[node] if node in made else known[node] for node in raw.outputs)
+    def record(tensors: Tensors) -> Graph:
+        known = dict(zip((*raw.constants, *raw.given), tensors, strict=True))
 
-    graph = with_real_transforms(merged(recorded(again, (*values, *seed), seed, RULES)[0])).live()
+        def again() -> Tensors:
+            made = run_all(raw.nodes, known, {*raw.outputs})
+            return tuple(made[node] if node in made else known[node] for node in raw.outputs)
+
+        return recorded(again, tensors, tensors[len(values) :], RULES)[0]
+
+    raw_or_none = None if computes else recorded_on_fakes(record, tensors)
+    graph = with_real_transforms(merged(raw_or_none or record(tensors))).live()
     used = {part for node in graph.nodes if node.varies for part in node.operands if not part.varies}
     used.update(node for node in graph.outputs if not node.varies)
     return Trace(

@@ -61,6 +61,18 @@ def test_a_device_that_is_smaller_than_believed_still_gives_the_jacobian(mode: s
         assert device.tracker.live_bytes == 0
 
 
+def test_a_device_too_small_for_a_batch_of_one_direction_takes_one_point_at_a_time() -> None:
+    case, options = example("cnn"), {"mode": "finite-difference"}
+    expected = cj.jacobian(case.func, *case.args, **options)
+    most, least = (
+        cj.plan(case.func, *case.args, **options, chunk_size=1, batching=batching).predicted_peak_bytes
+        for batching in ("vmap", "loop")
+    )
+    with SimulatedDevice((most + least) // 2), pytest.warns(cj.RungWarning, match="there is no room"):
+        found = cj.jacobian(case.func, *case.args, **options)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("mode", [*MODES, "auto"])
 def test_a_planned_chunk_size_that_runs_out_of_memory_is_halved_as_well(mode: str) -> None:
     """Nothing was said of memory, and the device has an eighth of what the plan believed."""
@@ -81,10 +93,11 @@ def test_a_planned_chunk_size_that_runs_out_of_memory_is_halved_as_well(mode: st
 @pytest.mark.parametrize("mode", MODES)
 def test_a_device_too_small_for_one_direction_gives_its_own_error(mode: str) -> None:
     case = example("cnn")
-    least = cj.plan(case.func, *case.args, mode=mode, chunk_size=1).predicted_peak_bytes
+    alone: dict[str, Any] = {"batching": "loop"} if mode == "finite-difference" else {}
+    least = cj.plan(case.func, *case.args, mode=mode, chunk_size=1, **alone).predicted_peak_bytes
     with SimulatedDevice(int(least * 0.98)) as device:
         with pytest.raises(torch.OutOfMemoryError, match="on a device of") as caught:
-            cj.jacobian(case.func, *case.args, mode=mode, chunk_size=8)
+            cj.jacobian(case.func, *case.args, mode=mode, chunk_size=8, **alone)
         del caught
         gc.collect()
         assert device.tracker.live_bytes == 0

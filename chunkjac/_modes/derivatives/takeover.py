@@ -56,6 +56,11 @@ class Takeover:
         """Tell whether the next block is the first that a program makes."""
         return self._program is not None and self._program.is_ready and self._program.is_new
 
+    @property
+    def program_bytes(self) -> int:
+        """Return what a chunk by the program takes beside its memory; 0 if it is not ready."""
+        return 0 if self._program is None else self._program.chunk_bytes
+
     def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell whether a program comes next, of a size that was counted, for a function of the same operations."""
         return self._is_usual and self._program is not None and self._program.is_known(n_left)

@@ -15,14 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from chunkjac._programs.graph.graph import Graph
-from chunkjac._programs.graph.recorder import NotLinearError, recorded
+from chunkjac._programs.graph.recorder import NotLinearError, Recorder, recorded_by
 from chunkjac._tensors import Tensors
 
 # Nodes that torch generates from formulas, and that show all that matters.
@@ -97,15 +97,15 @@ def saved_step(
         seeds: The seeds.
         graph: The graph.
     """
-    saved = _saved_by(graph)
-    with _Python() as python:
-        made = run()
-    if saved is None or python.has_run:
+    if (saved := _saved_by(graph)) is None:
         return None
     try:
-        found, _ = recorded(run, seeds, seeds, {})
+        with _Python() as python:
+            _, found, made = recorded_by(partial(_QuietRecorder, seeds, seeds, {}), run)
         numbers = [saved.numbers.get(_place(tensor)) for tensor in found.constants.values()]
     except (NotLinearError, RuntimeError):
+        return None
+    if python.has_run:
         return None
     places = tuple(number for number in numbers if number is not None)
     if len(places) < len(numbers):
@@ -208,6 +208,15 @@ def _may_be_a_number(tensor: torch.Tensor) -> bool:
 def _number_in(tensor: torch.Tensor) -> str:
     """Return the single number that a tensor holds, so that equal ones are the same number."""
     return repr(tensor.item())
+
+
+class _QuietRecorder(Recorder):
+    """Record without its own calls being taken for those of what it records."""
+
+    def __torch_dispatch__(self, *call: Any, **kwargs: Any) -> Any:
+        """Record an operation."""
+        with torch._C.DisableTorchFunction():
+            return super().__torch_dispatch__(*call, **kwargs)
 
 
 class _Python(TorchFunctionMode):

@@ -57,7 +57,7 @@ def _view(tensor: torch.Tensor, shape: list[int]) -> Any:
         return NotImplemented
     try:
         torch.empty_strided(tensor.shape, tensor.stride(), device="meta").view(shape)
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # what fakes raise
         return aten.view(aten.clone(tensor, memory_format=torch.contiguous_format), shape)
     return NotImplemented
 

@@ -31,6 +31,7 @@ class Replay:
     Attributes:
         graph: What was given.
         uses: What it needs that it does not make.
+        loose_bytes: The most that results take at once that operations allocate by themselves.
         open: The outputs that can be written elsewhere in a run, by number: and the result that each is.
     """
 
@@ -48,7 +49,7 @@ class Replay:
         self._last = last_uses(self._nodes, graph.outputs)
         self._owner = self._owners()
         self._arena: Arena[Node] = lay_out(self._lives())
-        self._loose_bytes = peak_bytes(self._nodes, (*graph.outputs, *free), self._calls)
+        self.loose_bytes = peak_bytes(self._nodes, (*graph.outputs, *free), self._calls)
         self.open = self._open_outputs()
         open_to = tuple(dict.fromkeys(self.open.values()))
         self._straight = straight_code(self._nodes, graph.outputs, self._calls, self._fixed, open_to)
@@ -62,7 +63,7 @@ class Replay:
     @property
     def most_bytes(self) -> int:
         """Return what all results take at most at once."""
-        return self.n_bytes + self._loose_bytes
+        return self.n_bytes + self.loose_bytes
 
     def bind(self, values: Mapping[Node, Any], device: torch.device) -> Bound:
         """Take memory for what is to be run; return what runs it.

@@ -80,7 +80,8 @@ def filled(
         before_bytes, started_s, again = tracker.live_bytes, time.perf_counter(), None
         tracker.restart_peak()
         if not turn.is_free:
-            log.program_bytes = max(log.program_bytes, before_bytes + mode.program_bytes)
+            needed_bytes = before_bytes + mode.program_bytes(pacer.cost.direction_bytes)
+            log.program_bytes = max(log.program_bytes, needed_bytes)
         try:
             with growth.measured() if turn.is_measured else nullcontext():
                 _write(sink, mode, turn.chunk)

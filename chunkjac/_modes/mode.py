@@ -90,9 +90,12 @@ class Mode(Protocol):
         """Tell whether the next block begins another way, which holds other memory than those before."""
         ...
 
-    @property
-    def program_bytes(self) -> int:
-        """Return what a chunk by a program takes beside what is in memory before it; 0 where none is ready."""
+    def program_bytes(self, direction_bytes: int) -> int:
+        """Return what the next chunk by a program takes beside what is in memory before it; 0 where none is ready.
+
+        Args:
+            direction_bytes: What a direction takes without one: there are chunks that are compared with that.
+        """
         ...
 
     def use_programs(self, programs: Records, usage: Usage) -> None:

@@ -105,6 +105,11 @@ class Witness:
         """Tell whether each direction was noted once, with the weight that it has in :meth:`planned_seed`."""
         return self._planned is not None and self._next == self.n_noted == self._directions.n
 
+    def most_bytes(self, n_rows: int) -> int:
+        """Return what taking in so many rows takes at most: two rows, and twice those that are looked at closely."""
+        n_looked_at = len(range(0, n_rows, _step(n_rows)))
+        return 2 * (1 + n_looked_at) * sum(leaf.n_bytes for leaf in self._leaves)
+
     def planned_seed(self) -> Tensors:
         """Return the seed that is the combination of all directions."""
         return self._seeds.combined(self._signs if self._planned is None else self._planned)
@@ -134,7 +139,7 @@ class Witness:
             own = weights.to(values.device, values.dtype)
             part.together += own @ values
             if samples:
-                step = max(1, n_rows // _SAMPLE)
+                step = _step(n_rows)
                 part.largest = torch.maximum(part.largest, (own[::step, None] * values[::step]).abs().amax(0))
         self._next += n_rows if start == self._next else 0
         self.n_noted += n_rows
@@ -207,6 +212,11 @@ def _sizes(rows: torch.Tensor) -> torch.Tensor:
     if not rows.shape[1]:
         return rows.new_zeros(len(rows)).abs()
     return rows.abs().amax(1) if rows.is_complex() else torch.maximum(rows.amax(1), -rows.amin(1))
+
+
+def _step(n_rows: int) -> int:
+    """Return how far those rows of a block are apart that are looked at closely."""
+    return max(1, n_rows // _SAMPLE)
 
 
 def _usable(sizes: torch.Tensor, middle: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

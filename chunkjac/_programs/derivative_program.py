@@ -57,8 +57,9 @@ class DerivativeProgram:
 
     @property
     def chunk_bytes(self) -> int:
-        """Return what a chunk takes beside the memory of the program in use; 0 if there is none."""
-        return 0 if self._running is None else self._running.program.step.loose_bytes
+        """Return what a chunk takes beside the memory of the program in use."""
+        assert self._running is not None
+        return self._running.program.step.loose_bytes
 
     def note(self, n_directions: int, seconds: float, overhead_s: float) -> None:
         """Take in how long directions take without a program, and how much of that whatever their number."""

@@ -59,11 +59,12 @@ class DifferenceProgram:
         """Tell whether any chunk was evaluated by a program."""
         return self._is_proven and self._n_done > 0
 
-    @property
-    def chunk_bytes(self) -> int:
-        """Return what a chunk takes beside the memory of the program in use: its columns too; 0 if there is none."""
+    def chunk_bytes(self, direction_bytes: int) -> int:
+        """Return what a chunk takes beside the program's memory: its columns, and what it is compared with."""
         columns_bytes = self._size * sum(leaf.n_bytes for leaf in self._of.seen.outputs.leaves)
-        return 0 if self._running is None else self._running.program.step.loose_bytes + columns_bytes
+        compared_bytes = 0 if self._is_proven else self._size * direction_bytes
+        loose_bytes = 0 if self._running is None else self._running.program.step.loose_bytes
+        return columns_bytes + max(loose_bytes, compared_bytes)
 
     @property
     def is_new(self) -> bool:

@@ -110,10 +110,9 @@ class Derivative:
         """Tell whether the next block begins another way, which holds other memory than those before."""
         return self._ladder.is_doubtful or (self._takeover is not None and self._takeover.is_new)
 
-    @property
-    def program_bytes(self) -> int:
-        """Return what a chunk by a linear program takes; see :meth:`Mode.program_bytes`."""
-        return 0 if self._takeover is None else self._takeover.program_bytes
+    def program_bytes(self, direction_bytes: int) -> int:
+        """Return what the next chunk by a linear program takes; see :meth:`Mode.program_bytes`."""
+        return 0 if self._takeover is None else self._takeover.chunk_bytes(direction_bytes)
 
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let a linear program make blocks, where that is worth it; see :meth:`Mode.use_programs`."""

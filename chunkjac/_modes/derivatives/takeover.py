@@ -56,10 +56,13 @@ class Takeover:
         """Tell whether the next block is the first that a program makes."""
         return self._program is not None and self._program.is_ready and self._program.is_new
 
-    @property
-    def program_bytes(self) -> int:
-        """Return what a chunk by the program takes beside its memory; 0 if it is not ready."""
-        return 0 if self._program is None else self._program.chunk_bytes
+    def chunk_bytes(self, direction_bytes: int) -> int:
+        """Return what the next chunk by the program takes beside its memory, and one direction if it is compared."""
+        program = self._program
+        if program is None or not program.is_ready:
+            return 0
+        compared_bytes = direction_bytes if program.is_new else 0
+        return max(program.chunk_bytes, self._witness.most_bytes(program.size) + compared_bytes)
 
     def repeats_what_was_counted(self, n_left: int) -> bool:
         """Tell whether a program comes next, of a size that was counted, for a function of the same operations."""

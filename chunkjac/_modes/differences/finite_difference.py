@@ -133,11 +133,10 @@ class FiniteDifference:
         """Tell whether the next block is the first that a program makes."""
         return self._evaluator.program is not None and self._evaluator.program.is_new
 
-    @property
-    def program_bytes(self) -> int:
-        """Return what a chunk by a program takes; see :meth:`Mode.program_bytes`."""
+    def program_bytes(self, direction_bytes: int) -> int:
+        """Return what the next chunk by a program takes; see :meth:`Mode.program_bytes`."""
         program = self._evaluator.program
-        return 0 if program is None else program.chunk_bytes
+        return 0 if program is None else program.chunk_bytes(direction_bytes)
 
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""

@@ -151,11 +151,7 @@ def bytes_to_be_made(
         return 0
     if depends_on_values(func, tensors):
         return SIZES[func](*args, **kwargs)
-    known_bytes: float | None
-    if is_sparse(tensors):
-        known_bytes = sparse_bytes(func, tensors) if traits.is_own else inf
-    else:
-        known_bytes = _known_on_meta(func, args, kwargs, tensors)
+    known_bytes = sparse_bytes(func, tensors) if is_sparse(tensors) else _known_on_meta(func, args, kwargs, tensors)
     return known_bytes if known_bytes is not None else most_bytes if is_strict else 0
 
 

@@ -1,4 +1,4 @@
-"""How many bytes operations make that no shape tells: told by values, and by what sparse tensors hold."""
+"""How many bytes operations make that no shape tells: by values, and by what is sparse."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def _with_less(job: Job, probe: Probe, sizes: tuple[int, ...]) -> Probe:
     if job.options.mode == "finite-difference" and job.problem.may_have_grad:
         job = replace(job, problem=replace(job.problem, may_have_grad=False))
         others.append(job)
-    if job.options.mode == "finite-difference" and job.options.batching == "auto":
+    if job.options.mode == "finite-difference" and job.options.batching == "auto" and job.exact_size is None:
         others += [replace(job, options=replace(job.options, batching=batching)) for batching in ("vmap", "loop")]
     for other in others:
         if probe.peak_bytes > job.budget.n_bytes:

@@ -31,6 +31,7 @@ class DerivativeProgram:
     Attributes:
         recording: What is recorded.
         size: How many directions the program in use takes.
+        chunk_bytes: What a chunk takes beside its memory.
     """
 
     def __init__(self, plain: PlainDerivative, records: Records, usage: Usage) -> None:
@@ -39,7 +40,7 @@ class DerivativeProgram:
         self._usage = usage
         self._each_s = 0.0  # what a direction takes, but for what its chunk takes whatever its size
         self._running: Running | None = None
-        self.size = self._nominal_size = 0
+        self.size = self._nominal_size = self.chunk_bytes = 0
         self._n_to_make = 0
         self._most: int | None = None
         self._n_done = 0  # chunks of this size so far
@@ -54,12 +55,6 @@ class DerivativeProgram:
     def is_new(self) -> bool:
         """Tell whether no block of the program in use was compared with one direction."""
         return self.size not in self._record.proven
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Return what a chunk takes beside the memory of the program in use."""
-        assert self._running is not None
-        return self._running.program.step.loose_bytes
 
     def note(self, n_directions: int, seconds: float, overhead_s: float) -> None:
         """Take in how long directions take without a program, and how much of that whatever their number."""
@@ -96,6 +91,7 @@ class DerivativeProgram:
             self.size, self._n_done = size, 0
             started_s = time.perf_counter()
             self._running = self.recording.started(size, self._usage)
+            self.chunk_bytes = self._running.program.step.loose_bytes
             self._starting_s = time.perf_counter() - started_s
         return min(size, n_left)
 

@@ -113,7 +113,7 @@ RECORDER = [
     ),
     Fault(
         "what Python does to gradients within goes unseen",
-        f"{_GRAPH}/saved.py",
+        f"{_GRAPH}/python_calls.py",
         "self.has_run = self.has_run or self._is_within",
         "pass",
         "tests/programs/test_saved.py -k hide",

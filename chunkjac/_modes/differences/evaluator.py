@@ -97,6 +97,10 @@ class Evaluator:
         placed = self._places.place(chunk)
         return Evaluated(chunk, placed, self._in_a_batch(chunk, placed))
 
+    def chunk_bytes(self, direction_bytes: int) -> int:
+        """Return what the next chunk by a program takes beside its memory; 0 if there is none."""
+        return 0 if self.program is None else self.program.chunk_bytes(direction_bytes)
+
     def release(self) -> None:
         """Give the copies back, and a program's memory."""
         if self.program is not None:

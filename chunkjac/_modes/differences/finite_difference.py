@@ -1,8 +1,7 @@
 """Finite differences: each chunk is one batch of perturbed inputs.
 
 Source:
-    The method of the paper JacrevFinite (its *plus* and *minus* are ``forward`` and
-    ``backward`` here), a chunk at a time instead of all n + 1 copies at once.
+    The method of the paper JacrevFinite (its *plus* and *minus* are ``forward`` and ``backward`` here), by chunks.
 """
 
 from __future__ import annotations
@@ -135,8 +134,7 @@ class FiniteDifference:
 
     def program_bytes(self, direction_bytes: int) -> int:
         """Return what the next chunk by a program takes; see :meth:`Mode.program_bytes`."""
-        program = self._evaluator.program
-        return 0 if program is None else program.chunk_bytes(direction_bytes)
+        return self._evaluator.chunk_bytes(direction_bytes)
 
     def use_programs(self, programs: Records, usage: Usage) -> None:
         """Let evaluations be recorded, where that is worth it, and points be worked out for many chunks at once."""

@@ -1,4 +1,4 @@
-"""Recording without computing: fakes stand for tensors, which have all that a recording keeps of them but values."""
+"""Recording without computing: on fakes, which have all that is recorded but values."""
 
 from __future__ import annotations
 

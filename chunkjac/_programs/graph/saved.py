@@ -19,10 +19,10 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from chunkjac._programs.graph.graph import Graph
-from chunkjac._programs.graph.recorder import NotLinearError, Recorder, recorded_by
+from chunkjac._programs.graph.python_calls import PythonCalls, QuietRecorder
+from chunkjac._programs.graph.recorder import NotLinearError, recorded_by
 from chunkjac._tensors import Tensors
 
 # Nodes that torch generates from formulas, and that show all that matters.
@@ -77,7 +77,7 @@ class GraphReading:
             return None
         if any(_number_in(saved.tensors[place]) != number for place, number in self.fixed.items()):
             return None
-        with _Python() as python:
+        with PythonCalls() as python:
             made = run()
         if python.has_run:
             return None
@@ -100,8 +100,8 @@ def saved_step(
     if (saved := _saved_by(graph)) is None:
         return None
     try:
-        with _Python() as python:
-            _, found, made = recorded_by(partial(_QuietRecorder, seeds, seeds, {}), run)
+        with PythonCalls() as python:
+            _, found, made = recorded_by(partial(QuietRecorder, seeds, seeds, {}), run)
         numbers = [saved.numbers.get(_place(tensor)) for tensor in found.constants.values()]
     except (NotLinearError, RuntimeError):
         return None
@@ -160,7 +160,7 @@ def _nodes_of(graph: Autograd) -> tuple[list[Hashable], list[Any]] | None:
         return None
     look: list[Any] = [(number_of(end.grad_fn), end.output_nr) for end in graph.ends]
     saved: list[Any] = []
-    with _Python(is_within=True) as python:
+    with PythonCalls(is_within=True) as python:
         for node in nodes:  # which become more
             kind: Any = type(node)
             if kind is _OWN.AccumulateGrad:
@@ -208,52 +208,3 @@ def _may_be_a_number(tensor: torch.Tensor) -> bool:
 def _number_in(tensor: torch.Tensor) -> str:
     """Return the single number that a tensor holds, so that equal ones are the same number."""
     return repr(tensor.item())
-
-
-class _QuietRecorder(Recorder):
-    """Record without its own calls being taken for those of what it records."""
-
-    def __torch_dispatch__(self, *call: Any, **kwargs: Any) -> Any:
-        """Record an operation."""
-        with torch._C.DisableTorchFunction():
-            return super().__torch_dispatch__(*call, **kwargs)
-
-
-class _Python(TorchFunctionMode):
-    """Tell whether Python calls torch within what autograd does by itself.
-
-    Args:
-        is_within: Whether all that comes is within; else only what comes within ``torch.autograd.grad``.
-
-    Attributes:
-        has_run: Whether that was so.
-    """
-
-    def __init__(self, *, is_within: bool = False) -> None:
-        super().__init__()
-        self.has_run = False
-        self._is_within = is_within
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run a call, and note it."""
-        kwargs = kwargs or {}
-        if self._is_within or func is not torch.autograd.grad:
-            self.has_run = self.has_run or self._is_within
-            return func(*args, **kwargs)
-        ends, sources = args
-        self._is_within = True
-        try:
-            with self:  # which `torch.autograd.grad` would leave
-                return torch.autograd.graph._engine_run_backward(
-                    ends,
-                    kwargs["grad_outputs"],
-                    True,  # keep the graph
-                    kwargs["create_graph"],
-                    sources,
-                    allow_unreachable=True,
-                    accumulate_grad=False,
-                )
-        finally:
-            self._is_within = False

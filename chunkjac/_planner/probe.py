@@ -176,7 +176,8 @@ def _dry_probe(job: Job, excluded: Mapping[str, Doubt], tracker: LiveBytes, size
     samples.take_some(sizes)
     while True:
         cost = limits.fit(samples.held_bytes, samples.margin) if samples.held_bytes else limits.base
-        size = limits.choose(cost, limits.n_directions)
+        most = limits.choose(cost, limits.n_directions)
+        size = min(most, limits.start_size(cost) or most)  # a run begins with that, and chunks do not get faster soon
         if size in samples.held_bytes:
             break
         samples.take(size)

@@ -25,8 +25,9 @@ from chunkjac._programs.usage import Usage
 from chunkjac._tensors import Tensors
 
 # Running a direction and a batch of them on fakes takes so long for each of its operations, beside an evaluation: the
-# 1,500 operations of a GPT-2 of 124 M parameters 0.8 s, where computing took 7.5 s, as long as 20 rows.
-_FAKE_S = 3e-5
+# 1,500 operations of a GPT-2 of 124 M parameters 0.8 s, where computing took 7.5 s, as long as 20 rows. To begin with
+# them takes as long as some hundred (8 ms of a call of 42, of a convolutional network of a few operations).
+_FAKE_S, _LEAST_NODES = 3e-5, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class Recording:
 
     def _computes(self, graph: Graph) -> bool:
         """Tell whether computing is quicker than running a graph on fakes."""
-        return self._plain.evaluation_s < _FAKE_S * len(graph.nodes)
+        return self._plain.evaluation_s < _FAKE_S * (_LEAST_NODES + len(graph.nodes))
 
     def _read(self, apply: Callable[[], Tensors], seed: Tensors) -> tuple[Trace, Tensors, Tensors] | None:
         """Record a direction whose values can be read from autograd's graph; ``None`` if they cannot."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -109,8 +109,8 @@ def is_sparse(tensors: Sequence[torch.Tensor]) -> bool:
     return any(tensor.layout != torch.strided for tensor in tensors)
 
 
-def sparse_bytes(func: Any, tensors: Sequence[torch.Tensor]) -> float:
-    """Return a bound for what torch's own operation makes of tensors, some of which are sparse; ``inf`` for none."""
+def sparse_bytes(func: Any, tensors: Sequence[torch.Tensor]) -> int | None:
+    """Return a bound for what torch's own operation makes of tensors, some of which are sparse; ``None`` for none."""
     name, sparse = func._schema.name.removeprefix("aten::"), [x for x in tensors if x.layout != torch.strided]
     if name in _SPARSE_PRODUCTS:
         left, right = tensors[-2:]
@@ -121,7 +121,7 @@ def sparse_bytes(func: Any, tensors: Sequence[torch.Tensor]) -> float:
     keeps_places = torch.Tag.pointwise in func.tags or name in _OF_WHAT_IS_THERE
     if keeps_places and len(sparse) == len(tensors):
         return 2 * sum(part.nbytes for tensor in sparse for part in parts_of(tensor))
-    return inf
+    return None
 
 
 # They make rows of the last tensor but one times columns of the last: dense, unless both are sparse.

@@ -81,6 +81,16 @@ def test_what_is_made_of_sparse_tensors_is_bounded_by_what_they_hold(make: Calla
     assert tracker.peak_bytes < needed
 
 
+def test_what_nobody_bounds_of_sparse_tensors_is_refused_only_under_a_limit_that_was_set() -> None:
+    """A sum over a dimension is neither a product nor pointwise: dense, the matrix would take 40 GB."""
+    places = torch.arange(10**5).expand(2, -1)
+    matrix = torch.sparse_coo_tensor(places, torch.ones(10**5), check_invariants=True).coalesce()
+    with LiveBytes(CPU, limit_bytes=2**30, is_guess=True):
+        assert torch.ops.aten.sum.dim_IntList(matrix, [1]).shape == (10**5,)
+    with LiveBytes(CPU, limit_bytes=2**30), pytest.raises(OverBudget, match="would make"):
+        torch.ops.aten.sum.dim_IntList(matrix, [1])
+
+
 @pytest.mark.filterwarnings("ignore::chunkjac.RungWarning", "ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_function_of_a_sparse_matrix_keeps_to_a_limit(mode: str) -> None:

@@ -65,7 +65,7 @@ class Pacer:
             self.chunk_size = guess.most
             self._begin(guess.size)
         self._samples: dict[int, int] = {}
-        self._wanted_sizes: set[int | None] = set()
+        self._wanted_sizes: set[int] = set()
         self._margin = 1.0
         self._most = limits.n_directions  # nothing larger is tried again after running out of memory
         self._level_holds = False  # until a chunk has shown that what is alive between chunks does not grow
@@ -86,8 +86,9 @@ class Pacer:
         is_free, done = wanted_size is None, span.start
         stop = self.next_chunk(done).stop if wanted_size is None else done + wanted_size
         chunk = slice(done, min(stop, span.stop))
-        is_new = is_new or (wanted_size is not None and wanted_size not in self._wanted_sizes)
-        self._wanted_sizes.add(wanted_size)
+        if wanted_size is not None:
+            is_new = is_new or wanted_size not in self._wanted_sizes
+            self._wanted_sizes.add(wanted_size)
         is_measured = (is_free and self.measures(chunk, n_done)) or (is_new and self.measures_new)
         return Turn(chunk, is_free, is_new, is_measured)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.func import vmap
 
-from chunkjac._programs.graph.fakes import recorded_on_fakes
+from chunkjac._programs.graph.fakes import recorded_cheaply
 from chunkjac._programs.graph.graph import Graph, Node, run_all
 from chunkjac._programs.graph.recorder import recorded
 from chunkjac._programs.passes.fast_products import with_fast_products
@@ -52,7 +52,7 @@ def batched(trace: Trace, values: Tensors, seeds: Tensors, *, computes: bool = T
         return merged(_joined(trace, traced, graph))
 
     tensors = (*values, *constants.values(), *seeds)
-    return (None if computes else recorded_on_fakes(record, tensors)) or record(tensors)
+    return recorded_cheaply(record, tensors, computes=computes)
 
 
 def program_of(graph: Graph, n_values: int, *, of_elements: bool) -> Program:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from chunkjac._programs.graph.fakes import recorded_on_fakes
+from chunkjac._programs.graph.fakes import recorded_cheaply
 from chunkjac._programs.graph.graph import Graph, Node, run_all
 from chunkjac._programs.graph.lives import peak_bytes
 from chunkjac._programs.graph.recorder import recorded
@@ -56,7 +56,6 @@ def trace_of(raw: Graph, seed: Tensors, source: Script | GraphReading, *, comput
         NotLinearError: Values of what depends on the seed would be read.
     """
     values = tuple(raw.constants.values())
-    tensors = (*values, *seed)
 
     def record(tensors: Tensors) -> Graph:
         known = dict(zip((*raw.constants, *raw.given), tensors, strict=True))
@@ -67,8 +66,7 @@ def trace_of(raw: Graph, seed: Tensors, source: Script | GraphReading, *, comput
 
         return recorded(again, tensors, tensors[len(values) :], RULES)[0]
 
-    raw_or_none = None if computes else recorded_on_fakes(record, tensors)
-    graph = with_real_transforms(merged(raw_or_none or record(tensors))).live()
+    graph = with_real_transforms(merged(recorded_cheaply(record, (*values, *seed), computes=computes))).live()
     used = {part for node in graph.nodes if node.varies for part in node.operands if not part.varies}
     used.update(node for node in graph.outputs if not node.varies)
     return Trace(

@@ -1,4 +1,4 @@
-"""Recording on fakes gives what computing gives, and computes nothing."""
+"""Recording on fakes gives what computing gives."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def both_ways(monkeypatch: pytest.MonkeyPatch) -> Both:
         return found[-1][0]
 
     monkeypatch.setattr("chunkjac._programs.recording._FAKE_S", 0.0)
-    monkeypatch.setattr("chunkjac._programs.batch.recorded_on_fakes", both)
-    monkeypatch.setattr("chunkjac._programs.tracing.recorded_on_fakes", both)
+    monkeypatch.setattr("chunkjac._programs.graph.fakes.recorded_on_fakes", both)
     return found
 
 

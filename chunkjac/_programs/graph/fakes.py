@@ -12,6 +12,20 @@ from chunkjac._programs.graph.recorder import NotLinearError
 from chunkjac._tensors import Tensors
 
 
+def recorded_cheaply(record: Callable[[Tensors], Graph], tensors: Tensors, *, computes: bool) -> Graph:
+    """Record on tensors, or on fakes wherever that can be done.
+
+    Args:
+        record: Records what is done with tensors.
+        tensors: These.
+        computes: Whether fakes are not worth it.
+
+    Raises:
+        NotLinearError: It cannot be recorded.
+    """
+    return (None if computes else recorded_on_fakes(record, tensors)) or record(tensors)
+
+
 def recorded_on_fakes(record: Callable[[Tensors], Graph], tensors: Tensors) -> Graph | None:
     """Record on fakes that stand for tensors; return ``None`` where values are needed for that.
 

@@ -51,25 +51,26 @@ def save(
 
 
 def medians_s(
-    sides: Mapping[Any, Callable[[], object]], n_rounds: int, *, device: torch.device | str = "cpu"
+    sides: Mapping[Any, Callable[[], object]], n_rounds: int, *, device: torch.device | str = "cpu", n_warm_up: int = 1
 ) -> dict[Any, float]:
     """Return the median time of each side; the sides take turns, after one round that does not count."""
-    return {name: statistics.median(values) for name, values in times_s(sides, n_rounds, device=device).items()}
+    times = times_s(sides, n_rounds, device=device, n_warm_up=n_warm_up)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def times_s(
-    sides: Mapping[Any, Callable[[], object]], n_rounds: int, *, device: torch.device | str = "cpu"
+    sides: Mapping[Any, Callable[[], object]], n_rounds: int, *, device: torch.device | str = "cpu", n_warm_up: int = 1
 ) -> dict[Any, list[float]]:
-    """Return the times of each side, in the order of the rounds."""
+    """Return the times of each side, in the order of the rounds; the first ones do not count."""
     device = torch.device(device)
     times: dict[Any, list[float]] = {name: [] for name in sides}
-    for i in range(n_rounds + 1):
+    for i in range(n_warm_up + n_rounds):
         for name, side in sides.items():
             synchronize(device)
             started_s = time.perf_counter()
             side()
             synchronize(device)
-            if i:
+            if i >= n_warm_up:
                 times[name].append(time.perf_counter() - started_s)
     return times
 

@@ -140,7 +140,7 @@ def whisper_encoder(width: int, n_layers: int, n_frames: int) -> Architecture:
         decoder_start_token_id=1,
         **_TOKENS,
     )
-    net = _ready(WhisperModel(config).encoder)
+    net = ready(WhisperModel(config).encoder)
     return Architecture(lambda x: net(x).last_hidden_state.mean(1), (torch.randn(1, 80, n_frames),), (net,))
 
 
@@ -154,17 +154,17 @@ def _first_token(out: Any) -> torch.Tensor:
 
 def _of_tokens(net: nn.Module, features: Callable[[Any], torch.Tensor], n_tokens: int, width: int) -> Architecture:
     """Differentiate features by the embeddings of the tokens."""
-    _ready(net)
+    ready(net)
     return Architecture(lambda x: features(net(inputs_embeds=x)), (torch.randn(1, n_tokens, width),), (net,))
 
 
 def _of_pixels(net: nn.Module, features: Callable[[Any], torch.Tensor], side: int) -> Architecture:
     """Differentiate features by the pixels of an image."""
-    _ready(net)
+    ready(net)
     return Architecture(lambda x: features(net(pixel_values=x)), (torch.randn(1, 3, side, side),), (net,))
 
 
-def _ready(net: nn.Module) -> nn.Module:
+def ready(net: nn.Module) -> nn.Module:
     """Let a network be evaluated, without a cache and without words."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     if hasattr(net.config, "use_cache"):

@@ -174,8 +174,11 @@ class Truth:
             for earlier in range(1, run + 1):
                 clean["change"](earlier)
             found = self._differences(clean["func"], clean["inputs"](run), 0.1)
-        off = ((largest(a - b), largest((9 * b - a) / 8 - right)) for a, b, right in zip(*found, self.blocks[run]))
-        return all(max(gaps) <= 0.03 * max(1.0, largest(b)) for gaps, b in zip(off, found[1]))
+        bounds = self.tolerances(run, "finite-difference")
+        return all(
+            largest(a - b) <= 0.03 * max(1.0, largest(b)) and largest((9 * b - a) / 8 - right) <= 3 * bound
+            for a, b, right, bound in zip(*found, self.blocks[run], bounds)
+        )
 
     def _differences(self, func, point, step):
         """Return what two steps tell."""

@@ -43,14 +43,17 @@ def gpytorch_matern() -> Architecture:
     """A kernel matrix of GPyTorch, by its lengths."""
     from gpytorch.kernels import MaternKernel, ScaleKernel
 
-    kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=3))
-    x = torch.randn(30, 3)
+    class Matrix(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=3))
 
-    def matrix(lengths: torch.Tensor) -> torch.Tensor:
-        call = functional_call(kernel, {"base_kernel.raw_lengthscale": lengths}, (x, x))
-        return call.to_dense()
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.kernel(x, x).to_dense()  # while the lengths are in place: kernels are lazy
 
-    return Architecture(matrix, (torch.zeros(1, 3),), (kernel,))
+    module, x = Matrix(), torch.randn(30, 3)
+    name = "kernel.base_kernel.raw_lengthscale"
+    return Architecture(lambda lengths: functional_call(module, {name: lengths}, (x,)), (torch.zeros(1, 3),), (module,))
 
 
 def planar_flow() -> Architecture:

@@ -95,8 +95,27 @@ def _keep(attempt: Attempt, elapsed_s: float) -> None:
     run = attempt.run
     run.experience.programs.n_runs += 1
     run.experience.programs.spent_s += elapsed_s
+    run.experience.shortcut.learn(attempt.mode, elapsed_s, is_plain=_is_plain(attempt))
     if run.counting.counts:
         run.experience.learnt.note_peak(run.tracker.highest_bytes - attempt.limits.base.result_bytes)
+
+
+def _is_plain(attempt: Attempt) -> bool:
+    """Tell whether a run was in one chunk, of a function that wrote nothing, drew nothing and hid nothing."""
+    run, mode = attempt.run, attempt.mode
+    problem, options, told = run.job.problem, run.job.options, run.job.problem.departures
+    return not (
+        not (run.counting.by_calls and mode.name in ("reverse", "forward"))
+        or options.verify != "auto"
+        or options.chunk_size is not None
+        or options.randomness != "error"
+        or options.compile
+        or (problem.has_aux or problem.draws.drew)
+        or (attempt.excluded or mode.fell)
+        or (told.hidden or told.copied)
+        or (run.watcher.written or run.watcher.moved)
+        or attempt.log.chunk_sizes != [mode.directions.n]
+    )
 
 
 def _measured(attempt: Attempt, verdict: Verdict) -> Probe:

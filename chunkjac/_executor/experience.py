@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from chunkjac._chunker import Foreseen, Learnt
+from chunkjac._executor.shortcut import Shortcut
 from chunkjac._planner import Probe
 from chunkjac._programs import Records
 
@@ -16,10 +17,12 @@ class Experience:
     Attributes:
         learnt: Which chunk size is fastest.
         programs: What was recorded.
+        shortcut: What is done without planning.
     """
 
     learnt: Learnt = field(default_factory=Learnt)
     programs: Records = field(default_factory=Records)
+    shortcut: Shortcut = field(default_factory=Shortcut)
 
     @classmethod
     def of(cls, *, compiles: bool, is_kept: bool) -> Experience:

@@ -112,7 +112,7 @@ def _advice(job: Job, probes: dict[str, Probe], own: list[str], needed_bytes: in
     if job.options.chunk_size is not None:
         advice.append("a smaller chunk_size")
     others = {name: probe.peak_bytes for name, probe in probes.items() if name not in own}
-    if others and (needed_bytes is None or min(others.values()) < needed_bytes):
+    if others and min(others.values()) < (job.budget.n_bytes if needed_bytes is None else needed_bytes):
         name = min(others, key=lambda name: others[name])
         fits = "fits" if others[name] <= job.budget.n_bytes else "needs less"
         advice.append(f"mode={name!r}, which {fits}")

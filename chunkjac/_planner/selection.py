@@ -96,7 +96,7 @@ def _select_automatically(job: Job, counting: Counting, excluded: Mapping[str, D
     n_rows, n_columns = sum(leaf.numel for leaf in outputs.leaves), sum(leaf.numel for leaf in problem.leaves)
     counts = f"{n_rows} rows for reverse, {n_columns} columns for forward"
     if reverse and outputs.are_calls_all(n_rows):
-        return reverse, (counts, "calls take the time, whatever the number of rows: operations are many and tiny")
+        return reverse, (counts, "calls take the time, whatever the number of rows: operations are tiny")
     choice = judge(n_rows, n_columns, prologue_s if counting.is_timed else 0.0)
     if reverse and choice == "timed" and is_short(reverse):
         choice = judge(n_rows, n_columns, 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chunkjac._chunker import Limits, Pacer
-from chunkjac._errors import RungWarning, warn
+from chunkjac._errors import BudgetError, RungWarning, warn
 from chunkjac._modes import Mode, ModeSummary
 from chunkjac._planner.doubts import left_for_memory
 from chunkjac._planner.job import Job
@@ -15,6 +15,9 @@ from chunkjac._units import format_bytes
 
 # So many times as many directions, or chunks, are worth a word; of chunks, if all of them take so long.
 _TIMES, _CHUNKS_TIMES, _WORTH_A_WORD_S = 8, 16, 60.0
+
+# So many times as many directions make days of a minute: nobody waits for that who has not asked for it.
+_HOPELESS_TIMES = 1000
 
 # By then chunks are as large as they will be, but for those that time tells to be faster.
 _TELLING_CHUNKS = 4
@@ -36,6 +39,9 @@ class Slowness:
         Args:
             mode: What is taken instead.
             reasons: Why that one.
+
+        Raises:
+            BudgetError: It would take thousands of times as long.
         """
         if not self.job.budget.explicit:
             return
@@ -45,16 +51,20 @@ class Slowness:
         if not left:
             return
         name = min(left, key=lambda name: numbers[name])
+        needed_bytes: int | None = None
         try:
-            n_bytes = least_probe(job.in_mode(name)).peak_bytes + job.held_bytes
-            advice = f"max_memory of {n_bytes} bytes or more lets it run"
+            needed_bytes = least_probe(job.in_mode(name)).peak_bytes + job.held_bytes
+            advice = f"max_memory of {needed_bytes} bytes or more lets it run"
         except Exception:
             advice = "give more max_memory"
-        warn(
-            f"{name} mode, of {numbers[name]} directions, does not fit in {format_bytes(job.budget.n_bytes)}; "
-            f"{mode.name} mode takes {summary.n_directions}, and may take many times as long: {advice}.",
-            RungWarning,
+        budget_bytes = job.budget.n_bytes + job.held_bytes
+        told = (
+            f"{name} mode, of {numbers[name]} directions, does not fit in {format_bytes(budget_bytes)}; "
+            f"{mode.name} mode takes {summary.n_directions}, and may take many times as long: {advice}"
         )
+        if summary.n_directions >= _HOPELESS_TIMES * max(1, numbers[name]):
+            raise BudgetError(f"{told}, or mode={mode.name!r}, which fits.", budget_bytes, needed_bytes)
+        warn(f"{told}.", RungWarning)
 
     def warn_of_chunks(self, limits: Limits, pacer: Pacer, sizes: Sequence[int], latest_s: float) -> None:
         """Warn, once, if a limit makes chunks far smaller than is fast, in a job that takes long.

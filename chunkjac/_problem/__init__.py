@@ -3,6 +3,7 @@
 from chunkjac._problem.call_watcher import CallWatcher
 from chunkjac._problem.checks import check_argnums, check_callable, check_computed, check_inputs, check_unchanged
 from chunkjac._problem.departures import Departures
+from chunkjac._problem.effects.found import Found
 from chunkjac._problem.effects.own_generators import save_nothing
 from chunkjac._problem.effects.randomness import RANDOMNESS, FixedNumbers
 from chunkjac._problem.effects.restoring import LeftAsFound

@@ -116,16 +116,16 @@ class CallWatcher(TorchFunctionMode):
     ) -> Any:
         """Run a call, have it looked at closely if need be, and add up what it gives."""
         self._n_calls += 1
-        if kwargs or self._is_followed or self._is_counted or not _is_plain(func):
+        if kwargs or self._is_followed or self._is_counted or not (isinstance(func, _BUILTIN) and _is_plain(func)):
             self._departures.note(func, args, kwargs)
             made = self._looked_at(func, args, kwargs or {})
         else:  # most calls
             made = func(*args)
-        if isinstance(made, (torch.Tensor, tuple, list)) and type(made) is not torch.Size:
+        if type(made) is torch.Tensor:
+            self._take(made, func, args, kwargs)
+        elif isinstance(made, (torch.Tensor, tuple, list)) and type(made) is not torch.Size:
             for value in (made,) if isinstance(made, torch.Tensor) else tensors_among(made):
-                self._add(value)
-                if not value.requires_grad:  # else its node tells whose it is
-                    self._claim(value, func, args, kwargs)
+                self._take(value, func, args, kwargs)
         if self.made_bytes > self._share_bytes and self._tracker is not None and not self._is_counted:
             self._is_counted = True
             self.tell()
@@ -142,13 +142,16 @@ class CallWatcher(TorchFunctionMode):
             self._is_followed = self._watcher.copied_bytes > _SMALL_BYTES
         return made
 
-    def _add(self, tensor: torch.Tensor) -> None:
-        """Add what a call gave, until all is counted."""
-        if tensor.layout == torch.strided and not self._is_counted:
-            n_bytes = tensor.nbytes
-            self.made_bytes += n_bytes
-            if n_bytes > self._largest_bytes:
-                self._largest_bytes = n_bytes
+    def _take(self, made: torch.Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
+        """Add a tensor that a call gave, until all is counted, and note whose memory it is."""
+        if not made.requires_grad:  # else its node tells whose it is
+            self._claim(made, func, args, kwargs)
+        if self._is_counted or made.layout is not torch.strided:
+            return
+        n_bytes = made.nbytes
+        self.made_bytes += n_bytes
+        if n_bytes > self._largest_bytes:
+            self._largest_bytes = n_bytes
 
     def _claim(self, made: torch.Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
         """Note the memory of a tensor as the function's own, if a call of torch's has made it."""
@@ -185,14 +188,9 @@ def _memory(tensor: torch.Tensor) -> int | None:
         return None
 
 
-def _is_plain(func: Any) -> bool:
-    """Tell whether a function, given no keywords, writes to nothing and is no departure."""
-    return isinstance(func, _BUILTIN) and _is_plain_one(func)
-
-
 @cache
-def _is_plain_one(func: Any) -> bool:
-    """Tell the same of a function of torch's."""
+def _is_plain(func: Any) -> bool:
+    """Tell whether a function of torch's, given no keywords, writes to nothing and is no departure."""
     return _writes(func) is False and not Departures.are_told_by(func)
 
 

@@ -60,7 +60,7 @@ class Outputs:
         aux: The auxiliary result.
         nodes: The names of the nodes of autograd's graph behind them; ``None`` where there was no graph.
         n_nodes: How many there are.
-        node_numel: How many elements each makes, on average of some; ``None`` where they are few.
+        node_numel: How many elements each makes, on average of some; ``None`` where nobody has looked.
         nests: Whether the function differentiates something itself; ``None`` where nobody has looked.
     """
 

@@ -14,7 +14,7 @@ import chunkjac as cj
 from tests.changes import CHANGES, SOURCES, Net, Patch, Weighted, sources_of
 
 D = torch.float64
-MODES = ("reverse", "forward", "finite-difference", "reverse, unwatched")
+MODES = ("reverse", "forward", "finite-difference", "reverse, unwatched", "reverse, short")
 W = torch.linspace(-1, 1, 8 * 6, dtype=D).reshape(8, 6)
 X = torch.linspace(-0.5, 0.7, 6, dtype=D)
 
@@ -24,6 +24,8 @@ def programs(monkeypatch: Patch) -> None:
     """Let programs be used where they are no faster, as in functions as small as these."""
     monkeypatch.setattr("chunkjac._programs.records.SHORT_S", -1.0)
     monkeypatch.setattr("chunkjac._programs.difference_program.evaluations_pay", lambda *_, **__: True)
+    monkeypatch.setattr("chunkjac._executor.shortcut._SHORT_S", 1e9)
+    monkeypatch.setattr("chunkjac._executor.shortcut._TINY_S", 1e9)
 
 
 def _each_in_a_mode(names: Iterable[str]) -> list[Any]:
@@ -38,7 +40,8 @@ def _each_in_a_mode(names: Iterable[str]) -> list[Any]:
 def _follows(func: Callable[..., torch.Tensor], change: Callable[[], object], mode: str, **options: Any) -> None:
     """Run a plan until a program makes its blocks, change the function, and run it again."""
     name, _, unwatched = mode.partition(", ")
-    planned = cj.plan(func, X, mode=name, chunk_size=2, **options)
+    chunks = {} if unwatched == "short" else {"chunk_size": 2}  # without, short runs are made with nothing planned
+    planned = cj.plan(func, X, mode=name, **chunks, **options)
     for _ in range(4):
         made = planned.run(X, return_report=not unwatched)  # who wants a report has memory watched
     assert unwatched or name == "finite-difference" or made[1].plan.rung == "linear program"

@@ -75,7 +75,7 @@ class Squared(torch.autograd.Function):
 
 @pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")
 def test_a_mode_that_a_plan_has_chosen_is_left_where_it_cannot_run_the_function_any_more() -> None:
-    state, x = {"square": torch.square}, torch.linspace(-1, 1, 3, dtype=torch.float64)
+    state, x = {"square": torch.square}, torch.linspace(-1, 1, 50, dtype=torch.float64)
 
     def func(x: torch.Tensor) -> torch.Tensor:
         return state["square"](x).repeat(20)

@@ -202,3 +202,19 @@ def test_a_plan_keeps_no_graph_of_differences_where_there_is_no_room_for_one() -
     plan = cj.plan(func, x, mode="finite-difference", max_memory=budget)
     assert plan.predicted_peak_bytes <= budget
     assert torch.equal(plan.run(), found)
+
+
+def test_a_limit_that_makes_days_of_minutes_is_refused() -> None:
+    def deep(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(100):
+            x = x.sin()
+        return x.sum()
+
+    x = torch.ones(4096, dtype=torch.float64)
+    with pytest.raises(cj.BudgetError, match="forward mode takes 4096, and may take many times as long") as told:
+        cj.jacobian(deep, x, max_memory="1MiB")
+    needed_bytes = told.value.needed_bytes
+    assert needed_bytes is not None
+    _, report = cj.jacobian(deep, x, max_memory=needed_bytes, return_report=True)
+    assert report.plan.mode == "reverse"
+    assert report.peak_bytes <= needed_bytes

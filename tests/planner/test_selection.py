@@ -113,9 +113,9 @@ def _chain(n_steps: int, width: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("n_steps", "width", "mode"), [(200, 1, "reverse"), (20, 1, "forward"), (200, 1000, "forward")]
+    ("n_steps", "width", "mode"), [(200, 1, "reverse"), (20, 1, "reverse"), (200, 1000, "forward")]
 )
-def test_chains_of_many_tiny_operations_take_reverse_mode(n_steps: int, width: int, mode: str) -> None:
+def test_chains_of_tiny_operations_take_reverse_mode(n_steps: int, width: int, mode: str) -> None:
     x = torch.linspace(-1, 1, 8, dtype=torch.float64)
     func = _chain(n_steps, width)
     jacobian, report = cj.jacobian(func, x, return_report=True)

@@ -21,7 +21,7 @@ from chunkjac._programs import DerivativeProgram, PlainDerivative, Records, Usag
 from chunkjac._tensors import Tensors
 
 # A node takes so long in an evaluation; a direction takes 0.05 to 1.4 evaluations, but for that (20 functions).
-_CALL_S, _LEAST_SHARE, _LONG_S = 5e-6, 0.05, 0.05
+_CALL_S, _LEAST_SHARE, _LONG_S = 1e-5, 0.05, 0.05
 
 
 # A method for each question that is asked of a mode; the answers are the takeover's or the ladder's.

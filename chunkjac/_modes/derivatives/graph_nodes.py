@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import islice
 from math import prod
@@ -12,9 +12,6 @@ import torch
 
 from chunkjac._modes.known_nodes import known_nodes
 from chunkjac._problem import Outputs
-
-# From so many nodes on, calls may take all of the time, whatever they compute.
-_MANY_NODES = 500
 
 # So many nodes tell how large tensors are on average.
 _SAMPLE = 64
@@ -47,14 +44,39 @@ def nodes_behind(leaves: Sequence[Any]) -> set[Any]:
 
 
 def names_of(nodes: set[Any]) -> frozenset[str]:
-    """Return the names of nodes, but for those of the inputs."""
-    return frozenset({node.name() for node in nodes} - {_LEAF})
+    """Return the names of nodes, but for those of the inputs; those that are right in part are told apart."""
+    names = {node.name() for node in nodes} - {_LEAF}
+    for name in names & _IN_PART.keys():
+        kinds = {_IN_PART[name](node) for node in nodes if node.name() == name}
+        names = (names - {name}) | {f"{name}{kind}" for kind in kinds}
+    return frozenset(names)
 
 
-def numel_of(nodes: set[Any]) -> float | None:
-    """Return how many elements a node makes, on average of some; ``None`` if there are few, and it does not matter."""
-    if len(nodes) < _MANY_NODES:
-        return None
+def _kind_of_writing(node: Any) -> str:
+    """Tell numbers that are added apart from those that are put: where places come twice, each of these counts."""
+    return "_adding" if node._saved_accumulate else ""
+
+
+def _kind_of_matrix(node: Any) -> str:
+    """Tell matrices that are far from singular apart, by their factors: without an error, others have some as well."""
+    try:
+        diagonal = node._saved_L.detach().diagonal(dim1=-2, dim2=-1).abs()
+        least = torch.finfo(diagonal.dtype).eps ** 0.5 * diagonal.amax(-1)
+        return "_regular" if bool((diagonal.amin(-1) > least).all()) else ""
+    except (RuntimeError, IndexError):  # fake, or of no size
+        return ""
+
+
+# Nodes that are right for some of what they have saved.
+_IN_PART: dict[str, Callable[[Any], str]] = {
+    "IndexPutBackward0": _kind_of_writing,
+    "IndexPutImplBackward0": _kind_of_writing,
+    "LinalgCholeskyExBackward0": _kind_of_matrix,
+}
+
+
+def numel_of(nodes: set[Any]) -> float:
+    """Return how many elements a node makes, on average of some."""
     made = [part.shape for node in islice(nodes, _SAMPLE) for part in node._input_metadata]
     return sum(prod(shape) for shape in made) / max(1, len(made))
 

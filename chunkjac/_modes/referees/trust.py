@@ -12,6 +12,18 @@ from chunkjac._modes.referees.claims import ByColumns, ByRows, gap_between, judg
 from chunkjac._modes.referees.slopes import slopes_along
 from chunkjac._problem import Outputs, PrecisionWatcher, Problem
 
+# Their derivatives are no slopes of theirs, but those that training is to go by: straight through the rounding.
+_BY_DEFINITION = frozenset(
+    {
+        "FakeQuantizePerTensorAffineCachemaskBackward0",
+        "FakeQuantizePerTensorAffineCachemaskTensorQparamsBackward0",
+        "FakeQuantizePerChannelAffineCachemaskBackward0",
+        "FakeQuantizeLearnablePerTensorAffineBackward0",
+        "FakeQuantizeLearnablePerChannelAffineBackward0",
+        "FusedMovingAvgObsFakeQuantHelperBackward0",
+    }
+)
+
 # More names than that help nobody.
 _MOST_NAMES = 3
 
@@ -83,7 +95,7 @@ def unknown_nodes(problem: Problem, outputs: Outputs, name: str, *, twice: bool 
         return None
     is_second = twice or gradient is not None or bool(problem.departures.nested)
     kind = ("second " if is_second else "") + ("forward" if name == "forward" else "backward")
-    return sorted(nodes - known_nodes("differentiated", kind))
+    return sorted(nodes - known_nodes("differentiated", kind) - (_BY_DEFINITION if kind == "backward" else set()))
 
 
 def _why_unknown(problem: Problem, outputs: Outputs, name: str) -> str | None:

@@ -107,7 +107,7 @@ class Shortcut:
             return None
         mode.problem = replace(problem, departures=departures)
         if self.name == "forward":
-            mode = Forward(mode.problem, mode.outputs)
+            mode = Forward(mode.problem, replace(mode.outputs, nests=bool(departures.nested)))
         check_mode(mode, nullcontext)
         sink, everything = TensorSink(mode, keeps=True), slice(0, mode.directions.n)
         block = mode.block(everything)

@@ -67,11 +67,17 @@ def _kind_of_matrix(node: Any) -> str:
         return ""
 
 
+def _kind_of_rolling(node: Any) -> str:
+    """Tell what has axes apart: a single number is rolled over those of a batch (torch 2.13)."""
+    return "_of_axes" if len(node._input_metadata[0].shape) else ""
+
+
 # Nodes that are right for some of what they have saved.
 _IN_PART: dict[str, Callable[[Any], str]] = {
     "IndexPutBackward0": _kind_of_writing,
     "IndexPutImplBackward0": _kind_of_writing,
     "LinalgCholeskyExBackward0": _kind_of_matrix,
+    "RollBackward0": _kind_of_rolling,
 }
 
 

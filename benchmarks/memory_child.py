@@ -71,8 +71,11 @@ def measure(name: str, mode: str, beside_bytes: int, device: torch.device) -> di
 
 
 def _warm_up(case: Architecture, mode: str, device: torch.device) -> ModeSummary:
-    """Compute a small Jacobian and a small block: libraries are loaded, lazy work is done."""
+    """Compute small Jacobians, also by a program, and a small block: libraries are loaded, lazy work is done."""
     cj.jacobian(torch.sin, torch.ones(4, device=device), mode=mode, max_memory="64MiB", return_report=True)
+    small = cj.plan(torch.nn.Linear(64, 64).to(device), torch.ones(64, device=device), mode=mode, max_memory="64MiB")
+    for _ in range(3):
+        small.run(return_report=True)
     made = _make(case, mode)
     made.block(slice(0, 2))
     return ModeSummary.of(made)

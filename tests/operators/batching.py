@@ -100,7 +100,7 @@ class Found:
             self.good.update(nodes)
             return
         if case.operator.endswith(DIFFERENTIATED):  # what is right in the operators themselves is not to blame
-            nodes = nodes - self.good or nodes
+            nodes = nodes - (self.good - self.bad) or nodes
         self.bad.update(nodes)
         print(f"{case.operator}, sample {case.sample}, {way.__name__}: {', '.join(sorted(nodes))}")
 

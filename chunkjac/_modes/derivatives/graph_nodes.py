@@ -60,10 +60,10 @@ def _kind_of_writing(node: Any) -> str:
 def _kind_of_matrix(node: Any) -> str:
     """Tell matrices that are far from singular apart, by their factors: without an error, others have some as well."""
     try:
-        diagonal = node._saved_L.detach().diagonal(dim1=-2, dim2=-1).abs()
+        diagonal = node._saved_L.detach().diagonal(dim1=-2, dim2=-1)  # at the first row that fails it is not positive
         least = torch.finfo(diagonal.dtype).eps ** 0.5 * diagonal.amax(-1)
         return "_regular" if bool((diagonal.amin(-1) > least).all()) else ""
-    except (RuntimeError, IndexError):  # fake, or of no size
+    except Exception:  # it is fake, of no size, or was not saved
         return ""
 
 

@@ -46,12 +46,16 @@ class Shortcut:
         graphs: What their graphs were, and what the function does there that derivatives do not follow; none where runs
             are not to be made so.
         name: The mode.
+        seen: The graph of this run, where it goes the long way: some functions do otherwise while calls are looked at.
+        elapsed_s: The least time that a run took the long way.
         n_runs: How many runs were made so.
         least_s: The least time that one took.
     """
 
     graphs: dict[Graph, Departures] = field(default_factory=dict)
     name: str = ""
+    seen: Graph | None = None
+    elapsed_s: float = inf
     n_runs: int = 0
     least_s: float = inf
 
@@ -63,16 +67,18 @@ class Shortcut:
             elapsed_s: How long all took.
             is_plain: Whether there was nothing in it that has to be looked at again.
         """
-        if not is_plain or elapsed_s > _SHORT_S or len(self.graphs) >= _MOST_GRAPHS:
+        if not is_plain or len(self.graphs) >= _MOST_GRAPHS:
             self.graphs.clear()
-        if is_plain and elapsed_s <= _SHORT_S:
-            self.graphs[_graph_of(mode)] = mode.problem.departures
-            self.name = mode.name
+        if is_plain:
+            for graph in {_graph_of(mode), self.seen or _graph_of(mode)}:
+                self.graphs[graph] = mode.problem.departures
+            self.name, self.elapsed_s = mode.name, min(self.elapsed_s, elapsed_s)
+        self.seen = None
 
     def is_open(self, job: Job, programs: Records) -> bool:
         """Tell whether a run may be made so: unless a program may be faster."""
         is_asked = job.return_report or job.progress is not None or type(job.out) is not NewTensor
-        if is_asked or not self.graphs:
+        if is_asked or not self.graphs or self.elapsed_s > _SHORT_S:
             return False
         n_nodes = max(n for _, n in self.graphs)
         is_tiny = self.least_s < max(_TINY_S, _TIMES * _RECORDING_S * n_nodes)
@@ -82,16 +88,16 @@ class Shortcut:
     def jacobian(self, job: Job) -> Any:
         """Return the Jacobian; ``None`` where the function is not what it was, and the long way is to be taken."""
         started_s = time.perf_counter()
-        problem = job.problem.drawing(again=False)
-        if any(module.training and _has_buffers(module) for module in problem.modules):
+        modules, problem = job.problem.modules, job.problem.drawing(again=False)
+        if any(module.training and _has_buffers(module) for module in modules):
             return None
-        found, versions = Found(problem.modules), _versions(problem)
+        found, versions = Found(modules), _versions(modules)
         try:
             jacobian = self._made(problem)
         except Exception:  # the long way tells
             jacobian = None
         changes = found.changed()
-        if changes or versions != _versions(problem):
+        if changes or versions != _versions(modules):
             found.put_back(changes)
             self.graphs.clear()
         if jacobian is None or not self.graphs or problem.draws.drew:
@@ -104,6 +110,7 @@ class Shortcut:
         mode: Reverse | Forward = Reverse(problem, is_quick=True)
         departures = self.graphs.get(_graph_of(mode))
         if departures is None:
+            self.seen = _graph_of(mode)
             return None
         mode.problem = replace(problem, departures=departures)
         if self.name == "forward":
@@ -128,7 +135,7 @@ def _graph_of(mode: Mode) -> Graph:
     return mode.outputs.nodes or frozenset(), mode.outputs.n_nodes
 
 
-def _versions(problem: Problem) -> list[int]:
+def _versions(modules: list[nn.Module]) -> list[int]:
     """Return how often each tensor was written to that modules hold."""
-    held = (values for module in problem.modules for values in (module._parameters, module._buffers) if values)
+    held = (values for module in modules for values in (module._parameters, module._buffers) if values)
     return [tensor._version for values in held for tensor in values.values() if tensor is not None]

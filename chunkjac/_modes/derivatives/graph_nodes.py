@@ -53,8 +53,21 @@ def names_of(nodes: set[Any]) -> frozenset[str]:
 
 
 def _kind_of_writing(node: Any) -> str:
-    """Tell numbers that are added apart from those that are put: where places come twice, each of these counts."""
-    return "_adding" if node._saved_accumulate else ""
+    """Tell numbers apart that are added, and that are put where no other is: where places come twice, each counts."""
+    return "_adding" if node._saved_accumulate else "_apart" if _are_apart(node) else ""
+
+
+def _are_apart(node: Any) -> bool:
+    """Tell whether no two of the places that numbers are put into are the same."""
+    try:
+        sizes = node._input_metadata[0].shape
+        pairs = [(i, size) for i, size in zip(node._saved_indices, sizes) if i is not None]
+        places = torch.stack(torch.broadcast_tensors(*(i % size for i, size in pairs if i.dtype != torch.bool)))
+        numbers = places.flatten(1)
+        is_short = len(pairs) == len(places) and numbers.shape[1] <= _MOST_PLACES
+        return is_short and numbers.unique(dim=1).shape[1] == numbers.shape[1]
+    except Exception:  # they are fake, or were not saved
+        return False
 
 
 def _kind_of_matrix(node: Any) -> str:
@@ -71,6 +84,9 @@ def _kind_of_rolling(node: Any) -> str:
     """Tell what has axes apart: a single number is rolled over those of a batch (torch 2.13)."""
     return "_of_axes" if len(node._input_metadata[0].shape) else ""
 
+
+# More places take too long to compare.
+_MOST_PLACES = 10_000
 
 # Nodes that are right for some of what they have saved.
 _IN_PART: dict[str, Callable[[Any], str]] = {

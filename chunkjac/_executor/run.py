@@ -60,7 +60,7 @@ def run_planned(experience: Experience, job: Job, known: Probe, args: tuple[Any,
     """
     again = Repetition.of(job, known, args, given)
     if experience.shortcut.is_open(again.job, experience.programs):
-        jacobian = experience.shortcut.jacobian(again.job)
+        jacobian = experience.shortcut.jacobian(again.job, experience.programs)
         if jacobian is not None:
             return jacobian
     return run_job(again.job, again.known, experience).deliver(again.job)

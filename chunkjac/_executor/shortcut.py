@@ -29,7 +29,7 @@ _SHORT_S = 0.02
 
 # Where a run takes less, or less than some times what recording a call takes, no program makes it faster.
 # That is known when it was tried so often: the first run has lazy work in it.
-_TINY_S, _RECORDING_S, _TIMES, _TRIALS = 0.002, 15e-6, 3, 2
+_TINY_S, _RECORDING_S, _TIMES, _TRIALS = 0.002, 15e-6, 2, 2
 
 # So many graphs are known at once: a solver that reads values has one for each number of steps.
 _MOST_GRAPHS = 8
@@ -85,7 +85,7 @@ class Shortcut:
         return is_tiny or self.n_runs < _TRIALS or not programs.wants(self.name)
 
     @torch.inference_mode(False)
-    def jacobian(self, job: Job) -> Any:
+    def jacobian(self, job: Job, programs: Records) -> Any:
         """Return the Jacobian; ``None`` where the function is not what it was, and the long way is to be taken."""
         started_s = time.perf_counter()
         modules, problem = job.problem.modules, job.problem.drawing(again=False)
@@ -102,7 +102,9 @@ class Shortcut:
             self.graphs.clear()
         if jacobian is None or not self.graphs or problem.draws.drew:
             return None
-        self.n_runs, self.least_s = self.n_runs + 1, min(self.least_s, time.perf_counter() - started_s)
+        elapsed_s = time.perf_counter() - started_s
+        self.n_runs, self.least_s = self.n_runs + 1, min(self.least_s, elapsed_s)
+        programs.of(self.name).note_without(elapsed_s)
         return jacobian
 
     def _made(self, problem: Problem) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
 from chunkjac._chunker import even_chunk
 from chunkjac._programs.recording import PlainDerivative, Recording
@@ -10,7 +11,7 @@ from chunkjac._programs.records import SHORT_S, Records
 from chunkjac._programs.replay.running import Running
 from chunkjac._programs.sizes import LEAST_SIZE, is_worth_a_trial, knee_of, largest_size, smaller_size
 from chunkjac._programs.usage import Usage
-from chunkjac._programs.worth import derivatives_pay
+from chunkjac._programs.worth import derivatives_pay, why_no_faster
 from chunkjac._tensors import Tensors
 
 # Counting takes as long as a small operation itself: only chunks of so many directions tell what a direction takes.
@@ -45,6 +46,7 @@ class DerivativeProgram:
         self._most: int | None = None
         self._n_done = 0  # chunks of this size so far
         self._starting_s = 0.0
+        self._least_s = inf  # that a direction has taken, in chunks after the first of their size
 
     @property
     def is_ready(self) -> bool:
@@ -67,8 +69,10 @@ class DerivativeProgram:
         """Tell whether a program is worth it for so many directions."""
         if self._record.refused or not self._usage.is_timed:
             return not self._record.refused
-        plain, left_s = self._plain, n_left * self._each_s
-        return n_left > 1 and derivatives_pay(self._records, plain.way, left_s, plain.evaluation_s, plain.n_nodes)
+        plain, each_s = self._plain, self._each_s
+        return n_left > 1 and derivatives_pay(
+            self._records, plain.way, n_left, each_s, plain.evaluation_s, plain.n_nodes
+        )
 
     def is_known(self, n_left: int) -> bool:
         """Tell whether what comes next is a program that an earlier run has laid out and compared."""
@@ -104,9 +108,11 @@ class DerivativeProgram:
         if n_rows < self.size:
             block = tuple(values[:n_rows] for values in block)
         self._n_done += 1
-        if self._n_done == 2 and self._record.knee is not None:  # the first has page faults in it
+        if self._n_done > 1:  # the first has page faults in it
             each_s = (time.perf_counter() - started_s) / self.size
-            self._record.knee.learn(self._nominal_size, each_s * self._nominal_size)
+            self._least_s = min(self._least_s, each_s)
+            if self._n_done == 2 and self._record.knee is not None:
+                self._record.knee.learn(self._nominal_size, each_s * self._nominal_size)
         return block
 
     def refuse(self, why: str) -> None:
@@ -133,11 +139,15 @@ class DerivativeProgram:
         record = self._record
         if record.knee is not None and record.knee.is_settled:
             record.keep_only(self.size)
-        if self.recording.has_recorded or self._records.compiles or not self._usage.is_timed:
+        if self._records.compiles or not self._usage.is_timed:
+            return
+        if self._least_s < inf and seconds > SHORT_S and (why := why_no_faster(self._least_s, record.direction_s)):
+            self.refuse(why)
+        if self.recording.has_recorded:
             return
         record.steps_s.append(seconds / self._plain.directions.n)
         if seconds > SHORT_S and len(record.steps_s) >= _TURNS:
-            record.refused = record.why_slower()
+            record.refused = record.refused or record.why_slower()
 
     def _fitting_size(self, size: int, n_left: int) -> int:
         """Return a size, or where its program would take more than there is room for, a smaller one."""

@@ -89,6 +89,11 @@ class ModeRecord:
             return ""
         return f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
 
+    def note_without(self, seconds: float) -> None:
+        """Take in how long a whole run took that nobody meant to time, while that is not known."""
+        if len(self.without_s) < _TURNS_OF_TINY:
+            self.without_s.append(seconds)
+
     def keep_only(self, size: int) -> None:
         """Let go of programs of other sizes, which were trials."""
         self.programs = {key: value for key, value in self.programs.items() if key == size}

@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
-from torch.func import jvp, vmap
+from torch.func import jvp
 from torch.utils._pytree import tree_flatten
 
 from chunkjac._memory import are_limited
 from chunkjac._modes.derivatives.graph_nodes import are_sure
 from chunkjac._modes.derivatives.nesting import NestingWatcher
+from chunkjac._modes.vmap import at_once
 from chunkjac._problem import WORTH_BYTES, Outputs, Problem, ZeroProducts, behind, plain_kernels
 from chunkjac._tensors import Tensors
 
@@ -52,7 +53,8 @@ class VmapJvp:
 
     def many(self, seeds: Tensors) -> Tensors:
         """Return columns, ``(k, *output.shape)`` for each output."""
-        return self._at_once(vmap(self._push, randomness=self._problem.randomness), seeds)
+        randomness = self._problem.randomness
+        return self._at_once(lambda *rows: at_once(self._push, rows, randomness=randomness), seeds)
 
     def one(self, seed: Tensors) -> Tensors:
         """Return a column, like the outputs."""

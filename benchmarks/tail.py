@@ -2,7 +2,7 @@
 
 First calls of ``cj.jacobian`` (or ``cj.hessian``), and the third ``plan.run`` and later ones, against the fastest of
 ``torch.func.jacrev`` over chunk sizes and ``jacfwd`` (of Hessians: all four compositions, and both of ``grad``), with
-nothing counted for finding it. Medians; the sides take turns. Aims: runs of a plan at most 1.05 where the rival takes
+nothing counted for finding it, all under ``no_grad``. Medians; the sides take turns. Aims: runs of a plan at most 1.05 where the rival takes
 more than 2 ms, 1.2 below; first calls at most 1.3, 1.0 in the mean.
 """
 
@@ -65,7 +65,7 @@ def _compare(make: Callable[[], Architecture], *, is_hessian: bool, n_rounds: in
     torch.manual_seed(0)
     case = make()
     rival_name, rival = _hessian_rival(case) if is_hessian else _jacobian_rival(case)
-    first = cj.hessian(case.func) if is_hessian else partial(cj.jacobian, case.func, progress=False)
+    first = torch.no_grad()(cj.hessian(case.func)) if is_hessian else partial(cj.jacobian, case.func, progress=False)
     plan = cj.plan(torch.func.grad(case.func) if is_hessian else case.func, *case.args)
     for _ in range(2):
         plan.run(*case.args)
@@ -101,7 +101,7 @@ def _hessian_rival(case: Architecture) -> tuple[str, Callable[..., Any]]:
     """Return the fastest way to a Hessian by hand."""
     transforms = {name: getattr(torch.func, name) for name in ("jacfwd", "jacrev", "grad")}
     ways = {
-        f"{outer} of {inner}": transforms[outer](transforms[inner](case.func))
+        f"{outer} of {inner}": torch.no_grad()(transforms[outer](transforms[inner](case.func)))
         for outer in ("jacfwd", "jacrev")
         for inner in transforms
     }

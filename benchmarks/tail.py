@@ -2,8 +2,8 @@
 
 First calls of ``cj.jacobian`` (or ``cj.hessian``), and the third ``plan.run`` and later ones, against the fastest of
 ``torch.func.jacrev`` over chunk sizes and ``jacfwd`` (of Hessians: all four compositions, and both of ``grad``), with
-nothing counted for finding it, all under ``no_grad``. Medians; the sides take turns. Aims: runs of a plan at most 1.05 where the rival takes
-more than 2 ms, 1.2 below; first calls at most 1.3, 1.0 in the mean.
+nothing counted for finding it, all under ``no_grad``. Medians; the sides take turns. Aims: runs of a plan at most 1.05
+where the rival takes more than 2 ms, 1.2 below; first calls at most 1.3, 1.0 in the mean.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ def _is_plain(attempt: Attempt) -> bool:
     run, mode = attempt.run, attempt.mode
     problem, options, told = run.job.problem, run.job.options, run.job.problem.departures
     return not (
-        not (run.counting.by_calls and mode.name in ("reverse", "forward"))
+        mode.name not in ("reverse", "forward")
+        or (run.job.budget.explicit or run.job.device.type != "cpu" or options.create_graph)
         or options.verify != "auto"
         or options.chunk_size is not None
         or options.randomness != "error"

@@ -96,10 +96,11 @@ class Shortcut:
             jacobian = self._made(problem)
         except Exception:  # the long way tells
             jacobian = None
-        changes = found.changed()
-        if changes or versions != _versions(modules):
-            found.put_back(changes)
-            self.graphs.clear()
+        finally:
+            changes = found.changed()
+            if changes or versions != _versions(modules):
+                found.put_back(changes)
+                self.graphs.clear()
         if jacobian is None or not self.graphs or problem.draws.drew:
             return None
         elapsed_s = time.perf_counter() - started_s

@@ -95,6 +95,44 @@ def test_another_graph_goes_the_long_way_once() -> None:
     torch.testing.assert_close(_by_the_shortcut(plan, X), jacrev(net)(X))
 
 
+def test_a_function_that_does_otherwise_while_calls_are_looked_at_takes_it_from_the_third_run_on() -> None:
+    def func(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() if torch.overrides._get_current_function_mode_stack() else x.mul(1).sin()
+
+    plan = _planned(func, X)
+    torch.testing.assert_close(_goes_the_long_way(plan, X), X.cos().diag())
+    torch.testing.assert_close(_by_the_shortcut(plan, X), X.cos().diag())
+
+
+def test_compiled_functions_take_it_too() -> None:
+    net = _net(nn.Tanh())
+    compiled = torch.compile(net, backend="eager")
+    plan = _planned(compiled, X)
+    plan.run(X)
+    torch.testing.assert_close(_by_the_shortcut(plan, 2 * X), jacrev(net)(2 * X))
+
+
+def test_an_interrupt_leaves_buffers_as_they_were() -> None:
+    class Interrupted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("n", torch.zeros(()))
+            self.comes = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.comes:
+                self.n = self.n + 1
+                raise KeyboardInterrupt
+            return x.sin()
+
+    module = Interrupted().eval()
+    plan, n = _planned(module, X), module.n
+    module.comes = True
+    with pytest.raises(KeyboardInterrupt):
+        plan.run(X)
+    assert module.n is n
+
+
 def test_a_module_that_keeps_statistics_finds_them_as_they_were() -> None:
     net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).eval()
     x = X.view(2, 3)

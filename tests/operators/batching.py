@@ -109,7 +109,7 @@ def extra_cases() -> Iterator[Case]:
     """Yield what torch's samples leave out: numbers on the left, reshaped views, other layouts, fused layers."""
     torch.manual_seed(0)
     x = torch.randn(3, 4, dtype=torch.float64)
-    tokens = torch.randn(2, 2, 5, 8)
+    tokens, image = torch.randn(2, 2, 5, 8), torch.randn(1, 2, 5, 5, dtype=torch.float64)
     lstm, gru = torch.nn.LSTM(4, 3, num_layers=2), torch.nn.GRU(4, 3)
     causal = torch.ones(5, 5, dtype=torch.bool).tril()
     attention, pooled = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.adaptive_avg_pool2d
@@ -125,6 +125,7 @@ def extra_cases() -> Iterator[Case]:
         "attention": (lambda x: attention(x, x.sin(), x.cos()), tokens),
         "attention with a mask": (lambda x: attention(x, x.sin(), x.cos(), attn_mask=causal), tokens),
         "causal attention": (lambda x: attention(x, x.sin(), x.cos(), is_causal=True), tokens),
+        "traced convolution": (torch.jit.trace(torch.nn.Conv2d(2, 3, 3).double(), image, check_trace=False), image),
         "LSTM": (lambda x: lstm(x)[0], x.float()),
         "GRU": (lambda x: gru(x)[0], x.float()),
     }

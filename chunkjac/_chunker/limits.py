@@ -12,7 +12,7 @@ from chunkjac._chunker.cost import Cost, choose_chunk, even_chunk, fit_chunks
 # direction has small tensors only, calls take the time, and all directions at once are best.
 _CACHED_BYTES = 8 * 2**20
 
-# Where that makes few directions, somewhat more are faster, but not all that is good elsewhere: GPT-2 (124 M parameters,
+# Where that makes few directions, somewhat more are faster, but not as many as elsewhere: GPT-2 (124 M parameters,
 # tensors of 3 MiB) takes 23.1, 21.4, 20.4, 21.1, 25.3, 30.0 s by chunks of 1, 2, 4, 8, 16, 32.
 _MOST_CACHED_BYTES, _LEAST_SIZE = 16 * 2**20, 4
 

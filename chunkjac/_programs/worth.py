@@ -17,7 +17,7 @@ _WORTH_EVALUATING_S, _WORTH_COUNTING_S = 0.02, 0.25
 _NODE_S, _UNKNOWN_S, _EVALUATIONS, _SAVED_OF_DERIVATIVES = 2e-4, 0.1, 15, 0.4
 _HEAVY_S, _SAVED_OF_HEAVY = 1e-4, 0.1
 
-# A program holds two or three times what it is in place of, and each run records it, so it has to take less time by this.
+# A program holds two or three times what it is in place of, and each run records it: it has to take so much less time.
 _NO_FASTER = 0.9
 
 # Less than that is not worth looking at; and more than that for all nodes together is not spent at the second run.

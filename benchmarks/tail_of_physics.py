@@ -262,7 +262,7 @@ def warped_image() -> Architecture:
 def quantum_circuit() -> Architecture:
     """Probabilities of five qubits after 15 turned gates, by their angles."""
 
-    def run(angles: torch.Tensor) -> torch.Tensor:
+    def probabilities(angles: torch.Tensor) -> torch.Tensor:
         state = torch.zeros(2**5, dtype=torch.complex64).index_fill(0, torch.tensor([0]), 1).view([2] * 5)
         for n, angle in enumerate(angles):
             c, s = torch.cos(angle / 2), torch.sin(angle / 2)
@@ -272,7 +272,7 @@ def quantum_circuit() -> Architecture:
             state = state.movedim(0, 4)
         return state.abs().square().flatten()
 
-    return Architecture(run, (torch.randn(15),))
+    return Architecture(probabilities, (torch.randn(15),))
 
 
 JACOBIANS: tuple[Callable[[], Architecture], ...] = (

@@ -1,4 +1,4 @@
-"""Short runs of a plan, with nothing planned: in the mode and the one chunk that an earlier run has come to.
+"""Short runs of a plan, with nothing planned, in the mode that an earlier run has come to.
 
 Planning takes as long as a job of half a millisecond, and looking at each call for what it writes takes a fifth of a
 longer one that is made of many. Where a run was short, and the function wrote to nothing, drew nothing and hid nothing

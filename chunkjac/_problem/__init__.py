@@ -16,4 +16,4 @@ from chunkjac._problem.precision import PrecisionWatcher
 from chunkjac._problem.problem import Problem
 from chunkjac._problem.transforms import is_inside_transform
 from chunkjac._problem.write_watcher import WriteWatcher
-from chunkjac._problem.zero_products import WORTH_BYTES, ZeroProducts
+from chunkjac._problem.zero_products import ZeroProducts

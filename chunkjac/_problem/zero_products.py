@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -11,9 +11,6 @@ from chunkjac._memory import OperationMode
 
 _ZEROS = torch.ops.aten.zeros.default
 _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.mv.default}
-
-# Smaller products take less time than looking for them does.
-WORTH_BYTES = 2**20
 
 
 class ZeroProducts(OperationMode):
@@ -24,11 +21,14 @@ class ZeroProducts(OperationMode):
     2.13: 16 MiB and a matrix-vector product for a layer of 2048 x 2048, in every chunk).
 
     Attributes:
+        WORTH_BYTES: Smaller products take less time than looking for them does.
         pays: Whether a product was met that is worth looking for.
 
     Args:
         worth_bytes: How large its zero has to be for that.
     """
+
+    WORTH_BYTES: ClassVar[int] = 2**20
 
     def __init__(self, worth_bytes: int = WORTH_BYTES) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from chunkjac._memory import are_limited
 from chunkjac._modes.derivatives.graph_nodes import are_sure
 from chunkjac._modes.derivatives.nesting import NestingWatcher
 from chunkjac._modes.vmap import at_once
-from chunkjac._problem import WORTH_BYTES, Outputs, Problem, ZeroProducts, behind, plain_kernels
+from chunkjac._problem import Outputs, Problem, ZeroProducts, behind, plain_kernels
 from chunkjac._tensors import Tensors
 
 # torch has one forward-AD level for the whole process: in two threads at once it gives wrong
@@ -117,7 +117,9 @@ def _has_large_weights(problem: Problem) -> bool:
     held = (tensor for module in problem.modules for tensor in module.parameters(recurse=False))
     others = (part for part in behind(problem.func) if isinstance(part, torch.Tensor))
     arguments = (leaf for leaf in tree_flatten(problem.args)[0] if isinstance(leaf, torch.Tensor))
-    return any(tensor.numel() * tensor.element_size() >= WORTH_BYTES for tensor in (*held, *others, *arguments))
+    return any(
+        tensor.numel() * tensor.element_size() >= ZeroProducts.WORTH_BYTES for tensor in (*held, *others, *arguments)
+    )
 
 
 class VmapJvpPlain(VmapJvp):

@@ -40,6 +40,18 @@ class Stateless(torch.autograd.Function):
         pass
 
 
+class CustomSine(torch.autograd.Function):
+    """Be the base of sines whose derivatives have something odd about them."""
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+
 class UNet(nn.Module):
     """Go down and up with a skip."""
 

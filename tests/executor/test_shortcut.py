@@ -13,6 +13,7 @@ from torch.func import jacrev
 
 import chunkjac as cj
 from chunkjac._executor import run, shortcut
+from tests.zoo import CustomSine
 
 X = torch.linspace(-1, 1, 6)
 
@@ -192,16 +193,8 @@ def test_dropout_that_is_switched_on_draws_what_a_call_draws() -> None:
 
 
 def test_a_wrong_derivative_that_comes_in_is_told() -> None:
-    class Wrong(torch.autograd.Function):
+    class Wrong(CustomSine):
         generate_vmap_rule = True
-
-        @staticmethod
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            return x.sin()
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            ctx.save_for_backward(*inputs)
 
         @staticmethod
         def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:

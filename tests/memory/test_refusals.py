@@ -14,24 +14,17 @@ from torch.utils.checkpoint import checkpoint
 import chunkjac as cj
 from chunkjac._memory import LiveBytes, are_limited
 from chunkjac._problem import is_inside_transform
+from tests.zoo import CustomSine
 
 pytestmark = pytest.mark.filterwarnings("ignore::chunkjac.RungWarning")  # tight budgets are slow, which is said
 
 MODES = ["auto", "reverse", "forward", "finite-difference"]
 
 
-class Sine(torch.autograd.Function):
+class Sine(CustomSine):
     """Be batched by a rule that nobody knows."""
 
     generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return x.sin()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:

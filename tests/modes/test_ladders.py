@@ -12,6 +12,7 @@ import chunkjac as cj
 from chunkjac._modes.derivatives.double_backward import DoubleBackward
 from chunkjac._problem.problem import Problem
 from tests.hard import HARD, PAGE, OldSine, page, true_jacobian
+from tests.zoo import CustomSine
 
 # Warnings are errors in the tests; this one would be a reason to fall.
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
@@ -149,15 +150,7 @@ class _Drifts(torch.autograd.Function):
         return grad * factor * (1 if _Drifts.n_batches < 2 else 2), 0
 
 
-class _SineByDrifts(torch.autograd.Function):
-    @staticmethod
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return x.sin()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-
+class _SineByDrifts(CustomSine):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         return _Drifts.apply(grad, ctx.saved_tensors[0].cos())

@@ -70,8 +70,8 @@ class Shortcut:
         if not is_plain or len(self.graphs) >= _MOST_GRAPHS:
             self.graphs.clear()
         if is_plain:
-            for graph in {_graph_of(mode), self.seen or _graph_of(mode)}:
-                self.graphs[graph] = mode.problem.departures
+            graphs = (_graph_of(mode),) if self.seen is None else (_graph_of(mode), self.seen)
+            self.graphs |= dict.fromkeys(graphs, mode.problem.departures)
             self.name, self.elapsed_s = mode.name, min(self.elapsed_s, elapsed_s)
         self.seen = None
 

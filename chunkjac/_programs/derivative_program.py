@@ -143,11 +143,11 @@ class DerivativeProgram:
             return
         if self._least_s < inf and seconds > SHORT_S and (why := why_no_faster(self._least_s, record.direction_s)):
             self.refuse(why)
-        if self.recording.has_recorded:
+        if record.refused or self.recording.has_recorded:
             return
         record.steps_s.append(seconds / self._plain.directions.n)
         if seconds > SHORT_S and len(record.steps_s) >= _TURNS:
-            record.refused = record.refused or record.why_slower()
+            record.refused = record.why_slower()
 
     def _fitting_size(self, size: int, n_left: int) -> int:
         """Return a size, or where its program would take more than there is room for, a smaller one."""

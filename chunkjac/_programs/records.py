@@ -23,6 +23,19 @@ SHORT_S = 0.2
 _TURNS, _TURNS_OF_TINY, _TINY_S = 2, 4, 0.02
 
 
+def why_slower(each_s: float, plain_s: float, most: float = 1.0) -> str:
+    """Say that a program takes longer than it may; empty where that is not so.
+
+    Args:
+        each_s: How long a direction takes by it.
+        plain_s: How long one takes without.
+        most: Which part of that it may take.
+    """
+    if each_s <= most * plain_s:
+        return ""
+    return f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
+
+
 @dataclass(frozen=True, slots=True)
 class SeenByDifferences:
     """Hold what finite differences have seen of a function.
@@ -84,10 +97,7 @@ class ModeRecord:
 
     def why_slower(self) -> str:
         """Say that programs take longer than what is done without one; empty where that is not so."""
-        each_s, plain_s = min(self.steps_s, default=0.0), self.direction_s
-        if each_s <= plain_s:
-            return ""
-        return f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one"
+        return why_slower(min(self.steps_s, default=0.0), self.direction_s)
 
     def note_without(self, seconds: float) -> None:
         """Take in how long a whole run took that nobody meant to time, while that is not known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chunkjac._programs.records import Records, SeenByDifferences
+from chunkjac._programs.records import Records, SeenByDifferences, why_slower
 
 # Recording takes so long for each operation, beside a chunk. It saves so much of each operation of a chunk (U-Net 0.03
 # of the time, Lorenz 96 0.15), but no larger part of the time than this; where there are matrix products, it may save
@@ -70,9 +70,8 @@ def why_no_faster(each_s: float, plain_s: float) -> str:
         each_s: How long a direction takes by it, chunks after the first.
         plain_s: How long one takes without.
     """
-    if each_s <= _NO_FASTER * plain_s:
-        return ""
-    return f"it takes {each_s * 1e3:.3g} ms for a direction, {plain_s * 1e3:.3g} ms without one, and holds more"
+    why = why_slower(each_s, plain_s, _NO_FASTER)
+    return why and f"{why}, and holds more"
 
 
 def _recording_s(evaluation_s: float, n_nodes: int) -> float:
